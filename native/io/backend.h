@@ -1,0 +1,44 @@
+// Child I/O on components. Two implementations: uring.cc (Linux) and sim.cc (deterministic, faulty).
+//
+// Invariants: one Backend per I/O thread, used by that thread only. complete() is called exactly once
+// per started Io, from poll() or from inside start() when the result is known at once. An Io is
+// embedded in a pooled object of its owner and must stay put until complete(). A short transfer
+// inside the component's capacity is reported as -EIO, never retried silently past end of file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace metadisk {
+
+enum class IoOp : std::uint8_t { read, write, sync, discard, zero };
+
+// One open component, shared read-only by all threads. `syncFailed` is the one exception: it is
+// sticky, because after a failed fsync Linux may call lost pages clean (promise P1).
+struct ComponentFile;
+
+struct Io {
+  IoOp op = IoOp::read;
+  bool fua = false;             // write: RWF_DSYNC
+  bool noHole = false;          // zero: FALLOC_FL_ZERO_RANGE, never punch
+  bool fastZero = false;        // zero: -ENOTSUP when it would have to write
+  ComponentFile* file = nullptr;
+  std::uint64_t offset = 0;     // bytes in the file or device
+  std::uint64_t length = 0;
+  std::byte* data = nullptr;
+  std::int32_t result = 0;      // 0 or -errno once complete
+  void (*complete)(Io&) noexcept = nullptr;
+  Io* next = nullptr;           // owner's use: free lists and queues
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual void start(Io& io) noexcept = 0;
+  // Hands queued submissions to the kernel; called once per loop turn.
+  virtual void submit() noexcept = 0;
+  // Completes what is ready; returns how many. Never sleeps.
+  virtual unsigned poll() noexcept = 0;
+};
+
+}  // namespace metadisk

@@ -1,0 +1,28 @@
+// A request as the volume layer sees it, and the only two calls between it and its users.
+//
+// Invariants: a Request belongs to the thread that submits it; it is pooled by its owner (connection
+// or resync job) and never allocated per I/O; done() is called exactly once, on the same thread,
+// possibly before submit() returns.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace metadisk {
+
+enum class Op : std::uint8_t { read, write, flush, trim, zero, cache };
+
+struct Request {
+  Op op = Op::read;
+  bool fua = false;        // write, trim, zero: on stable storage of every component before done()
+  bool noHole = false;     // zero: do not deallocate
+  bool fastZero = false;   // zero: fail with ENOTSUP rather than write zeroes
+  std::uint64_t offset = 0;  // bytes from the start of the metadevice
+  std::uint64_t length = 0;  // bytes; reads and writes at most the engine's maximum
+  std::byte* data = nullptr; // read, write: `length` bytes, aligned to 4096
+  int error = 0;             // errno, 0 on success; valid in done()
+  void (*done)(Request&) noexcept = nullptr;
+  void* owner = nullptr;
+};
+
+}  // namespace metadisk

@@ -1,0 +1,84 @@
+/**
+ * The control socket: line-delimited JSON, one Request then Reply lines until `done`. Lines are at
+ * most 1 MiB. Commands hold no rules: they send words and print what comes back.
+ */
+import type { MetaError } from '../msg/errors.js'
+import type { ReplicaReport, StatReport } from '../msg/report.js'
+
+export const PROTOCOL_VERSION = 1
+export const MAX_LINE_BYTES = 1 << 20
+
+/** Words are the operands as typed; `cwd` resolves relative component paths. */
+export type Request =
+  | {
+      readonly op: 'init'
+      readonly cwd: string
+      readonly check: boolean
+      readonly force: boolean
+      readonly all: boolean
+      readonly words: readonly string[]
+    }
+  | {
+      readonly op: 'clear'
+      readonly check: false
+      readonly all: boolean
+      readonly force: boolean
+      readonly recursive: boolean
+      readonly softPartitions: boolean
+      readonly names: readonly string[]
+    }
+  | {
+      readonly op: 'attach'
+      readonly cwd: string
+      readonly check: boolean
+      readonly interlace: string | null
+      readonly words: readonly string[]
+    }
+  | { readonly op: 'detach'; readonly force: boolean; readonly words: readonly string[] }
+  | {
+      readonly op: 'param'
+      readonly name: string
+      readonly read: string | null
+      readonly write: string | null
+      readonly pass: string | null
+      readonly hotSparePool: string | null
+    }
+  | {
+      readonly op: 'sync'
+      readonly cancel: boolean
+      readonly bufferBlocks: number | null
+      readonly names: readonly string[]
+    }
+  | { readonly op: 'stat'; readonly probe: boolean; readonly names: readonly string[] }
+  | {
+      readonly op: 'dbAdd'
+      readonly cwd: string
+      readonly force: boolean
+      readonly count: number
+      readonly length: number | null
+      readonly words: readonly string[]
+    }
+  | { readonly op: 'dbDelete'; readonly cwd: string; readonly force: boolean; readonly words: readonly string[] }
+  | { readonly op: 'dbList' }
+  | { readonly op: 'dbLocations'; readonly cwd: string; readonly file: string | null }
+  | { readonly op: 'ping' }
+
+/** Done lines say what changed, in the order it happened; the command words it (commands.md 3.1, 3.2, 3.5, 3.6). */
+export type Change =
+  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
+  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
+  | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
+  | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
+  | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'parameters'; readonly lines: readonly string[] }
+
+export type Reply =
+  | { readonly reply: 'change'; readonly change: Change }
+  | { readonly reply: 'warning'; readonly lines: readonly string[] }
+  | { readonly reply: 'error'; readonly error: MetaError }
+  | { readonly reply: 'progress'; readonly name: string; readonly done: number; readonly total: number }
+  | { readonly reply: 'stat'; readonly report: StatReport }
+  | { readonly reply: 'replicas'; readonly replicas: readonly ReplicaReport[] }
+  | { readonly reply: 'pong'; readonly version: number; readonly pid: number; readonly metad: string }
+  /** Last line of every answer; `status` is the exit status (commands.md 0.4). */
+  | { readonly reply: 'done'; readonly status: number }

@@ -1,0 +1,89 @@
+/**
+ * Every error sentence an administrator can meet, keyed by code. `%s` holes are filled from
+ * MetaError.args in order. Texts are SVM's (commands.md 9) where SVM has one; ours are marked `metadisk`.
+ */
+export const ERRORS = {
+  // general
+  syntax: 'syntax error',
+  illegalOption: 'illegal option',
+  invalidInterlace: 'invalid interlace',
+  invalidReadOption: 'invalid read option',
+  invalidWriteOption: 'invalid write option',
+  invalidPass: 'invalid pass number',
+  invalidName: 'Invalid name for metadevice or hot spare pool.',
+  nameInUse: 'Name already in use for metadevice or hot spare pool.',
+  noSuchSet: 'no such set',
+  setInconsistent: 'set name is inconsistent',
+  notRoot: 'Permission denied.  You must have root privilege to execute this command.',
+  /** args: the sentence of strerror(errno), as SVM prints system errors. */
+  sys: '%s',
+  // device
+  notADisk: 'not a disk device',
+  ambiguousName: 'Error: ambiguous device name.',
+  isMetadevice: 'is a metadevice',
+  hasReplica: 'has a metadevice database replica',
+  noReplica: 'no metadevice database replica on device',
+  // use
+  mountedOn: 'is mounted on %s',
+  swappedOn: 'is swapped on',
+  appearsTwice: 'has appeared more than once in the specification of %s',
+  overlaps: 'overlaps with device in %s',
+  overlapsMounted: "overlaps with %s which is mounted as '%s'",
+  identicalDevid: 'identical devid detected on %s',
+  // metadevice
+  invalidUnit: 'invalid unit',
+  unitNotSetUp: 'unit not set up',
+  unitNotFound: 'unit not found',
+  unitExists: 'unit already set up',
+  notAMirror: 'unit is not a mirror',
+  notAStripe: 'unit is not a concat/stripe',
+  unknownType: 'unknown metadevice type',
+  /** args: name of the unit, name of its type. */
+  invalidType: 'invalid metadevice type %s',
+  inUse: 'metadevice in use',
+  isOpen: 'metadevice is open',
+  resyncInProgress: 'resync in progress',
+  invalidStripe: 'invalid stripe configuration',
+  invalidMirror: 'invalid mirror configuration',
+  notEnoughStripes: 'not enough stripes specified',
+  notEnoughComponents: 'not enough components specified',
+  notEnoughSubmirrors: 'not enough submirrors specified',
+  maxSubmirrors: 'mirror has maximum number of submirrors',
+  submirrorTooSmall: 'submirror too small to attach',
+  labelledToUnlabelled: "can't attach labeled submirror to an unlabeled mirror",
+  submirrorNotFound: "can't find submirror in mirror",
+  lastSubmirror: 'attempt to detach last running submirror',
+  noReadableSubmirrors: 'operation would result in no readable submirrors',
+  submirrorErred: 'attempt an operation on a submirror that has erred components',
+  clearBadSubmirrors: 'attempted to clear mirror with submirror(s) in invalid state',
+  unavailable: "component is in unavailable state; run 'metastat -i'",
+  growDelayed: 'growing of metadevice delayed',
+  /** args: limit in blocks. */
+  sizeOverflow: 'unit size overflow, limit is %s blocks',
+  noSoftPartitions: 'no soft partitions on this device',
+  invalidHsp: 'invalid hotspare pool',
+  hspExists: 'hotspare pool is already setup',
+  hspInUse: 'hotspare pool in use',
+  // state database
+  noDatabases: 'there are no existing databases',
+  replicaExists: 'metadevice database replica exists on device',
+  lastReplica: 'must have at least 1 database (-f overrides)',
+  deleteMakesStale:
+    'Deleting specified valid replicas results in stale state database. Configuration changes with stale database result in panic(-f overrides)',
+  readBackFailed: 'data not returned correctly from disk',
+  stale: 'stale databases',
+  commitFailed: 'state database commit failed',
+  /** args: how many, the maximum. */
+  tooManyReplicas: '%s metadevice database replicas is too many; the maximum is %s',
+  /** args: size in blocks. */
+  replicaTooSmall: 'device size %s is too small for metadevice database replica',
+  databaseFull: "metadevice database is full, can't create new records",
+  // metadisk's own
+  /** args: kind of component that this release does not serve. */
+  unsupported: '%s is not supported by this release',
+  /** args: what the server said. */
+  protocol: 'control socket: %s',
+  daemonAbsent: 'metad is not running (%s)',
+} as const satisfies Record<string, string>
+
+export type ErrorCode = keyof typeof ERRORS

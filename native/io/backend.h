@@ -9,13 +9,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <sys/uio.h>
+
 namespace metadisk {
 
-enum class IoOp : std::uint8_t { read, write, sync, discard, zero };
+// cache: read into the page cache if that is possible; a hint, 0 when it is not.
+enum class IoOp : std::uint8_t { read, write, sync, discard, zero, cache };
 
 // One open component, shared read-only by all threads. `syncFailed` is the one exception: it is
 // sticky, because after a failed fsync Linux may call lost pages clean (promise P1).
 struct ComponentFile;
+
+inline constexpr std::uint32_t kIovecsMax = 64;
 
 struct Io {
   IoOp op = IoOp::read;
@@ -26,6 +31,10 @@ struct Io {
   std::uint64_t offset = 0;     // bytes in the file or device
   std::uint64_t length = 0;
   std::byte* data = nullptr;
+  // read, write: when not null, used instead of `data`; iovCount entries that add up to `length`,
+  // at most kIovecsMax, unchanged until complete().
+  const iovec* iov = nullptr;
+  std::uint32_t iovCount = 0;
   std::int32_t result = 0;      // 0 or -errno once complete
   void (*complete)(Io&) noexcept = nullptr;
   Io* next = nullptr;           // owner's use: free lists and queues

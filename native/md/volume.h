@@ -1,0 +1,70 @@
+// One open metadevice on one thread: takes requests, maps them, starts child I/O, answers.
+//
+// Invariants: used by one thread only. When stateful(), exactly one Volume of the device exists at a
+// time, on its owner thread, and the one of an older plan is drained (inFlight() == 0) before the
+// next takes requests: overlapping writes are ordered only inside one Volume. Otherwise every thread
+// may have its own Volume over the same plan and files. done() is called exactly once per request.
+// The volume outlives every request and window: destroy it when inFlight() == 0.
+// After its pools have grown to the depth in use, submit() allocates nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/resync.h"
+#include "io/backend.h"
+#include "md/request.h"
+#include "plan/plan.h"
+
+namespace metadisk {
+
+enum class ComponentOp : std::uint8_t { read, write, flush };
+
+// What the volume tells its surroundings; called on the volume's thread, from inside poll() or submit().
+class VolumeHost {
+ public:
+  virtual ~VolumeHost() = default;
+  // `block` on the component's storage; `error` a positive errno. May come once per failing Io.
+  virtual void componentError(std::uint32_t component, ComponentOp op, std::uint64_t block, int error) noexcept = 0;
+  virtual void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept = 0;
+  virtual void resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept = 0;
+  // Monotonic nanoseconds.
+  virtual std::uint64_t now() noexcept = 0;
+};
+
+class Volume {
+ public:
+  // `files` in the order of plan->components, sizes already checked (checkSizes); all outlive the volume.
+  Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
+  ~Volume();
+  Volume(const Volume&) = delete;
+  Volume& operator=(const Volume&) = delete;
+
+  // read, write: `data` valid until done(). Reads and writes are cut into at most a few Ios per component.
+  // Errors: EINVAL outside the volume or on the label, EROFS on a read-only plan, ENOMEM, else the component's.
+  void submit(Request& request) noexcept;
+
+  // Whether the plan needs an owner thread (a mirror with more than one side).
+  bool stateful() const noexcept;
+  // Client requests and resync work not finished; 0 means the volume may be destroyed.
+  unsigned inFlight() const noexcept;
+  std::uint64_t size() const noexcept;
+  const Plan& plan() const noexcept;
+
+  // 0 or an errno (EINVAL: no such side or not a mirror or nothing readable besides; EBUSY: a job runs).
+  // Ends in resyncEnded. A mirror root only.
+  int startResync(const ResyncJob& job) noexcept;
+  void cancelResync() noexcept;
+  bool resyncing() const noexcept;
+
+  // Call tick() once per loop turn when now() >= wakeAt(); UINT64_MAX: no timer wanted.
+  void tick() noexcept;
+  std::uint64_t wakeAt() const noexcept;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace metadisk

@@ -1,0 +1,93 @@
+// A plan as the engine holds it: immutable, decoded once, checked completely, shared by all threads.
+//
+// Invariants (decodePlan refuses anything else): children come before parents and every node but the
+// root (the last one) has exactly one parent; stripes stand on components, mirrors on stripes or
+// components; component nodes of one component never overlap; all byte values fit in 62 bits.
+// `components` lists the distinct component numbers, ascending; ComponentNode::file and Column::file
+// index it, and whoever opens a volume passes its files in that order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace metadisk {
+
+using NodeIndex = std::uint32_t;
+
+struct ComponentNode {
+  std::uint32_t component = 0;  // number chosen by the control plane
+  std::uint32_t file = 0;       // index into Plan::components
+  std::uint64_t start = 0;      // bytes inside the component
+  std::uint64_t size = 0;       // bytes
+};
+
+// One component of a row, with what mapping needs at hand.
+struct Column {
+  std::uint32_t file = 0;
+  std::uint64_t start = 0;  // bytes inside the component
+};
+
+struct Row {
+  std::uint64_t base = 0;      // bytes of the stripe before this row
+  std::uint64_t end = 0;       // base + size of the row
+  std::uint64_t interlace = 0; // bytes
+  int shift = -1;              // log2(interlace) when it is a power of two
+  std::vector<Column> columns;
+};
+
+struct StripeNode {
+  std::uint64_t size = 0;  // external, bytes
+  std::vector<Row> rows;
+};
+
+enum class ReadPolicy : std::uint8_t { roundrobin, geometric, first };
+enum class WritePolicy : std::uint8_t { parallel, serial };
+
+struct MirrorSide {
+  NodeIndex child = 0;
+  bool readable = false;
+};
+
+struct MirrorNode {
+  std::uint64_t size = 0;  // bytes
+  ReadPolicy read = ReadPolicy::roundrobin;
+  WritePolicy write = WritePolicy::parallel;
+  std::vector<MirrorSide> sides;
+};
+
+using Node = std::variant<ComponentNode, StripeNode, MirrorNode>;
+
+struct Plan {
+  std::uint64_t generation = 0;
+  bool labelled = false;
+  bool readOnly = false;
+  std::vector<Node> nodes;
+  std::vector<std::uint32_t> components;
+
+  const Node& root() const noexcept { return nodes.back(); }
+  std::uint64_t size() const noexcept;  // bytes of the metadevice
+};
+
+std::uint64_t nodeSize(const Node& node) noexcept;
+
+struct DecodedPlan {
+  std::shared_ptr<const Plan> plan;  // null when refused
+  std::string reason;                // why, for the log and the rejected promise
+};
+
+// Any bytes are allowed; never throws for bad input, never reads outside the span.
+DecodedPlan decodePlan(std::span<const std::byte> bytes);
+
+// Whether every component node lies inside its storage: sizes (bytes) in the order of
+// Plan::components. Empty when it fits, else the reason.
+std::string checkSizes(const Plan& plan, std::span<const std::uint64_t> sizes);
+
+// CRC-32C (Castagnoli) as used in the plan header.
+std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t seed = 0) noexcept;
+
+}  // namespace metadisk

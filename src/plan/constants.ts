@@ -1,0 +1,77 @@
+/**
+ * The byte layout and the limits of an encoded plan, stated once: native/plan/constants.h is
+ * generated from this file (scripts/plan-constants) and a test keeps the two in step.
+ *
+ * All numbers are little-endian. Header, node table, row table, reference table follow each other
+ * without gaps; a stripe's rows, a row's references and a mirror's references lie in node order, so
+ * every plan has exactly one encoding.
+ */
+export const PLAN = {
+  /** "MDPL" */
+  MAGIC: 0x4c50444d,
+  VERSION: 1,
+
+  /** magic u32, version u16, header bytes u16, total bytes u32, crc u32, generation u64, flags u32, counts 3 x u32, zero u64 */
+  HEADER_BYTES: 48,
+  OFFSET_VERSION: 4,
+  OFFSET_HEADER_BYTES: 6,
+  OFFSET_TOTAL: 8,
+  /** CRC-32C of everything, this field taken as zero. */
+  OFFSET_CRC: 12,
+  OFFSET_GENERATION: 16,
+  OFFSET_FLAGS: 24,
+  OFFSET_NODES: 28,
+  OFFSET_ROWS: 32,
+  OFFSET_REFS: 36,
+  OFFSET_ZERO: 40,
+
+  /** kind u8, read u8, write u8, zero u8, component u32, start u64, blocks u64, first u32, count u32 */
+  NODE_BYTES: 32,
+  NODE_KIND: 0,
+  NODE_READ: 1,
+  NODE_WRITE: 2,
+  NODE_ZERO: 3,
+  NODE_COMPONENT: 4,
+  NODE_START: 8,
+  NODE_BLOCKS: 16,
+  /** Stripe: first row and number of rows. Mirror: first reference and number of sides. */
+  NODE_FIRST: 24,
+  NODE_COUNT: 28,
+
+  /** interlace u64, blocks u64, first reference u32, number of references u32 */
+  ROW_BYTES: 24,
+  ROW_INTERLACE: 0,
+  ROW_BLOCKS: 8,
+  ROW_FIRST: 16,
+  ROW_COUNT: 20,
+
+  /** node u32, flags u32 */
+  REF_BYTES: 8,
+  REF_NODE: 0,
+  REF_FLAGS: 4,
+
+  FLAG_LABELLED: 1,
+  FLAG_READ_ONLY: 2,
+  FLAGS_KNOWN: 3,
+  REF_READABLE: 1,
+
+  KIND_COMPONENT: 1,
+  KIND_STRIPE: 2,
+  KIND_MIRROR: 3,
+
+  READ_ROUNDROBIN: 0,
+  READ_GEOMETRIC: 1,
+  READ_FIRST: 2,
+  WRITE_PARALLEL: 0,
+  WRITE_SERIAL: 1,
+
+  MAX_NODES: 65536,
+  MAX_ROWS: 65536,
+  MAX_REFS: 65536,
+  MAX_SIDES: 4,
+  /** 8 KiB and 100 MiB. */
+  MIN_INTERLACE: 16,
+  MAX_INTERLACE: 204800,
+  /** Every size and address, and the generation: safe integers. */
+  MAX_BLOCKS: Number.MAX_SAFE_INTEGER,
+} as const

@@ -1,0 +1,237 @@
+/**
+ * Bytes -> Plan, checking everything native/plan/decode.cc checks, in the same order and with the
+ * same reasons, so that both are tested from test/fixtures/plan. Any input is allowed.
+ */
+import { err, ok, type Result } from '../base/result.js'
+import { blocks } from '../base/units.js'
+import { PLAN } from './constants.js'
+import { crc32c } from './crc.js'
+import type { ComponentId, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow } from './types.js'
+
+/** Thrown and caught inside this file only: a refusal ends the whole decoding. */
+class Refusal extends Error {}
+const refuse = (reason: string): never => {
+  throw new Refusal(reason)
+}
+const check = (condition: boolean, reason: () => string): void => {
+  if (!condition) refuse(reason())
+}
+
+interface Tables {
+  readonly view: DataView
+  readonly nodes: number
+  readonly rows: number
+  readonly refs: number
+  readonly rowsAt: number
+  readonly refsAt: number
+}
+
+const u16 = (view: DataView, at: number): number => view.getUint16(at, true)
+const u32 = (view: DataView, at: number): number => view.getUint32(at, true)
+/** Values beyond the safe integers all mean "too large", which every caller checks. */
+const u64 = (view: DataView, at: number): number => {
+  const value = view.getBigUint64(at, true)
+  return value > BigInt(PLAN.MAX_BLOCKS) ? Infinity : Number(value)
+}
+
+const header = (bytes: Uint8Array): Tables & { generation: number; flags: number } => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  check(bytes.length >= PLAN.HEADER_BYTES, () => 'too short')
+  check(u32(view, 0) === PLAN.MAGIC, () => 'not a plan')
+  check(u16(view, PLAN.OFFSET_VERSION) === PLAN.VERSION, () => 'unknown version')
+  check(
+    u16(view, PLAN.OFFSET_HEADER_BYTES) === PLAN.HEADER_BYTES && u32(view, PLAN.OFFSET_TOTAL) === bytes.length,
+    () => 'length does not match',
+  )
+  check(u32(view, PLAN.OFFSET_CRC) === crc32c(bytes, PLAN.OFFSET_CRC), () => 'checksum does not match')
+  const generation = u64(view, PLAN.OFFSET_GENERATION)
+  const flags = u32(view, PLAN.OFFSET_FLAGS)
+  check((flags & ~PLAN.FLAGS_KNOWN) === 0 && u64(view, PLAN.OFFSET_ZERO) === 0, () => 'unknown flags')
+  check(generation <= PLAN.MAX_BLOCKS, () => 'generation out of range')
+  const nodes = u32(view, PLAN.OFFSET_NODES)
+  const rows = u32(view, PLAN.OFFSET_ROWS)
+  const refs = u32(view, PLAN.OFFSET_REFS)
+  check(
+    nodes >= 1 && nodes <= PLAN.MAX_NODES && rows <= PLAN.MAX_ROWS && refs <= PLAN.MAX_REFS,
+    () => 'too many entries',
+  )
+  const rowsAt = PLAN.HEADER_BYTES + nodes * PLAN.NODE_BYTES
+  const refsAt = rowsAt + rows * PLAN.ROW_BYTES
+  check(refsAt + refs * PLAN.REF_BYTES === bytes.length, () => 'tables do not fit')
+  return { view, nodes, rows, refs, rowsAt, refsAt, generation, flags }
+}
+
+const READ: readonly MirrorNode['read'][] = ['roundrobin', 'geometric', 'first']
+const WRITE: readonly MirrorNode['write'][] = ['parallel', 'serial']
+
+/** Reads nodes in order and remembers how far the row and reference tables are used. */
+class Decoder {
+  readonly #t: Tables
+  readonly #nodes: PlanNode[] = []
+  readonly #used = new Set<number>()
+  #nextRow = 0
+  #nextRef = 0
+
+  constructor(tables: Tables) {
+    this.#t = tables
+  }
+
+  all(): readonly PlanNode[] {
+    for (let i = 0; i < this.#t.nodes; i++) this.#nodes.push(this.#node(i))
+    check(this.#nextRow === this.#t.rows && this.#nextRef === this.#t.refs, () => 'unused table entries')
+    check(this.#used.size === this.#t.nodes - 1, () => 'node without a parent')
+    this.#overlaps()
+    return this.#nodes
+  }
+
+  #node(i: number): PlanNode {
+    const { view } = this.#t
+    const at = PLAN.HEADER_BYTES + i * PLAN.NODE_BYTES
+    const kind = view.getUint8(at)
+    const read = view.getUint8(at + PLAN.NODE_READ)
+    const write = view.getUint8(at + PLAN.NODE_WRITE)
+    const component = u32(view, at + PLAN.NODE_COMPONENT)
+    const start = u64(view, at + PLAN.NODE_START)
+    const size = u64(view, at + PLAN.NODE_BLOCKS)
+    const first = u32(view, at + PLAN.NODE_FIRST)
+    const count = u32(view, at + PLAN.NODE_COUNT)
+    check(view.getUint8(at + PLAN.NODE_ZERO) === 0, () => `node ${i}: unused field is set`)
+    check(size >= 1 && size <= PLAN.MAX_BLOCKS, () => `node ${i}: size out of range`)
+    switch (kind) {
+      case PLAN.KIND_COMPONENT:
+        check(read === 0 && write === 0 && first === 0 && count === 0, () => `node ${i}: unused field is set`)
+        check(start <= PLAN.MAX_BLOCKS - size, () => `node ${i}: end out of range`)
+        return { kind: 'component', component: component as ComponentId, start: blocks(start), blocks: blocks(size) }
+      case PLAN.KIND_STRIPE:
+        check(read === 0 && write === 0 && component === 0 && start === 0, () => `node ${i}: unused field is set`)
+        return { kind: 'stripe', blocks: blocks(size), rows: this.#rows(i, first, count, size) }
+      case PLAN.KIND_MIRROR: {
+        check(component === 0 && start === 0, () => `node ${i}: unused field is set`)
+        const readPolicy = READ[read] ?? refuse(`node ${i}: unknown policy`)
+        const writePolicy = WRITE[write] ?? refuse(`node ${i}: unknown policy`)
+        const sides = this.#sides(i, first, count, size)
+        return { kind: 'mirror', blocks: blocks(size), read: readPolicy, write: writePolicy, sides }
+      }
+      default:
+        return refuse(`node ${i}: unknown kind`)
+    }
+  }
+
+  #rows(node: number, first: number, count: number, size: number): readonly PlanRow[] {
+    const { view, rowsAt, rows } = this.#t
+    check(count >= 1 && first === this.#nextRow && count <= rows - first, () => `node ${node}: rows out of order`)
+    const found: PlanRow[] = []
+    let sum = 0
+    for (let r = first; r < first + count; r++) {
+      const at = rowsAt + r * PLAN.ROW_BYTES
+      const interlace = u64(view, at + PLAN.ROW_INTERLACE)
+      const rowBlocks = u64(view, at + PLAN.ROW_BLOCKS)
+      const firstRef = u32(view, at + PLAN.ROW_FIRST)
+      const columns = u32(view, at + PLAN.ROW_COUNT)
+      check(
+        interlace >= PLAN.MIN_INTERLACE && interlace <= PLAN.MAX_INTERLACE,
+        () => `row ${r}: interlace out of range`,
+      )
+      check(rowBlocks >= 1 && rowBlocks <= PLAN.MAX_BLOCKS - sum, () => `row ${r}: size out of range`)
+      check(columns >= 1, () => `row ${r}: no columns`)
+      const per = rowBlocks / columns
+      check(
+        Number.isInteger(per) && (columns === 1 || per % interlace === 0),
+        () => `row ${r}: size is not whole interlaces in every column`,
+      )
+      const refs = this.#take(`row ${r}`, node, firstRef, columns)
+      for (const ref of refs) {
+        check(ref.flags === 0, () => `row ${r}: unknown flags`)
+        const child = this.#nodes[ref.node]
+        check(child?.kind === 'component', () => `row ${r}: child is not a component`)
+        check((child?.blocks ?? 0) >= per, () => `row ${r}: component is too small`)
+      }
+      sum += rowBlocks
+      found.push({
+        interlace: blocks(interlace),
+        blocks: blocks(rowBlocks),
+        children: refs.map((ref) => ref.node as NodeId),
+      })
+    }
+    this.#nextRow += count
+    check(size <= sum, () => `node ${node}: larger than its rows`)
+    return found
+  }
+
+  #sides(node: number, first: number, count: number, size: number): readonly MirrorSide[] {
+    check(count >= 1 && count <= PLAN.MAX_SIDES, () => `node ${node}: number of sides out of range`)
+    const refs = this.#take(`node ${node}`, node, first, count)
+    for (const ref of refs) {
+      check((ref.flags & ~PLAN.REF_READABLE) === 0, () => `node ${node}: unknown flags`)
+      const child = this.#nodes[ref.node]
+      check(child?.kind !== 'mirror', () => `node ${node}: side is a mirror`)
+      check((child?.blocks ?? 0) >= size, () => `node ${node}: side is too small`)
+    }
+    check(
+      refs.some((ref) => ref.flags === PLAN.REF_READABLE),
+      () => `node ${node}: no readable side`,
+    )
+    return refs.map((ref) => ({ child: ref.node as NodeId, readable: ref.flags === PLAN.REF_READABLE }))
+  }
+
+  #take(who: string, node: number, first: number, count: number): readonly { node: number; flags: number }[] {
+    const { view, refsAt, refs } = this.#t
+    check(first === this.#nextRef && count <= refs - first, () => `${who}: references out of order`)
+    this.#nextRef += count
+    return Array.from({ length: count }, (_, k) => {
+      const at = refsAt + (first + k) * PLAN.REF_BYTES
+      const child = u32(view, at + PLAN.REF_NODE)
+      check(child < node, () => `${who}: child does not come before its parent`)
+      check(!this.#used.has(child), () => `${who}: child has two parents`)
+      this.#used.add(child)
+      return { node: child, flags: u32(view, at + PLAN.REF_FLAGS) }
+    })
+  }
+
+  #overlaps(): void {
+    const parts = this.#nodes.flatMap((node) => (node.kind === 'component' ? [node] : []))
+    parts.sort((a, b) => a.component - b.component || a.start - b.start)
+    parts.forEach((part, i) => {
+      const before = parts[i - 1]
+      check(
+        before === undefined || before.component !== part.component || before.start + before.blocks <= part.start,
+        () => `component ${part.component}: ranges overlap`,
+      )
+    })
+  }
+}
+
+export const decodePlan = (bytes: Uint8Array): Result<Plan, string> => {
+  try {
+    const { generation, flags, ...tables } = header(bytes)
+    const nodes = new Decoder(tables).all()
+    return ok({
+      generation,
+      nodes,
+      labelled: (flags & PLAN.FLAG_LABELLED) !== 0,
+      readOnly: (flags & PLAN.FLAG_READ_ONLY) !== 0,
+    })
+  } catch (error) {
+    if (error instanceof Refusal) return err(error.message)
+    throw error
+  }
+}
+
+/** One line per fact, the same text from TypeScript and C++: what the fixtures compare. */
+export const describePlan = (plan: Plan): string => {
+  const lines = [`generation ${plan.generation}${plan.labelled ? ' labelled' : ''}${plan.readOnly ? ' readonly' : ''}`]
+  plan.nodes.forEach((node, i) => {
+    if (node.kind === 'component') {
+      lines.push(`node ${i} component ${node.component} start ${node.start} blocks ${node.blocks}`)
+    } else if (node.kind === 'stripe') {
+      lines.push(`node ${i} stripe blocks ${node.blocks}`)
+      for (const row of node.rows) {
+        lines.push(`  row interlace ${row.interlace} blocks ${row.blocks} children ${row.children.join(' ')}`)
+      }
+    } else {
+      lines.push(`node ${i} mirror blocks ${node.blocks} ${node.read} ${node.write}`)
+      for (const side of node.sides) lines.push(`  side ${side.child}${side.readable ? ' readable' : ''}`)
+    }
+  })
+  return lines.join('\n') + '\n'
+}

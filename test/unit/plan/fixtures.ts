@@ -1,0 +1,238 @@
+/**
+ * The cases of test/fixtures/plan: encoded plans with what must come out, read by the TypeScript and
+ * by the C++ decoder. Each file: `bytes HEX`, then `refused REASON` or `plan` and its description.
+ */
+import { blocks } from '../../../src/base/units.js'
+import { PlanBuilder } from '../../../src/plan/builder.js'
+import { PLAN } from '../../../src/plan/constants.js'
+import { crc32c } from '../../../src/plan/crc.js'
+import { encodePlan } from '../../../src/plan/encode.js'
+import type { ComponentId, NodeId, Plan, PlanNode } from '../../../src/plan/types.js'
+import { describePlan } from '../../../src/plan/verify.js'
+
+export interface Fixture {
+  readonly name: string
+  readonly bytes: Uint8Array
+  /** The reason of the refusal, or the description of the plan. */
+  readonly expect: { readonly refused: string } | { readonly plan: string }
+}
+
+export const id = (n: number): ComponentId => n as ComponentId
+export const facts = { generation: 7, labelled: false, readOnly: false }
+
+export const concat = (): Plan => {
+  const b = new PlanBuilder()
+  const children = [b.addComponent(id(3), blocks(0), blocks(100)), b.addComponent(id(9), blocks(2048), blocks(50))]
+  b.addStripe(children.map((c) => ({ interlace: blocks(1024), blocks: b.sizeOf(c), children: [c] })))
+  return b.finish({ ...facts, labelled: true })
+}
+
+export const stripe = (): Plan => {
+  const b = new PlanBuilder()
+  const c = [0, 1, 2, 3, 4].map((n) => b.addComponent(id(n), blocks(n * 16), blocks(640 + n)))
+  b.addStripe(
+    [
+      { interlace: blocks(32), blocks: blocks(1920), children: c.slice(0, 3) },
+      { interlace: blocks(20), blocks: blocks(1280), children: c.slice(3) },
+    ],
+    blocks(3000),
+  )
+  return b.finish({ ...facts, generation: Number.MAX_SAFE_INTEGER })
+}
+
+export const mirror = (): Plan => {
+  const b = new PlanBuilder()
+  const side = (first: number): NodeId => {
+    const c = [first, first + 1].map((n) => b.addComponent(id(n), blocks(0), blocks(4096)))
+    return b.addStripe([{ interlace: blocks(16), blocks: blocks(8192), children: c }])
+  }
+  const sides = [side(10), side(20), b.addComponent(id(30), blocks(64), blocks(9000))]
+  b.addMirror(
+    sides.map((child, i) => ({ child, readable: i !== 1 })),
+    blocks(8000),
+    'geometric',
+    'serial',
+  )
+  return b.finish({ ...facts, readOnly: true })
+}
+
+/** Changes bytes and makes the checksum right again. */
+const patch = (bytes: Uint8Array, change: (view: DataView) => void): Uint8Array => {
+  const copy = bytes.slice()
+  const view = new DataView(copy.buffer)
+  change(view)
+  view.setUint32(PLAN.OFFSET_CRC, crc32c(copy, PLAN.OFFSET_CRC), true)
+  return copy
+}
+
+const nodeAt = (i: number): number => PLAN.HEADER_BYTES + i * PLAN.NODE_BYTES
+
+const withNode = (plan: Plan, i: number, change: (node: PlanNode) => PlanNode): Plan => ({
+  ...plan,
+  nodes: plan.nodes.map((node, k) => (k === i ? change(node) : node)),
+})
+
+export const fixtures = (): readonly Fixture[] => {
+  const accepted = Object.entries({ concat: concat(), stripe: stripe(), mirror: mirror() }).map(([name, plan]) => ({
+    name,
+    bytes: encodePlan(plan),
+    expect: { plan: describePlan(plan) },
+  }))
+  const refused = (name: string, bytes: Uint8Array, reason: string): Fixture => ({
+    name: `refused-${name}`,
+    bytes,
+    expect: { refused: reason },
+  })
+  const stripeBytes = encodePlan(stripe())
+  const rowAt = (plan: Plan, i: number): number => nodeAt(plan.nodes.length) + i * PLAN.ROW_BYTES
+  const refAt = (plan: Plan, rows: number, i: number): number => rowAt(plan, rows) + i * PLAN.REF_BYTES
+  const mirrored = mirror()
+  const mirrorBytes = encodePlan(mirrored)
+  const root = mirrored.nodes.length - 1
+  const flipped = stripeBytes.slice()
+  flipped[nodeAt(1) + PLAN.NODE_BLOCKS] = 0
+  return [
+    ...accepted,
+    refused('empty', new Uint8Array(), 'too short'),
+    refused('cut', stripeBytes.slice(0, -8), 'length does not match'),
+    refused(
+      'magic',
+      patch(stripeBytes, (v) => v.setUint8(0, 1)),
+      'not a plan',
+    ),
+    refused(
+      'version',
+      patch(stripeBytes, (v) => v.setUint16(PLAN.OFFSET_VERSION, 2, true)),
+      'unknown version',
+    ),
+    refused('bit-flip', flipped, 'checksum does not match'),
+    refused(
+      'flags',
+      patch(stripeBytes, (v) => v.setUint32(PLAN.OFFSET_FLAGS, 4, true)),
+      'unknown flags',
+    ),
+    refused(
+      'generation',
+      patch(stripeBytes, (v) => v.setBigUint64(PLAN.OFFSET_GENERATION, 1n << 53n, true)),
+      'generation out of range',
+    ),
+    refused(
+      'no-nodes',
+      patch(stripeBytes, (v) => v.setUint32(PLAN.OFFSET_NODES, 0, true)),
+      'too many entries',
+    ),
+    refused(
+      'tables',
+      patch(stripeBytes, (v) => v.setUint32(PLAN.OFFSET_ROWS, 3, true)),
+      'tables do not fit',
+    ),
+    refused(
+      'kind',
+      patch(stripeBytes, (v) => v.setUint8(nodeAt(0), 9)),
+      'node 0: unknown kind',
+    ),
+    refused(
+      'unused',
+      patch(stripeBytes, (v) => v.setUint8(nodeAt(0) + PLAN.NODE_READ, 1)),
+      'node 0: unused field is set',
+    ),
+    refused(
+      'component-end',
+      patch(stripeBytes, (v) => v.setBigUint64(nodeAt(1) + PLAN.NODE_START, (1n << 53n) - 2n, true)),
+      'node 1: end out of range',
+    ),
+    refused(
+      'huge-size',
+      patch(stripeBytes, (v) => v.setBigUint64(nodeAt(1) + PLAN.NODE_BLOCKS, 1n << 63n, true)),
+      'node 1: size out of range',
+    ),
+    refused(
+      'no-size',
+      encodePlan(withNode(stripe(), 0, (n) => ({ ...n, blocks: blocks(0) }))),
+      'node 0: size out of range',
+    ),
+    refused(
+      'component-small',
+      encodePlan(withNode(stripe(), 0, (n) => ({ ...n, blocks: blocks(639) }))),
+      'row 0: component is too small',
+    ),
+    refused(
+      'stripe-large',
+      encodePlan(withNode(stripe(), 5, (n) => ({ ...n, blocks: blocks(3201) }))),
+      'node 5: larger than its rows',
+    ),
+    refused(
+      'interlace-small',
+      patch(stripeBytes, (v) => v.setBigUint64(rowAt(stripe(), 0), 15n, true)),
+      'row 0: interlace out of range',
+    ),
+    refused(
+      'interlace-uneven',
+      patch(stripeBytes, (v) => v.setBigUint64(rowAt(stripe(), 0), 33n, true)),
+      'row 0: size is not whole interlaces in every column',
+    ),
+    refused(
+      'forward',
+      patch(stripeBytes, (v) => v.setUint32(refAt(stripe(), 2, 0), 5, true)),
+      'row 0: child does not come before its parent',
+    ),
+    refused(
+      'two-parents',
+      patch(stripeBytes, (v) => v.setUint32(refAt(stripe(), 2, 1), 0, true)),
+      'row 0: child has two parents',
+    ),
+    refused(
+      'row-order',
+      patch(stripeBytes, (v) => v.setUint32(nodeAt(5) + PLAN.NODE_FIRST, 1, true)),
+      'node 5: rows out of order',
+    ),
+    refused(
+      'policy',
+      patch(mirrorBytes, (v) => v.setUint8(nodeAt(root) + PLAN.NODE_READ, 3)),
+      `node ${root}: unknown policy`,
+    ),
+    refused(
+      'side-small',
+      encodePlan(withNode(mirrored, root, (n) => ({ ...n, blocks: blocks(8193) }))),
+      `node ${root}: side is too small`,
+    ),
+    refused(
+      'unreadable',
+      encodePlan(
+        withNode(mirrored, root, (n) =>
+          n.kind === 'mirror' ? { ...n, sides: n.sides.map((s) => ({ ...s, readable: false })) } : n,
+        ),
+      ),
+      `node ${root}: no readable side`,
+    ),
+    refused(
+      'orphan',
+      encodePlan(withNode(mirrored, root, (n) => (n.kind === 'mirror' ? { ...n, sides: n.sides.slice(0, 2) } : n))),
+      'node without a parent',
+    ),
+    refused(
+      'five-sides',
+      encodePlan(
+        (() => {
+          const b = new PlanBuilder()
+          const sides = [1, 2, 3, 4, 5].map((n) => ({
+            child: b.addComponent(id(n), blocks(0), blocks(9)),
+            readable: true,
+          }))
+          b.addMirror(sides, blocks(9))
+          return b.finish(facts)
+        })(),
+      ),
+      'node 5: number of sides out of range',
+    ),
+    refused(
+      'overlap',
+      encodePlan(withNode(stripe(), 1, (n) => (n.kind === 'component' ? { ...n, component: id(0) } : n))),
+      'component 0: ranges overlap',
+    ),
+  ]
+}
+
+export const fixtureText = (f: Fixture): string =>
+  `bytes ${Buffer.from(f.bytes).toString('hex')}\n` +
+  ('refused' in f.expect ? `refused ${f.expect.refused}\n` : `plan\n${f.expect.plan}`)

@@ -67,7 +67,6 @@ class Resync {
     void operator()(std::byte* p) const noexcept;
   };
 
-  void advance() noexcept;
   void nextWindow() noexcept;
   void finish(ResyncOutcome outcome, int error) noexcept;
   void report(bool force) noexcept;
@@ -76,8 +75,6 @@ class Resync {
   ResyncJob job_;
   State state_ = State::idle;
   bool cancelled_ = false;
-  bool advancing_ = false;
-  bool again_ = false;
   std::uint64_t total_ = 0;    // bytes
   std::uint64_t at_ = 0;       // bytes copied up to here
   std::uint64_t window_ = 0;   // bytes of the window in flight

@@ -1,0 +1,86 @@
+// Payload buffers of one thread: 4096-aligned, in power-of-two classes, reused last-in first-out so
+// that hot ones stay in cache.
+//
+// Invariants: used by one thread; lent plus kept bytes never exceed `limit`, acquire() returns null
+// instead; nothing is allocated while a free buffer of the class exists.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+
+namespace metadisk {
+
+class BufferPool {
+ public:
+  static constexpr unsigned kSmallest = 12;
+  static constexpr unsigned kLargest = 26;
+
+  explicit BufferPool(std::size_t limit) noexcept : limit_(limit) {}
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+  ~BufferPool() { trim(); }
+
+  static constexpr std::size_t roundedSize(std::size_t bytes) noexcept {
+    return bytes <= (std::size_t{1} << kSmallest) ? std::size_t{1} << kSmallest : std::bit_ceil(bytes);
+  }
+
+  std::byte* acquire(std::size_t bytes) noexcept {
+    const std::size_t size = roundedSize(bytes);
+    const unsigned index = classOf(size);
+    if (index > kLargest - kSmallest) return nullptr;
+    if (Free* const hit = free_[index]) {
+      free_[index] = hit->next;
+      kept_ -= size;
+      lent_ += size;
+      return reinterpret_cast<std::byte*>(hit);
+    }
+    if (lent_ + kept_ + size > limit_) trim();
+    if (lent_ + size > limit_) return nullptr;
+    auto* const fresh = static_cast<std::byte*>(std::aligned_alloc(4096, size));
+    if (fresh != nullptr) lent_ += size;
+    return fresh;
+  }
+
+  void release(std::byte* buffer, std::size_t bytes) noexcept {
+    const std::size_t size = roundedSize(bytes);
+    const unsigned index = classOf(size);
+    auto* const freed = reinterpret_cast<Free*>(buffer);
+    freed->next = free_[index];
+    free_[index] = freed;
+    kept_ += size;
+    lent_ -= size;
+  }
+
+  // Gives what is not lent back to the system.
+  void trim() noexcept {
+    for (auto& list : free_) {
+      while (list != nullptr) {
+        Free* const next = list->next;
+        std::free(list);
+        list = next;
+      }
+    }
+    kept_ = 0;
+  }
+
+  std::size_t lent() const noexcept { return lent_; }
+  std::size_t kept() const noexcept { return kept_; }
+
+ private:
+  struct Free {
+    Free* next;
+  };
+  static constexpr unsigned classOf(std::size_t size) noexcept {
+    return static_cast<unsigned>(std::countr_zero(size)) - kSmallest;
+  }
+
+  std::array<Free*, kLargest - kSmallest + 1> free_{};
+  std::size_t limit_;
+  std::size_t lent_ = 0;
+  std::size_t kept_ = 0;
+};
+
+}  // namespace metadisk

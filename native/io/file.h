@@ -1,0 +1,82 @@
+// One open component, and the order that O_DIRECT needs among its writers.
+//
+// Invariants: shared by all threads; everything but the atomics and the range lock is fixed after
+// open. `syncFailed` is sticky: after a failed fsync Linux may call lost pages clean, so no later
+// sync of this open file may succeed (promise P1).
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "core/fd.h"
+#include "io/backend.h"
+
+namespace metadisk {
+
+// A writer's claim on a byte range; embedded in the writer's pooled operation.
+struct RangeClaim {
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+  bool exclusive = false;  // read-modify-write: nobody else may write these bytes meanwhile
+  bool held = false;
+  RangeClaim* prev = nullptr;
+  RangeClaim* next = nullptr;
+  // Called by whichever thread released the range that stood in the way.
+  void (*granted)(RangeClaim&) noexcept = nullptr;
+};
+
+// Orders read-modify-write cycles against overlapping writes; plain writes never wait for each other.
+// First come, first served, so a stream of plain writes cannot starve a cycle.
+class RangeLock {
+ public:
+  // True: held now. False: granted() will be called.
+  bool claim(RangeClaim& claim) noexcept;
+  void release(RangeClaim& claim) noexcept;
+
+ private:
+  struct List {
+    RangeClaim* head = nullptr;
+    RangeClaim* tail = nullptr;
+    void append(RangeClaim& c) noexcept;
+    void remove(RangeClaim& c) noexcept;
+  };
+  bool blocked(const RangeClaim& claim, const RangeClaim* waitingUpTo) const noexcept;
+
+  std::mutex mutex_;
+  List plain_;
+  List exclusive_;
+  List waiting_;
+};
+
+struct ComponentFile {
+  Fd fd;
+  std::uint32_t component = 0;  // the control plane's number
+  bool direct = false;
+  bool blockDevice = false;
+  bool memory = false;       // tmpfs: reads and writes never wait for a device
+  std::uint32_t align = 1;   // direct: buffers, offsets and lengths are multiples of this
+  dev_t device = 0;          // identity of the storage
+  ino_t inode = 0;
+  std::atomic<std::uint64_t> size{0};  // bytes; may grow at a new installation
+  std::atomic<bool> syncFailed{false};
+  std::atomic<bool> nowait{true};  // RWF_NOWAIT reads work here
+  RangeLock ranges;
+};
+
+struct ComponentSpec {
+  std::uint32_t component = 0;
+  int fd = -1;
+  bool direct = false;
+  std::uint32_t align = 512;
+  bool blockDevice = false;
+  std::uint64_t size = 0;  // bytes
+};
+
+// Duplicates spec.fd and looks at what it is. Empty on success, else the reason.
+std::string openComponent(const ComponentSpec& spec, ComponentFile& out);
+
+}  // namespace metadisk

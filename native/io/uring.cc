@@ -1,0 +1,443 @@
+#include "io/uring.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace metadisk {
+
+namespace {
+
+constexpr std::uint64_t kWindow = 256 * 1024;     // of a bounce buffer
+constexpr std::uint64_t kZeroChunk = 1024 * 1024;  // of the shared zeroes
+constexpr unsigned kBounces = 16;
+constexpr unsigned kSlab = 256;
+constexpr std::uint64_t kPage = 4096;
+
+std::uint64_t down(std::uint64_t n, std::uint64_t unit) noexcept { return n / unit * unit; }
+std::uint64_t up(std::uint64_t n, std::uint64_t unit) noexcept { return (n + unit - 1) / unit * unit; }
+
+bool aligned(const Io& io) noexcept {
+  const std::uint64_t mask = io.file->align - 1;
+  return ((reinterpret_cast<std::uintptr_t>(io.data) | io.offset | io.length) & mask) == 0;
+}
+
+void answer(Io& io, std::int32_t result) noexcept {
+  io.result = result;
+  io.complete(io);
+}
+
+bool unsupported(std::int32_t result) noexcept {
+  return result == -EOPNOTSUPP || result == -ENOSYS || result == -ENODEV || result == -ENOTTY;
+}
+
+}  // namespace
+
+UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(home) {
+  io_uring_params params{};
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CLAMP;
+  if (!options.forceWorkers) {
+    int rc = io_uring_queue_init_params(options.entries, &ring_, &params);
+    if (rc == -EINVAL) {
+      params = {};
+      params.flags = IORING_SETUP_CLAMP;
+      rc = io_uring_queue_init_params(options.entries, &ring_, &params);
+    }
+    ringed_ = rc == 0;
+  }
+  if (!ringed_) workers_ = std::make_unique<Workers>(home, 8);
+  void* const zero = ::mmap(nullptr, kZeroChunk, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (zero == MAP_FAILED) throw std::bad_alloc();
+  zeroes_ = static_cast<std::byte*>(zero);
+  bounces_.reserve(kBounces);
+}
+
+UringBackend::~UringBackend() {
+  workers_.reset();
+  if (ringed_) io_uring_queue_exit(&ring_);
+  for (std::byte* bounce : bounces_) std::free(bounce);
+  ::munmap(zeroes_, kZeroChunk);
+}
+
+// ---- operations and their pool
+
+UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
+  if (free_ == nullptr) {
+    // Grows to the greatest number ever in flight, which request slots bound.
+    auto slab = std::make_unique<RingOp[]>(kSlab);
+    for (unsigned i = 0; i < kSlab; ++i) {
+      slab[i].backend = this;
+      slab[i].next = free_;
+      free_ = &slab[i];
+    }
+    slabs_.push_back(std::move(slab));
+  }
+  RingOp* const op = free_;
+  free_ = op->next;
+  op->io = &io;
+  op->phase = Phase::transfer;
+  op->done = 0;
+  op->attempt = 0;
+  op->claimed = false;
+  op->bounce = nullptr;
+  ++inFlight_;
+  return op;
+}
+
+void UringBackend::release(RingOp& op) noexcept {
+  if (op.claimed) op.io->file->ranges.release(op.claim);
+  std::byte* const bounce = op.bounce;
+  op.bounce = nullptr;
+  op.claimed = false;
+  op.next = free_;
+  free_ = &op;
+  --inFlight_;
+  if (bounce == nullptr) return;
+  if (bounceWaiters_.empty()) {
+    bounces_.push_back(bounce);
+    return;
+  }
+  RingOp* const waiter = bounceWaiters_.front();
+  bounceWaiters_.pop_front();
+  waiter->bounce = bounce;
+  nextWindow(*waiter);
+}
+
+void UringBackend::finish(RingOp& op, std::int32_t result) noexcept {
+  Io& io = *op.io;
+  release(op);
+  answer(io, result);
+}
+
+void UringBackend::issue(RingOp& op) noexcept {
+  SysCall& call = op.call;
+  call.fd = op.io->file->fd.get();
+  if (!ringed_) {
+    workers_->enqueue(call);
+    return;
+  }
+  io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+  while (sqe == nullptr) {
+    submit();
+    sqe = io_uring_get_sqe(&ring_);
+  }
+  const auto length = static_cast<unsigned>(call.length);
+  switch (call.kind) {
+    case SysKind::read:
+      io_uring_prep_read(sqe, call.fd, call.data, length, call.offset);
+      sqe->rw_flags = call.flags;
+      break;
+    case SysKind::write:
+      io_uring_prep_write(sqe, call.fd, call.data, length, call.offset);
+      sqe->rw_flags = call.flags;
+      break;
+    case SysKind::sync: io_uring_prep_fsync(sqe, call.fd, IORING_FSYNC_DATASYNC); break;
+    case SysKind::fallocate:
+      io_uring_prep_fallocate(sqe, call.fd, call.flags, static_cast<off_t>(call.offset), static_cast<off_t>(call.length));
+      break;
+  }
+  io_uring_sqe_set_data(sqe, &op);
+  ++queued_;
+}
+
+void UringBackend::submit() noexcept {
+  if (queued_ == 0) return;
+  const int n = io_uring_submit(&ring_);
+  // EAGAIN, EBUSY: the kernel is short of something; the entries stay queued for the next turn.
+  if (n > 0) queued_ -= std::min(queued_, static_cast<unsigned>(n));
+}
+
+unsigned UringBackend::poll() noexcept {
+  unsigned count = 0;
+  if (!ringed_) {
+    SysCall* call = workers_->take();
+    SysCall* oldest = nullptr;
+    while (call != nullptr) {
+      SysCall* const next = call->next;
+      call->next = oldest;
+      oldest = call;
+      call = next;
+    }
+    while (oldest != nullptr) {
+      SysCall* const next = oldest->next;
+      advance(*reinterpret_cast<RingOp*>(oldest), oldest->result);
+      oldest = next;
+      ++count;
+    }
+    return count;
+  }
+  if (inFlight_ == 0) return 0;
+  io_uring_cqe* cqe = nullptr;
+  while (count < 4096 && io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
+    auto* const op = static_cast<RingOp*>(io_uring_cqe_get_data(cqe));
+    const std::int32_t result = cqe->res;
+    io_uring_cqe_seen(&ring_, cqe);
+    advance(*op, result);
+    ++count;
+  }
+  return count;
+}
+
+// ---- starting
+
+void UringBackend::start(Io& io) noexcept {
+  ComponentFile& file = *io.file;
+  const std::uint64_t size = file.size.load(std::memory_order_relaxed);
+  if (io.op != IoOp::sync && (io.length > size || io.offset > size - io.length)) return answer(io, -EIO);
+  switch (io.op) {
+    case IoOp::read: return startRead(io);
+    case IoOp::write: return startWrite(io);
+    case IoOp::sync: {
+      if (file.syncFailed.load(std::memory_order_relaxed)) return answer(io, -EIO);
+      RingOp* const op = take(io);
+      return syncAfter(*op);
+    }
+    case IoOp::discard:
+    case IoOp::zero: return startRange(io);
+    case IoOp::cache:
+      // Advice only: nothing depends on its success.
+      if (!file.direct && !file.memory) {
+        ::posix_fadvise(file.fd.get(), static_cast<off_t>(io.offset), static_cast<off_t>(io.length), POSIX_FADV_WILLNEED);
+      }
+      return answer(io, 0);
+  }
+}
+
+void UringBackend::startRead(Io& io) noexcept {
+  ComponentFile& file = *io.file;
+  std::uint64_t done = 0;
+  if (!file.direct && (file.memory || file.nowait.load(std::memory_order_relaxed))) {
+    const iovec iov{io.data, io.length};
+    const ssize_t n = ::preadv2(file.fd.get(), &iov, 1, static_cast<off_t>(io.offset), file.memory ? 0 : RWF_NOWAIT);
+    if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
+    if (n > 0) done = static_cast<std::uint64_t>(n);
+    if (n == 0) return answer(io, -EIO);
+    if (n < 0 && errno == EOPNOTSUPP) {
+      file.nowait.store(false, std::memory_order_relaxed);
+    } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
+      return answer(io, -errno);
+    }
+  }
+  RingOp* const op = take(io);
+  op->done = done;
+  begin(*op);
+}
+
+void UringBackend::startWrite(Io& io) noexcept {
+  ComponentFile& file = *io.file;
+  if (io.fua && file.syncFailed.load(std::memory_order_relaxed)) return answer(io, -EIO);
+  std::uint64_t done = 0;
+  // A partial page that is not cached would be read first, so only whole pages are written inline.
+  const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
+  if (!file.direct && !file.blockDevice && (file.memory || (pages && !io.fua))) {
+    const ssize_t n = ::pwrite(file.fd.get(), io.data, io.length, static_cast<off_t>(io.offset));
+    if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
+    if (n < 0 && errno != EINTR && errno != EAGAIN) return answer(io, -errno);
+    if (n > 0) done = static_cast<std::uint64_t>(n);
+  }
+  RingOp* const op = take(io);
+  op->done = done;
+  if (file.direct && !claimRange(*op, !aligned(io))) return;
+  begin(*op);
+}
+
+void UringBackend::startRange(Io& io) noexcept {
+  RingOp* const op = take(io);
+  op->phase = Phase::allocate;
+  if (io.file->direct && !claimRange(*op, ((io.offset | io.length) & (io.file->align - 1)) != 0)) return;
+  begin(*op);
+}
+
+// False when the operation waits for others; begin() follows on this thread.
+bool UringBackend::claimRange(RingOp& op, bool exclusive) noexcept {
+  const Io& io = *op.io;
+  op.claim.start = down(io.offset, io.file->align);
+  op.claim.end = up(io.offset + io.length, io.file->align);
+  op.claim.exclusive = exclusive;
+  op.claim.granted = [](RangeClaim& claim) noexcept {
+    auto* const waiter = reinterpret_cast<RingOp*>(reinterpret_cast<std::byte*>(&claim) - offsetof(RingOp, claim));
+    waiter->backend->home_.post([waiter] { waiter->backend->begin(*waiter); });
+  };
+  op.claimed = true;
+  return io.file->ranges.claim(op.claim);
+}
+
+void UringBackend::begin(RingOp& op) noexcept {
+  if (op.phase == Phase::allocate) return allocate(op);
+  if (op.io->file->direct && !aligned(*op.io)) return nextWindow(op);
+  transfer(op);
+}
+
+// ---- plain transfers
+
+void UringBackend::transfer(RingOp& op) noexcept {
+  const Io& io = *op.io;
+  op.phase = Phase::transfer;
+  op.call.kind = io.op == IoOp::read ? SysKind::read : SysKind::write;
+  op.call.flags = io.op == IoOp::write && io.fua ? RWF_DSYNC : 0;
+  op.call.data = io.data + op.done;
+  op.call.offset = io.offset + op.done;
+  op.call.length = io.length - op.done;
+  issue(op);
+}
+
+void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
+  if (result == -EINTR || result == -EAGAIN) return issue(op);
+  Io& io = *op.io;
+  switch (op.phase) {
+    case Phase::transfer:
+      if (result < 0 && io.op == IoOp::write && io.fua) io.file->syncFailed.store(true, std::memory_order_relaxed);
+      if (result < 0) return finish(op, result);
+      if (result == 0) return finish(op, -EIO);
+      op.done += static_cast<std::uint64_t>(result);
+      if (op.done >= io.length) return finish(op, 0);
+      if (io.file->direct && (op.done & (io.file->align - 1)) != 0) return finish(op, -EIO);
+      return transfer(op);
+    case Phase::bounceRead: return windowRead(op, result);
+    case Phase::bounceWrite:
+      if (result < 0) return finish(op, result);
+      if (static_cast<std::uint64_t>(result) != op.call.length) return finish(op, -EIO);
+      op.done += op.window;
+      if (op.done < io.length) return nextWindow(op);
+      return io.fua ? syncAfter(op) : finish(op, 0);
+    case Phase::zeroWrite:
+      if (result < 0) return finish(op, result);
+      if (result == 0) return finish(op, -EIO);
+      op.done += static_cast<std::uint64_t>(result);
+      if (op.done < io.length) return zeroChunk(op);
+      return io.fua ? syncAfter(op) : finish(op, 0);
+    case Phase::allocate: return allocated(op, result);
+    case Phase::sync:
+      if (result < 0) io.file->syncFailed.store(true, std::memory_order_relaxed);
+      return finish(op, result < 0 ? result : 0);
+  }
+}
+
+void UringBackend::syncAfter(RingOp& op) noexcept {
+  op.phase = Phase::sync;
+  op.call.kind = SysKind::sync;
+  op.call.flags = 0;
+  issue(op);
+}
+
+// ---- O_DIRECT with odd offsets
+
+// Reads the blocks around the next part of the Io into the bounce buffer.
+void UringBackend::nextWindow(RingOp& op) noexcept {
+  const Io& io = *op.io;
+  if (op.bounce == nullptr) {
+    if (!bounces_.empty()) {
+      op.bounce = bounces_.back();
+      bounces_.pop_back();
+    } else if (bouncesMade_ < kBounces) {
+      op.bounce = static_cast<std::byte*>(std::aligned_alloc(kPage, kWindow));
+      if (op.bounce == nullptr) return finish(op, -ENOMEM);
+      ++bouncesMade_;
+    } else {
+      bounceWaiters_.push_back(&op);
+      return;
+    }
+  }
+  const std::uint64_t at = io.offset + op.done;
+  op.windowStart = down(at, io.file->align);
+  const std::uint64_t end = std::min(up(io.offset + io.length, io.file->align), op.windowStart + kWindow);
+  op.window = std::min(end, io.offset + io.length) - at;
+  op.phase = Phase::bounceRead;
+  op.call.kind = SysKind::read;
+  op.call.flags = 0;
+  op.call.data = op.bounce;
+  op.call.offset = op.windowStart;
+  op.call.length = end - op.windowStart;
+  issue(op);
+}
+
+void UringBackend::windowRead(RingOp& op, std::int32_t result) noexcept {
+  Io& io = *op.io;
+  if (result < 0) return finish(op, result);
+  const std::uint64_t skip = io.offset + op.done - op.windowStart;
+  const auto got = static_cast<std::uint64_t>(result);
+  // The last block of a file may end inside the window, never before the component's end.
+  if (got < op.call.length && got < skip + op.window) return finish(op, -EIO);
+  std::memset(op.bounce + got, 0, op.call.length - got);
+  if (io.op == IoOp::read) {
+    std::memcpy(io.data + op.done, op.bounce + skip, op.window);
+    op.done += op.window;
+    return op.done < io.length ? nextWindow(op) : finish(op, 0);
+  }
+  if (io.op == IoOp::write) {
+    std::memcpy(op.bounce + skip, io.data + op.done, op.window);
+  } else {
+    std::memset(op.bounce + skip, 0, op.window);
+  }
+  op.phase = Phase::bounceWrite;
+  op.call.kind = SysKind::write;
+  issue(op);
+}
+
+// ---- discard and zero
+
+void UringBackend::allocate(RingOp& op) noexcept {
+  const Io& io = *op.io;
+  const ComponentFile& file = *io.file;
+  constexpr int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  constexpr int zero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+  std::uint64_t start = io.offset;
+  std::uint64_t end = io.offset + io.length;
+  int modes[2] = {punch, zero};
+  unsigned count = 2;
+  if (io.op == IoOp::discard) {
+    count = 1;
+    if (file.blockDevice) {
+      start = up(start, kPage);
+      end = down(end, kPage);
+      if (start >= end) return finish(op, 0);
+    }
+  } else {
+    if (io.noHole) modes[0] = zero;
+    if (io.noHole || (io.fastZero && file.blockDevice)) count = 1;
+    if (file.blockDevice && io.noHole && io.fastZero) count = 0;
+    if (file.blockDevice && ((start | end) & (kPage - 1)) != 0) count = 0;
+  }
+  if (op.attempt < count) {
+    op.phase = Phase::allocate;
+    op.call.kind = SysKind::fallocate;
+    op.call.flags = modes[op.attempt];
+    op.call.offset = start;
+    op.call.length = end - start;
+    return issue(op);
+  }
+  if (io.op == IoOp::discard) return finish(op, 0);
+  if (io.fastZero) return finish(op, -ENOTSUP);
+  if (file.direct && ((io.offset | io.length) & (file.align - 1)) != 0) return nextWindow(op);
+  zeroChunk(op);
+}
+
+void UringBackend::allocated(RingOp& op, std::int32_t result) noexcept {
+  if (unsupported(result)) {
+    ++op.attempt;
+    return allocate(op);
+  }
+  if (result < 0) return finish(op, result);
+  if (op.io->fua) return syncAfter(op);
+  finish(op, 0);
+}
+
+void UringBackend::zeroChunk(RingOp& op) noexcept {
+  const Io& io = *op.io;
+  op.phase = Phase::zeroWrite;
+  op.call.kind = SysKind::write;
+  op.call.flags = 0;
+  op.call.data = zeroes_;
+  op.call.offset = io.offset + op.done;
+  op.call.length = std::min(kZeroChunk, io.length - op.done);
+  issue(op);
+}
+
+}  // namespace metadisk

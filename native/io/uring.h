@@ -1,0 +1,102 @@
+// Component I/O on Linux: inline where the page cache answers, io_uring where a device must.
+//
+// What is done inline: buffered reads that RWF_NOWAIT can answer, whole-page buffered writes to regular
+// files, everything on tmpfs. Through the ring: O_DIRECT, buffered block devices, cold reads, FUA writes,
+// syncs, discards. O_DIRECT requests that are not aligned go through a bounce buffer, a window at a time,
+// under an exclusive claim on their blocks.
+// Where io_uring is not to be had, worker threads take the ring's place.
+#pragma once
+
+#include <liburing.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "core/mailbox.h"
+#include "io/backend.h"
+#include "io/file.h"
+#include "io/workers.h"
+
+namespace metadisk {
+
+struct UringOptions {
+  unsigned entries = 1024;
+  bool forceWorkers = false;
+};
+
+class UringBackend final : public Backend {
+ public:
+  // On the thread that will use it; `home` is that thread's mailbox.
+  explicit UringBackend(Mailbox& home, const UringOptions& options = {});
+  ~UringBackend() override;
+  UringBackend(const UringBackend&) = delete;
+  UringBackend& operator=(const UringBackend&) = delete;
+
+  void start(Io& io) noexcept override;
+  void submit() noexcept override;
+  unsigned poll() noexcept override;
+
+  // Becomes readable when poll() has something to do; -1 with workers, which wake the mailbox instead.
+  int eventFd() const noexcept { return ringed_ ? ring_.ring_fd : -1; }
+  bool ringed() const noexcept { return ringed_; }
+  unsigned inFlight() const noexcept { return inFlight_; }
+
+ private:
+  enum class Phase : std::uint8_t {
+    transfer,     // data moves between the component and Io::data
+    bounceRead,   // a window is read before it is cut or patched
+    bounceWrite,  // the patched window is written
+    zeroWrite,    // zeroes are written, a chunk at a time
+    allocate,     // fallocate of the range
+    sync,
+  };
+  struct RingOp {
+    SysCall call;  // first: the ring's user data points here
+    UringBackend* backend = nullptr;
+    Io* io = nullptr;
+    Phase phase = Phase::transfer;
+    std::uint64_t done = 0;   // bytes of the Io finished
+    std::uint64_t window = 0; // bytes of the Io in the window under way
+    std::uint64_t windowStart = 0;
+    std::byte* bounce = nullptr;
+    unsigned attempt = 0;  // of fallocate modes
+    bool claimed = false;
+    RangeClaim claim;
+    RingOp* next = nullptr;
+  };
+
+  RingOp* take(Io& io) noexcept;
+  void finish(RingOp& op, std::int32_t result) noexcept;
+  void release(RingOp& op) noexcept;
+  void issue(RingOp& op) noexcept;
+  void advance(RingOp& op, std::int32_t result) noexcept;
+
+  void startRead(Io& io) noexcept;
+  void startWrite(Io& io) noexcept;
+  void startRange(Io& io) noexcept;
+  void begin(RingOp& op) noexcept;
+  void transfer(RingOp& op) noexcept;
+  void nextWindow(RingOp& op) noexcept;
+  void windowRead(RingOp& op, std::int32_t result) noexcept;
+  void allocate(RingOp& op) noexcept;
+  void allocated(RingOp& op, std::int32_t result) noexcept;
+  void zeroChunk(RingOp& op) noexcept;
+  void syncAfter(RingOp& op) noexcept;
+  bool claimRange(RingOp& op, bool exclusive) noexcept;
+
+  Mailbox& home_;
+  io_uring ring_{};
+  bool ringed_ = false;
+  std::unique_ptr<Workers> workers_;
+  unsigned queued_ = 0;    // prepared, not yet given to the kernel
+  unsigned inFlight_ = 0;  // RingOps in use
+  std::vector<std::unique_ptr<RingOp[]>> slabs_;
+  RingOp* free_ = nullptr;
+  std::vector<std::byte*> bounces_;
+  unsigned bouncesMade_ = 0;
+  std::deque<RingOp*> bounceWaiters_;
+  std::byte* zeroes_ = nullptr;
+};
+
+}  // namespace metadisk

@@ -179,7 +179,7 @@ const main = async (patterns: readonly string[]): Promise<number> => {
     timeoutMs: FILE_TIMEOUT_MS,
     count: countTap,
   }))
-  const cc = walk('native', /\.(?:cc|h)$/)
+  const cc = ['native', 'test', 'bench'].flatMap((d) => walk(d, /\.(?:cc|h)$/))
   const lint = [
     tool('lint eslint', [bin('eslint'), '--max-warnings', '0', '.']),
     tool('lint prettier', [bin('prettier'), '--check', '--log-level', 'warn', '.']),

@@ -82,7 +82,8 @@ std::uint64_t Connection::pickBlock() {
   const std::uint64_t all = options_.connections;
   if (shared_.job != Job::load) return issued_ * all + index_;
   if (shared_.journal == nullptr) {
-    if (!options_.sequential) return static_cast<std::uint64_t>((static_cast<__uint128_t>(random()) * shared_.blocks) >> 64);
+    if (!options_.sequential)
+      return static_cast<std::uint64_t>((static_cast<__uint128_t>(random()) * shared_.blocks) >> 64);
     return index_ * (shared_.blocks / all) + cursor_++ % std::max<std::uint64_t>(shared_.blocks / all, 1);
   }
   std::uint64_t own = options_.sequential ? cursor_++ % owned_ : random() % owned_;
@@ -112,9 +113,10 @@ bool Connection::next(Slot& slot) {
 }
 
 bool Connection::nextOfLoad(Slot& slot) {
-  const bool write = shared_.job == Job::initialise ||
-                     (shared_.job == Job::load && (options_.mix == Mix::write ||
-                       (options_.mix == Mix::mixed && random() % 100 >= options_.readPercent)));
+  const bool write =
+      shared_.job == Job::initialise ||
+      (shared_.job == Job::load &&
+       (options_.mix == Mix::write || (options_.mix == Mix::mixed && random() % 100 >= options_.readPercent)));
   if (write && options_.flushEvery > 0 && sinceFlush_ >= options_.flushEvery) {
     prepareFlush(slot);
     return true;
@@ -325,7 +327,8 @@ void Connection::answeredRead(Slot& slot) {
   BlockRecord& record = shared_.journal->records()[slot.block];
   if (slot.error != 0) {
     if (shared_.job == Job::verify)
-      shared_.findings.add("byte " + std::to_string(place(slot.block)) + ": " + std::strerror(slot.error), "unreadable");
+      shared_.findings.add("byte " + std::to_string(place(slot.block)) + ": " + std::strerror(slot.error),
+                           "unreadable");
     return;
   }
   const Judgement judgement = judge({slot.data.get(), options_.blockBytes}, place(slot.block), shared_.journal->seed(),
@@ -343,8 +346,10 @@ void Connection::answeredWrite(Slot& slot) {
   if (slot.error != 0) return;
   BlockRecord& record = shared_.journal->records()[slot.block];
   floor_[own] = record.acked = slot.generation;
-  if (options_.fua) record.flushed = slot.generation;
-  else (worker_.multiConn_ ? worker_.acked_ : acked_).push_back({slot.block, slot.generation});
+  if (options_.fua)
+    record.flushed = slot.generation;
+  else
+    (worker_.multiConn_ ? worker_.acked_ : acked_).push_back({slot.block, slot.generation});
 }
 
 void Connection::complete(Slot& slot, std::uint64_t now) {

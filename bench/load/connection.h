@@ -61,13 +61,13 @@ class Connection {
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
   std::uint32_t inFlight_ = 0;
-  std::uint64_t owned_ = 0;   // blocks of this connection
+  std::uint64_t owned_ = 0;  // blocks of this connection
   std::uint64_t cursor_ = 0, issued_ = 0, quota_ = UINT64_MAX, sinceFlush_ = 0;
   std::uint64_t rng_;
-  std::vector<std::uint8_t> busy_;          // journal: own blocks with a request in flight
-  std::vector<std::uint32_t> floor_;        // journal: own blocks, lowest generation a read may return now
-  std::vector<Worker::Acked> acked_;        // without multi-conn
-  std::unique_ptr<std::byte[]> pattern_;    // payload when nothing is verified
+  std::vector<std::uint8_t> busy_;        // journal: own blocks with a request in flight
+  std::vector<std::uint32_t> floor_;      // journal: own blocks, lowest generation a read may return now
+  std::vector<Worker::Acked> acked_;      // without multi-conn
+  std::unique_ptr<std::byte[]> pattern_;  // payload when nothing is verified
 
   std::vector<std::byte> heads_;
   std::size_t headsAt_ = 0;

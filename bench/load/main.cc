@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <thread>
 
-#include "cpu.h"
 #include "connection.h"
+#include "cpu.h"
 
 namespace metadisk::load {
 namespace {
@@ -124,7 +124,8 @@ int run(Options o) {
   const std::uint64_t wanted = o.spanBytes > 0 ? o.spanBytes / o.blockBytes : room;
   const std::uint64_t blocks = fixed ? journal.records().size() : wanted;
   if (blocks > room) return refuse("the export is smaller than the span");
-  if (blocks < std::uint64_t{2} * o.depth * o.connections) return refuse("span too small for so many requests in flight");
+  if (blocks < std::uint64_t{2} * o.depth * o.connections)
+    return refuse("span too small for so many requests in flight");
   if (o.initialise && !journal.create(o.journal, o.seed, o.blockBytes, offset, blocks, why)) return refuse(why);
 
   Control control;

@@ -54,7 +54,8 @@ double real(std::string_view text) {
 
 void check(const Options& o) {
   if (o.file.empty() && o.unixPath.empty() == o.tcpHost.empty()) refuse("one of --unix and --tcp is needed");
-  if (o.blockBytes == 0 || o.blockBytes % 512 != 0 || o.blockBytes > (32u << 20)) refuse("--bs: multiple of 512 up to 32m");
+  if (o.blockBytes == 0 || o.blockBytes % 512 != 0 || o.blockBytes > (32u << 20))
+    refuse("--bs: multiple of 512 up to 32m");
   if (o.depth == 0 || o.depth > 4096) refuse("--qd: 1 to 4096");
   if (o.connections == 0 || o.connections > 1024) refuse("--connections: 1 to 1024");
   if (o.threads == 0 || o.threads > o.connections) refuse("--threads: 1 to the number of connections");
@@ -85,10 +86,14 @@ Options parseOptions(int argc, char** argv) {
        }},
       {"--rw",
        [&](auto v) {
-         if (v == "read") o.mix = Mix::read;
-         else if (v == "write") o.mix = Mix::write;
-         else if (v == "mix") o.mix = Mix::mixed;
-         else refuse("--rw: read, write or mix");
+         if (v == "read")
+           o.mix = Mix::read;
+         else if (v == "write")
+           o.mix = Mix::write;
+         else if (v == "mix")
+           o.mix = Mix::mixed;
+         else
+           refuse("--rw: read, write or mix");
        }},
       {"--read-percent", [&](auto v) { o.readPercent = small(v); }},
       {"--bs", [&](auto v) { o.blockBytes = small(v); }},
@@ -117,10 +122,14 @@ Options parseOptions(int argc, char** argv) {
        }},
   };
   const std::map<std::string_view, bool*> switches = {
-      {"--structured", &o.structured},   {"--sequential", &o.sequential},
-      {"--fua", &o.fua},                 {"--init", &o.initialise},
-      {"--verify", &o.verify},           {"--settle", &o.settle},
-      {"--tolerate-errors", &o.tolerateErrors}, {"--tolerate-disconnect", &o.tolerateDisconnect},
+      {"--structured", &o.structured},
+      {"--sequential", &o.sequential},
+      {"--fua", &o.fua},
+      {"--init", &o.initialise},
+      {"--verify", &o.verify},
+      {"--settle", &o.settle},
+      {"--tolerate-errors", &o.tolerateErrors},
+      {"--tolerate-disconnect", &o.tolerateDisconnect},
   };
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];

@@ -15,8 +15,10 @@ void Findings::add(const std::string& text, const char* what) {
   const std::lock_guard hold(lock_);
   ++total_;
   const auto at = std::find_if(kinds_.begin(), kinds_.end(), [&](const auto& k) { return k.first == what; });
-  if (at == kinds_.end()) kinds_.emplace_back(what, 1);
-  else ++at->second;
+  if (at == kinds_.end())
+    kinds_.emplace_back(what, 1);
+  else
+    ++at->second;
   if (examples_.size() < 10) examples_.push_back(text);
 }
 
@@ -37,9 +39,12 @@ Judgement judge(std::span<const std::byte> data, std::uint64_t offset, std::uint
     const std::uint64_t place = offset + at;
     const SectorView view = inspect(data.subspan(at).first<kSector>(), place, seed);
     const char* what = nullptr;
-    if (view.damage == Damage::blank ? floor > 0 : view.damage != Damage::none) what = damageName(view.damage);
-    else if (view.generation < floor) what = "stale";
-    else if (view.generation > ceiling) what = "neverWritten";
+    if (view.damage == Damage::blank ? floor > 0 : view.damage != Damage::none)
+      what = damageName(view.damage);
+    else if (view.generation < floor)
+      what = "stale";
+    else if (view.generation > ceiling)
+      what = "neverWritten";
     if (what != nullptr) {
       result.good = false;
       char text[200];
@@ -91,7 +96,8 @@ int verifyFile(const Options& o, Journal& journal) {
     const std::uint64_t place = journal.offset() + index++ * bytes;
     const ssize_t n = ::pread(fd.get(), buffer.data(), bytes, static_cast<off_t>(o.fileOffset + place));
     if (n != static_cast<ssize_t>(bytes)) {
-      findings.add("byte " + std::to_string(place) + ": " + (n < 0 ? std::strerror(errno) : "end of file"), "unreadable");
+      findings.add("byte " + std::to_string(place) + ": " + (n < 0 ? std::strerror(errno) : "end of file"),
+                   "unreadable");
       continue;
     }
     const Judgement judgement = judge(buffer, place, journal.seed(), record.flushed, record.ceiling, findings);

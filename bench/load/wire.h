@@ -34,9 +34,12 @@ inline constexpr std::size_t kRequestBytes = 28, kSimpleBytes = 16, kStructuredB
 template <typename T>
 inline T bigEndian(T v) noexcept {
   static_assert(sizeof(T) == 2 || sizeof(T) == 4 || sizeof(T) == 8);
-  if constexpr (sizeof(T) == 2) return static_cast<T>(htobe16(v));
-  else if constexpr (sizeof(T) == 4) return static_cast<T>(htobe32(v));
-  else return static_cast<T>(htobe64(v));
+  if constexpr (sizeof(T) == 2)
+    return static_cast<T>(htobe16(v));
+  else if constexpr (sizeof(T) == 4)
+    return static_cast<T>(htobe32(v));
+  else
+    return static_cast<T>(htobe64(v));
 }
 
 template <typename T>

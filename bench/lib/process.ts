@@ -1,0 +1,80 @@
+/** Where the checkout is, and the two ways the benchmarks run other programs: to the end, or until stopped. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, openSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+
+const findTop = (): string => {
+  for (let at = import.meta.dirname; at !== dirname(at); at = dirname(at))
+    if (existsSync(join(at, 'bench/CMakeLists.txt'))) return at
+  return process.cwd()
+}
+export const TOP = findTop()
+
+export interface Finished {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export const run = (argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Finished> =>
+  new Promise((resolve, reject) => {
+    const [program = '', ...args] = argv
+    const child = spawn(program, args, { cwd: TOP, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (s: string) => (stdout += s))
+    child.stderr.setEncoding('utf8').on('data', (s: string) => (stderr += s))
+    child.on('error', reject)
+    child.on('close', (code, signal) => {
+      resolve({ status: code ?? 128, stdout, stderr: signal === null ? stderr : `${stderr}${signal}` })
+    })
+  })
+
+/** The same, where anything but status 0 ends the benchmark. */
+export const must = async (argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> => {
+  const done = await run(argv, env)
+  if (done.status !== 0) throw new Error(`${argv.join(' ')}: status ${done.status}\n${done.stderr}${done.stdout}`)
+  return done.stdout
+}
+
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+export const until = async (what: string, condition: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> => {
+  for (const end = Date.now() + ms; !(await condition()); await sleep(10))
+    if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`)
+}
+
+/** A server we started; `stop` returns when it is gone. */
+export class Server {
+  readonly pid: number
+  readonly #child: ChildProcess
+  readonly #gone: Promise<void>
+  #over = false
+
+  constructor(argv: readonly string[], log: string, env: Readonly<Record<string, string>> = {}) {
+    const [program = '', ...args] = argv
+    const out = openSync(log, 'a')
+    this.#child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', out, out] })
+    this.#gone = new Promise((resolve) => {
+      const over = (): void => {
+        this.#over = true
+        resolve()
+      }
+      this.#child.on('exit', over)
+      this.#child.on('error', over)
+    })
+    this.pid = this.#child.pid ?? 0
+  }
+
+  get over(): boolean {
+    return this.#over
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    if (this.#over) return
+    this.#child.kill(signal)
+    const hard = setTimeout(() => this.#child.kill('SIGKILL'), 10_000)
+    await this.#gone
+    clearTimeout(hard)
+  }
+}

@@ -1,0 +1,93 @@
+/** bench/run: metad and its peers on the same files, alternating, as a table of ratios. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { type Cell, measureSection, type Pace } from './lib/measure.js'
+import { nbdload } from './lib/nbdload.js'
+import { TOP } from './lib/process.js'
+import { results, tables, verdicts } from './lib/report.js'
+import { SECTIONS, type Section } from './lib/workloads.js'
+
+const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--seconds S] [--without NAME]... [--dir DIR] [--json FILE] [--no-results]
+  --only PATTERN  part of "section: workload", e.g. tmpfs, "ext4: 4K read", mirror; may be repeated
+  --quick         3 rounds of half a second
+  --without NAME  leave a contender out, e.g. qemu
+  --dir DIR       a directory on the disk to measure (default: the temporary directory)
+  --json FILE     every run in full
+  --no-results    leave bench/RESULTS.md alone (also with --only, --without or --quick)
+`
+const TMPFS_MAGIC = 0x01021994
+
+const chosen = (patterns: readonly string[], without: readonly string[]): readonly Section[] =>
+  SECTIONS.map((s) => ({
+    ...s,
+    contenders: s.contenders.filter((c) => !without.includes(c)),
+    ours: s.ours.filter((c) => !without.includes(c)),
+    workloads: s.workloads.filter(
+      (w) =>
+        patterns.length === 0 || patterns.some((p) => `${s.id}: ${w.name}`.toLowerCase().includes(p.toLowerCase())),
+    ),
+  })).filter((s) => s.workloads.length > 0)
+
+const main = async (): Promise<number> => {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean' },
+      only: { type: 'string', multiple: true },
+      without: { type: 'string', multiple: true },
+      rounds: { type: 'string' },
+      seconds: { type: 'string' },
+      dir: { type: 'string' },
+      json: { type: 'string' },
+      'no-results': { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    },
+  })
+  if (values.help === true) {
+    process.stdout.write(USAGE)
+    return 0
+  }
+  const quick = values.quick === true
+  const pace: Pace = {
+    rounds: Number(values.rounds ?? (quick ? 3 : 5)),
+    seconds: Number(values.seconds ?? (quick ? 0.5 : 2)),
+    warmup: quick ? 0.1 : 0.3,
+  }
+  const sections = chosen(values.only ?? [], values.without ?? [])
+  if (sections.length === 0 || !(pace.rounds >= 1) || !(pace.seconds > 0)) {
+    process.stderr.write(USAGE)
+    return 2
+  }
+  await nbdload()
+  const places = {
+    disk: mkdtempSync(join(values.dir ?? tmpdir(), 'metadisk-bench-')),
+    tmpfs: mkdtempSync('/dev/shm/metadisk-bench-'),
+  }
+  if (statfsSync(places.disk).type === TMPFS_MAGIC)
+    process.stderr.write('--dir is on tmpfs: the disk sections measure memory\n')
+  const cells: Cell[] = []
+  try {
+    for (const section of sections)
+      cells.push(
+        ...(await measureSection(section, section.workloads, places, pace, (line) =>
+          process.stderr.write(`${line}\n`),
+        )),
+      )
+  } finally {
+    for (const dir of Object.values(places)) rmSync(dir, { recursive: true, force: true })
+  }
+  process.stdout.write(`${tables(cells, sections)}\n`)
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(cells, null, 1)}\n`)
+  const file = join(TOP, 'bench/RESULTS.md')
+  if (values['no-results'] !== true && values.only === undefined && values.without === undefined && !quick)
+    writeFileSync(file, await results(cells, sections, pace, existsSync(file) ? readFileSync(file, 'utf8') : ''))
+  const missed = verdicts(cells, sections).filter((v) => !v.met)
+  process.stderr.write(missed.length > 0 ? `${missed.length} goals missed\n` : '')
+  return 0
+}
+
+process.exitCode = await main().catch((e: unknown) => {
+  process.stderr.write(`${e instanceof Error ? e.message : String(e)}\n`)
+  return 1
+})

@@ -28,7 +28,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     'src/msg',
     'src/plan',
   ],
-  cmd: ['src/cli'],
+  cmd: ['src/cli', 'src/msg'],
   'cmd/metad.ts': ['src/daemon'],
   'native/core': [],
   'native/plan': ['native/core'],
@@ -95,7 +95,7 @@ export const wrongArrows = (file: string, text: string): string[] => {
     const to = folderOf(a.to)
     const own = to === from || (!cpp && to === 'src/base')
     const allowed = own || may.includes(to) || (a.typesOnly && may.includes(`${to}:types`))
-    if (!allowed) wrong.push(`${file}:${a.line}: ${from} may not use ${a.typesOnly ? 'even types of ' : ''}${to}`)
+    if (!allowed) wrong.push(`${file}:${a.line}: ${from} may not use ${a.typesOnly ? 'types of ' : ''}${to}`)
   }
   if (cpp && from !== 'native/addon' && /#\s*include\s*[<"](?:napi|node_api|js_native_api|uv)\.h/.test(text)) {
     wrong.push(`${file}: only native/addon may include Node's headers`)

@@ -41,9 +41,7 @@ bool Worker::pump() {
 }
 
 void Worker::run() {
-  std::uint64_t round = 0;
   while (pump()) {
-    if (++round % 64 != 0 && !shared_.control.stop.load(std::memory_order_relaxed)) continue;
     const std::uint64_t now = nowNs();
     for (auto& connection : connections_)
       if (connection->stalled(now)) connection->fail("no reply for too long", true);

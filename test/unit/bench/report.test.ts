@@ -1,0 +1,60 @@
+import t from 'tap'
+import type { Cell } from '../../../bench/lib/measure.js'
+import type { LoadReport } from '../../../bench/lib/nbdload.js'
+import { median, tables, verdicts } from '../../../bench/lib/report.js'
+import { type Contender, SECTIONS } from '../../../bench/lib/workloads.js'
+
+const runOf = (iops: number, cpu: number): LoadReport => ({
+  iops,
+  megabytesPerSecond: iops / 100,
+  requests: 1,
+  seconds: 1,
+  latencyMicros: { p50: 1, p90: 2, p99: 3, p999: 4, max: 5 },
+  serverCpuMicrosPerRequest: cpu,
+  clientCpuMicrosPerRequest: 1,
+  serverCpuSeconds: 1,
+  reads: 1,
+  writes: 0,
+  flushes: 0,
+  ioErrors: 0,
+  lastErrno: 0,
+  disconnects: 0,
+  unanswered: 0,
+  broken: '',
+  verified: { blocks: 0, exact: 0, uncertain: 0, torn: 0, ackedMissing: 0 },
+  wrong: { total: 0, kinds: {}, examples: [] },
+})
+const cell = (workload: string, contender: Contender, speeds: readonly number[], cpu: number): Cell => ({
+  section: 'tmpfs',
+  workload,
+  contender,
+  runs: speeds.map((s) => runOf(s, cpu)),
+})
+
+t.test('median', async (t) => {
+  t.equal(median([3, 1, 2]), 2)
+  t.equal(median([10, 2, 4, 1]), 3)
+  t.ok(Number.isNaN(median([])))
+})
+
+t.test('ratios pair the runs of a round, goals are judged by them', async (t) => {
+  // Round by round twice as fast, although the machine slows down by ten in between.
+  const cells = [cell('4K read QD16', 'single', [200, 20, 2], 3), cell('4K read QD16', 'nbdkit', [100, 10, 1], 6)]
+  const all = verdicts(cells, SECTIONS)
+  t.match(all, [{ workload: '4K read QD16', speed: 2, cpu: 0.5, met: true }])
+  t.equal(all.length, 1, 'a peer that was not measured is not judged')
+  t.match(tables(cells, SECTIONS), /4K read QD16 \| 20 IOPS .* 2\.00x \(0\.50\)/)
+})
+
+t.test('a goal on CPU is missed by CPU alone', async (t) => {
+  const cells = [cell('1M read QD8', 'single', [200], 5), cell('1M read QD8', 'nbdkit', [100], 6)]
+  t.match(verdicts(cells, SECTIONS), [{ speed: 2, met: false }])
+  t.match(tables(cells, SECTIONS), /\*\*missed\*\* 1\.4 nbdkit, CPU 0\.6/)
+})
+
+t.test('every goal names contenders its section measures', async (t) => {
+  for (const s of SECTIONS)
+    for (const w of s.workloads)
+      for (const g of w.goals)
+        t.ok(s.contenders.includes(g.of) && s.contenders.includes(g.against), `${s.id} ${w.name} ${g.against}`)
+})

@@ -12,6 +12,12 @@ export interface Geometry {
   readonly sectors: number
 }
 
+/** A piece of one storage object, in blocks. */
+export interface Extent {
+  readonly first: Blocks
+  readonly blocks: Blocks
+}
+
 /** One slice, disk or file under a row. Sizes are those seen when it was added. */
 export interface Component {
   /** What metastat -p prints: an absolute path or a cXtYdZsN name. */
@@ -20,6 +26,8 @@ export interface Component {
   readonly path: string
   /** Identity of the storage, see Inventory.identity; compared when metad starts. */
   readonly identity: string
+  /** What of the identity's storage the name covered then, see Device.extent: overlap checks need it. */
+  readonly extent: Extent
   /** First block of the slice inside `path` (labelled disks), 0 otherwise. */
   readonly offset: Blocks
   /** Blocks of the slice. */
@@ -81,6 +89,8 @@ export interface MirrorUnit {
   readonly geometry: Geometry
   readonly labelled: boolean
   readonly blocks: Blocks
+  /** Every submirror has grown while a resync ran: the mirror grows when the resync ends. */
+  readonly growPending?: true
 }
 
 export type Unit = StripeUnit | MirrorUnit
@@ -99,7 +109,7 @@ export interface Device {
   /** `file:DEV:INO`, or `block:MAJ:MIN` of the innermost device; a loop device has its backing file's identity. */
   readonly identity: string
   /** Byte extents of the identity's storage that this name covers, in blocks: for overlap checks of partitions and loops. */
-  readonly extent: { readonly first: Blocks; readonly blocks: Blocks }
+  readonly extent: Extent
   readonly offset: Blocks
   readonly size: Blocks
   readonly geometry: Geometry

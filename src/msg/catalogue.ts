@@ -79,6 +79,14 @@ export const ERRORS = {
   replicaTooSmall: 'device size %s is too small for metadevice database replica',
   databaseFull: "metadevice database is full, can't create new records",
   // metadisk's own
+  /** args: the engine's reason; a defect of metadisk, never of the configuration. */
+  refusedByEngine: 'the engine refused the plan: %s',
+  /** The storage at a component's path is not the one that was recorded. */
+  replaced: 'storage was replaced since it was configured',
+  /** args: blocks now, blocks recorded. */
+  shrunk: 'storage shrank to %s blocks, %s were configured',
+  /** object: key of the record; args: what is wrong with it. */
+  damagedRecord: 'state database record is damaged: %s',
   /** args: kind of component that this release does not serve. */
   unsupported: '%s is not supported by this release',
   /** args: what the server said. */

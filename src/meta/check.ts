@@ -1,0 +1,84 @@
+/**
+ * Whether storage may become a component (commands.md 2.10). Names prove nothing: two devices are the
+ * same storage when their identities are equal and their extents overlap, whatever links, loops or
+ * mounts lie between. What the tree recorded is compared by what its names mean now when the
+ * inventory knows them, because device numbers may change over a restart.
+ */
+import { err, ok } from '../base/result.js'
+import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import { fitsTab, isMetadevicePath, isUnitName, parseUnitName } from './names.js'
+import { usedComponents } from './tree.js'
+import type { Device, Extent, Inventory, Tree, UnitName } from './types.js'
+
+interface Storage {
+  readonly identity: string
+  readonly extent: Extent
+}
+
+const intersects = (a: Storage, b: Storage): boolean =>
+  a.identity === b.identity &&
+  a.extent.first < b.extent.first + b.extent.blocks &&
+  b.extent.first < a.extent.first + a.extent.blocks
+
+const sameExtent = (a: Storage, b: Storage): boolean =>
+  a.extent.first === b.extent.first && a.extent.blocks === b.extent.blocks
+
+/** `unit` is the metadevice in which `used` stands. */
+const conflict = (d: Device, used: Storage & { readonly name: string }, unit: UnitName): MetaError | null => {
+  if (!intersects(d, used)) return null
+  // A file that was extended since it was configured is still the same file.
+  if (d.name === used.name || sameExtent(d, used)) return metaError('appearsTwice', d.name, unit)
+  return metaError('overlaps', d.name, unit)
+}
+
+const resolve = (word: string, unit: UnitName, tree: Tree, inventory: Inventory): MetaResult<Device> => {
+  // A metadevice of that name wins over a file of that name in the current directory.
+  if (isMetadevicePath(word) || (isUnitName(word) && tree.has(word))) {
+    const name = parseUnitName(word)
+    if (!name.ok) return name
+    return err(metaError(tree.has(name.value) ? 'isMetadevice' : 'unitNotFound', name.value))
+  }
+  const d = inventory(word)
+  if (d.ok && !fitsTab(d.value.name)) return err(metaError('syntax', `${unit}: "${d.value.name}"`))
+  return d
+}
+
+const usable = (d: Device, force: boolean): MetaError | null => {
+  if (d.isReplica) return metaError('hasReplica', d.name)
+  if (d.usedBy === null) return null
+  switch (d.usedBy.how) {
+    case 'mounted':
+      return force ? null : metaError('mountedOn', d.name, d.usedBy.where)
+    case 'swap':
+      return force ? null : metaError('swappedOn', d.name)
+    case 'busy':
+      return metaError('sys', d.name, 'Device or resource busy')
+  }
+}
+
+/** Looks up and checks all components that `unit` is to get, in order; the first problem is the answer. */
+export const checkComponents = (
+  unit: UnitName,
+  words: readonly string[],
+  context: { readonly tree: Tree; readonly inventory: Inventory; readonly force: boolean },
+): MetaResult<readonly Device[]> => {
+  const { tree, inventory, force } = context
+  const used = usedComponents(tree).map(({ unit: owner, component }) => {
+    const now = inventory(component.name)
+    const { identity, extent } = now.ok ? now.value : component
+    return { owner, storage: { identity, extent, name: component.name } }
+  })
+  const found: Device[] = []
+  for (const word of words) {
+    const device = resolve(word, unit, tree, inventory)
+    if (!device.ok) return device
+    const d = device.value
+    const problem =
+      used.map((u) => conflict(d, u.storage, u.owner)).find((e) => e !== null) ??
+      found.map((other) => conflict(d, other, unit)).find((e) => e !== null) ??
+      usable(d, force)
+    if (problem != null) return err(problem)
+    found.push(d)
+  }
+  return ok(found)
+}

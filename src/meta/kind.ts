@@ -1,0 +1,130 @@
+/**
+ * What a kind of metadevice must answer. Everything here is pure: the same arguments give the same
+ * answer, and nothing is changed. The core (operations, records, status, compile) does what is common.
+ */
+import type { Result } from '../base/result.js'
+import type { MetaError, MetaResult } from '../msg/errors.js'
+import type { ResyncReport, UnitReport } from '../msg/report.js'
+import type { Blocks } from '../base/units.js'
+import type { PlanBuilder } from '../plan/builder.js'
+import type { ComponentId, NodeId } from '../plan/types.js'
+import type { Reader } from './reader.js'
+import type { Component, Inventory, Kind, ReadPolicy, Tree, Unit, UnitName, WritePolicy } from './types.js'
+
+/** What a definition says, before any device was looked at. */
+export interface RowDefinition {
+  readonly components: readonly string[]
+  /** null: not given. */
+  readonly interlace: Blocks | null
+}
+export interface StripeDefinition {
+  readonly kind: 'stripe'
+  readonly name: UnitName
+  readonly rows: readonly RowDefinition[]
+  readonly hotSparePool: UnitName | null
+}
+export interface MirrorDefinition {
+  readonly kind: 'mirror'
+  readonly name: UnitName
+  readonly submirrors: readonly UnitName[]
+  readonly read: ReadPolicy
+  readonly write: WritePolicy
+  readonly pass: number
+}
+export type Definition = StripeDefinition | MirrorDefinition
+
+export type UnitOf<K extends Kind> = Extract<Unit, { readonly kind: K }>
+export type DefinitionOf<K extends Kind> = Extract<Definition, { readonly kind: K }>
+
+/** `word` is the index, among the words after the name, at which reading stopped; absent at the end. */
+export interface ParseError extends MetaError {
+  readonly word?: number
+}
+export type ParseResult<T> = Result<T, ParseError>
+
+/** What runs now and is not in the tree. */
+export interface Live {
+  /** Clients are connected, or something else holds the metadevice open. */
+  isOpen(name: UnitName): boolean
+  /** A resync of this mirror is running. */
+  isResyncing(name: UnitName): boolean
+  /** Some component of this stripe is in Maintenance or Last Erred. */
+  isErred(name: UnitName): boolean
+  /** No component of this metadevice can be opened. */
+  isUnavailable(name: UnitName): boolean
+}
+export const IDLE: Live = {
+  isOpen: () => false,
+  isResyncing: () => false,
+  isErred: () => false,
+  isUnavailable: () => false,
+}
+
+export interface BuildContext {
+  readonly tree: Tree
+  readonly inventory: Inventory
+  readonly live: Live
+  /** ms since the epoch. */
+  readonly now: number
+  readonly force: boolean
+  /** Of the unit to be made. */
+  readonly minor: number
+}
+/** Lines as the warning printer wants them: the command name goes before the first. */
+export type Warning = readonly string[]
+export interface Built<U extends Unit> {
+  readonly unit: U
+  readonly warnings: readonly Warning[]
+}
+
+export interface CompileContext {
+  readonly tree: Tree
+  readonly to: PlanBuilder
+  readonly component: (c: Component) => ComponentId
+  readonly child: (unit: Unit) => NodeId
+}
+
+/** State of one component that is not Okay. */
+export interface ComponentTrouble {
+  readonly state: 'Maintenance' | 'Last Erred' | 'Unavailable'
+  readonly changed: number
+}
+/** What metastat shows and the tree does not hold. */
+export interface LiveStatus {
+  /** null: no resync runs or was cancelled. */
+  resync(mirror: UnitName): ResyncReport | null
+  component(c: Component, stripe: UnitName): ComponentTrouble | null
+  hasReplica(c: Component): boolean
+  /** Identification of the drive that survives being moved; null when it has none. */
+  deviceId(c: Component): string | null
+}
+export const CALM: LiveStatus = {
+  resync: () => null,
+  component: () => null,
+  hasReplica: () => false,
+  deviceId: () => null,
+}
+
+export interface KindModule<K extends Kind> {
+  readonly kind: K
+  /** As the kernel module is called in messages: `md_stripe`. */
+  readonly driver: string
+  /** Words after the name, from metainit or md.tab. */
+  parse(name: UnitName, words: readonly string[]): ParseResult<DefinitionOf<K>>
+  /** md.tab form of a definition: parse(print(d)) equals d. */
+  print(definition: DefinitionOf<K>): string
+  /** Component words that must be looked up before build. */
+  componentWords(definition: DefinitionOf<K>): readonly string[]
+  /** Every check, then the unit; no side effects, so -n is free. */
+  build(definition: DefinitionOf<K>, context: BuildContext): MetaResult<Built<UnitOf<K>>>
+  /** md.tab form as metastat -p prints it; build(parse(toTab(u))) has u's layout. */
+  toTab(unit: UnitOf<K>): string
+  /** Appends the unit's nodes, children first, and returns its own. */
+  compile(unit: UnitOf<K>, context: CompileContext): NodeId
+  /** The unit's part of metastat. */
+  report(unit: UnitOf<K>, tree: Tree, live: LiveStatus): UnitReport
+  /** Reads the fields of a record; problems are noted in the reader. */
+  decode(from: Reader, common: { readonly name: UnitName; readonly minor: number }): UnitOf<K>
+  /** What must hold between this unit and the rest of a tree that was read; null when it does. */
+  verify(unit: UnitOf<K>, tree: Tree): string | null
+}

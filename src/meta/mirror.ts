@@ -1,0 +1,284 @@
+/**
+ * Mirrors of one to four submirrors.
+ *
+ * Invariants: submirrors are stripes with no other parent, in slot order; at least one is `okay`, and
+ * only `okay` ones are read; the mirror is never larger than its smallest submirror.
+ */
+import { assert, err, ok } from '../base/result.js'
+import { type Blocks, blocks, roundDown } from '../base/units.js'
+import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import type { MirrorReport, SubmirrorReport } from '../msg/report.js'
+import type { NodeId } from '../plan/types.js'
+import { cylinder } from './geometry.js'
+import { getopt } from './getopt.js'
+import type {
+  BuildContext,
+  Built,
+  CompileContext,
+  KindModule,
+  Live,
+  LiveStatus,
+  MirrorDefinition,
+  ParseError,
+  ParseResult,
+  Warning,
+} from './kind.js'
+import { parseUnitName, rawPath } from './names.js'
+import type { Reader } from './reader.js'
+import { parentOf, stripeOf, submirrorStripes } from './tree.js'
+import type { MirrorUnit, ReadPolicy, StripeUnit, Submirror, Tree, UnitName, WritePolicy } from './types.js'
+
+export const MAX_SUBMIRRORS = 4
+export const READ_POLICIES = ['roundrobin', 'geometric', 'first'] as const satisfies readonly ReadPolicy[]
+export const WRITE_POLICIES = ['parallel', 'serial'] as const satisfies readonly WritePolicy[]
+const READ_OPTION = { roundrobin: '', geometric: ' -g', first: ' -r' } as const
+const WRITE_OPTION = { parallel: '', serial: ' -S' } as const
+
+const bad = (
+  code: 'syntax' | 'illegalOption' | 'invalidReadOption' | 'invalidWriteOption' | 'invalidPass',
+  name: UnitName,
+  words: readonly string[],
+  word: number,
+): ParseError => ({ ...metaError(code, `${name}: "${words[word] ?? ''}"`), word })
+
+/** `-m sub1 [sub2 [sub3 [sub4]]] [-g | -r] [-S] [pass]` (commands.md 2.4). */
+const parse = (name: UnitName, words: readonly string[]): ParseResult<MirrorDefinition> => {
+  if (words[0] !== '-m') return err(words.length === 0 ? metaError('syntax', name) : bad('syntax', name, words, 0))
+  const submirrors: UnitName[] = []
+  let next = 1
+  for (; ; next++) {
+    const word = words[next]
+    if (word === undefined || /^[-0-9]/.test(word)) break
+    const submirror = parseUnitName(word)
+    if (!submirror.ok) return err({ ...submirror.error, word: next })
+    if (submirrors.length === MAX_SUBMIRRORS) return err({ ...metaError('maxSubmirrors', name), word: next })
+    submirrors.push(submirror.value)
+  }
+  if (submirrors.length === 0) return err({ ...metaError('notEnoughSubmirrors', name), word: next })
+
+  const options = getopt(words, next, 'grS')
+  if (!options.ok) return err(bad('illegalOption', name, words, options.error))
+  let read: ReadPolicy | null = null
+  let write: WritePolicy | null = null
+  for (const { letter, at } of options.value.options) {
+    if (letter === 'S') {
+      if (write !== null) return err(bad('invalidWriteOption', name, words, at))
+      write = 'serial'
+    } else {
+      if (read !== null) return err(bad('invalidReadOption', name, words, at))
+      read = letter === 'g' ? 'geometric' : 'first'
+    }
+  }
+  next = options.value.next
+  let pass = 1
+  const word = words[next]
+  if (word !== undefined) {
+    if (!/^\d+$/.test(word)) return err(bad('syntax', name, words, next))
+    if (!/^\d$/.test(word)) return err(bad('invalidPass', name, words, next))
+    pass = Number(word)
+    if (next + 1 < words.length) return err(bad('syntax', name, words, next + 1))
+  }
+  return ok({ kind: 'mirror', name, submirrors, read: read ?? 'roundrobin', write: write ?? 'parallel', pass })
+}
+
+const text = (m: Pick<MirrorUnit, 'name' | 'read' | 'write' | 'pass'>, submirrors: readonly string[]): string =>
+  `${m.name} -m ${submirrors.join(' ')}${READ_OPTION[m.read]}${WRITE_OPTION[m.write]} ${m.pass}`
+
+const toTab = (m: MirrorUnit): string =>
+  text(
+    m,
+    m.submirrors.map((s) => rawPath(s.unit)),
+  )
+
+/** The checks that creation and attachment share: exists, right kind, free, closed. */
+export const freeSubmirror = (name: UnitName, tree: Tree, live: Live): MetaResult<StripeUnit> => {
+  const unit = tree.get(name)
+  const problem = (code: MetaError['code']): MetaResult<StripeUnit> => err(metaError(code, name))
+  if (unit === undefined) return problem('unitNotSetUp')
+  if (unit.kind !== 'stripe') return problem('invalidUnit')
+  if (parentOf(tree, name) !== null) return problem('inUse')
+  // A client of the submirror would write behind the mirror's back.
+  if (live.isOpen(name)) return problem('isOpen')
+  return ok(unit)
+}
+
+/** Size of a mirror of these: the smallest, in whole cylinders of the mirror. */
+const smallest = (stripes: readonly StripeUnit[], geometry: MirrorUnit['geometry']): Blocks =>
+  roundDown(blocks(Math.min(...stripes.map((s) => s.blocks))), cylinder(geometry))
+
+const multiWayWarning = (name: UnitName): Warning => [
+  `${name}: WARNING: This form of metainit is not recommended.`,
+  'The submirrors may not have the same data.',
+  'Please see ERRORS in metainit(1M) for additional information.',
+]
+
+const build = (d: MirrorDefinition, context: BuildContext): MetaResult<Built<MirrorUnit>> => {
+  const { tree, live, now } = context
+  const stripes: StripeUnit[] = []
+  for (const [i, name] of d.submirrors.entries()) {
+    const free = freeSubmirror(name, tree, live)
+    if (!free.ok) return free
+    if (d.submirrors.indexOf(name) < i) return err(metaError('appearsTwice', name, d.name))
+    stripes.push(free.value)
+  }
+  const first = stripes[0]
+  if (first === undefined) return err(metaError('notEnoughSubmirrors', d.name))
+  const labelledLater = stripes.find((s) => s.labelled && !first.labelled)
+  if (labelledLater !== undefined) return err(metaError('labelledToUnlabelled', labelledLater.name))
+  const size = smallest(stripes, first.geometry)
+  if (size === 0) return err(metaError('sys', d.name, 'No space left on device'))
+  return ok({
+    unit: {
+      kind: 'mirror',
+      name: d.name,
+      minor: context.minor,
+      submirrors: d.submirrors.map((unit, slot) => ({
+        slot: slot as Submirror['slot'],
+        unit,
+        state: 'okay',
+        changed: now,
+      })),
+      read: d.read,
+      write: d.write,
+      pass: d.pass,
+      geometry: first.geometry,
+      labelled: first.labelled,
+      blocks: size,
+    },
+    warnings: d.submirrors.length > 1 ? [multiWayWarning(d.name)] : [],
+  })
+}
+
+/** The mirror with `stripe` in its lowest free slot, waiting for its first resync. */
+export const withSubmirror = (m: MirrorUnit, stripe: StripeUnit, now: number): MetaResult<MirrorUnit> => {
+  const slot = ([0, 1, 2, 3] as const).find((n) => m.submirrors.every((s) => s.slot !== n))
+  if (slot === undefined) return err(metaError('maxSubmirrors', m.name))
+  if (stripe.blocks < m.blocks) return err(metaError('submirrorTooSmall', stripe.name))
+  if (stripe.labelled && !m.labelled) return err(metaError('labelledToUnlabelled', stripe.name))
+  const added: Submirror = { slot, unit: stripe.name, state: 'attached', changed: now }
+  return ok({ ...m, submirrors: [...m.submirrors, added].sort((a, b) => a.slot - b.slot) })
+}
+
+/** The size the submirrors allow now; never less than the mirror has. */
+export const growthOf = (m: MirrorUnit, tree: Tree): Blocks => {
+  const stripes = submirrorStripes(m, tree)
+  assert(stripes.length === m.submirrors.length, `${m.name}: submirrors exist`)
+  return blocks(Math.max(m.blocks, smallest(stripes, m.geometry)))
+}
+
+/** `m` with growth done and nothing pending; the same object when there is nothing to do. */
+export const grown = (m: MirrorUnit, tree: Tree): MirrorUnit => {
+  const size = growthOf(m, tree)
+  if (size === m.blocks && m.growPending === undefined) return m
+  const { growPending: _, ...rest } = m
+  return { ...rest, blocks: size }
+}
+
+const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => {
+  const sides = m.submirrors.map((s) => {
+    const unit = stripeOf(tree, s.unit)
+    assert(unit !== null, `${m.name}: submirror ${s.unit} exists`)
+    return { child: child(unit), readable: s.state === 'okay' }
+  })
+  assert(
+    sides.some((s) => s.readable),
+    `${m.name}: some submirror is readable`,
+  )
+  return to.addMirror(sides, m.blocks, m.read, m.write)
+}
+
+/** Texts of commands.md 4.4. */
+const reportSubmirror = (m: MirrorUnit, s: Submirror, unit: StripeUnit, live: LiveStatus): SubmirrorReport => {
+  const resync = live.resync(m.name)
+  const running = resync?.state === 'running'
+  const cancelled = s.state === 'cancelled' || (s.state !== 'okay' && resync?.state === 'cancelled')
+  const troubles = unit.rows
+    .flatMap((r) => r.components)
+    .flatMap((c) => {
+      const trouble = live.component(c, unit.name)
+      return trouble === null ? [] : [{ ...trouble, device: c.name }]
+    })
+  const components = unit.rows.reduce((n, r) => n + r.components.length, 0)
+  const unavailable = troubles.filter((t) => t.state === 'Unavailable').length === components
+  const erred = troubles.filter((t) => t.state !== 'Unavailable').sort((a, b) => a.changed - b.changed)
+
+  const stateText = (): string => {
+    if (s.state === 'okay' && erred.length === 0) return unavailable ? 'Unavailable' : 'Okay'
+    if (s.state !== 'okay' && running) return 'Resyncing'
+    return cancelled ? 'Resync cancelled' : 'Needs maintenance'
+  }
+  const invoke = (): string | null => {
+    if (running || (s.state === 'okay' && erred.length === 0)) return null
+    if (cancelled) return `metasync ${m.name}`
+    const worst = erred.find((t) => t.state === 'Maintenance')
+    if (worst !== undefined) return `metareplace ${m.name} ${worst.device} <new device>`
+    const last = erred[0]
+    if (last !== undefined)
+      return `after replacing "Maintenance" components:\n\t\tmetareplace ${m.name} ${last.device} <new device>`
+    return `metasync ${m.name}`
+  }
+  return { slot: s.slot, name: s.unit, state: stateText(), changed: s.changed, invoke: invoke() }
+}
+
+const report = (m: MirrorUnit, tree: Tree, live: LiveStatus): MirrorReport => ({
+  kind: 'mirror',
+  name: m.name,
+  parent: parentOf(tree, m.name)?.name ?? null,
+  size: m.blocks,
+  submirrors: m.submirrors.flatMap((s) => {
+    const unit = stripeOf(tree, s.unit)
+    return unit === null ? [] : [reportSubmirror(m, s, unit, live)]
+  }),
+  resync: live.resync(m.name),
+  pass: m.pass,
+  read: m.read,
+  write: m.write,
+  tab: toTab(m),
+})
+
+const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): MirrorUnit => ({
+  kind: 'mirror',
+  ...common,
+  submirrors: from.list('submirrors', 1, MAX_SUBMIRRORS, (s) => ({
+    slot: s.integer('slot', 0, MAX_SUBMIRRORS - 1) as Submirror['slot'],
+    unit: s.name('unit'),
+    state: s.word('state', ['okay', 'attached', 'resync', 'cancelled']),
+    changed: s.time('changed'),
+  })),
+  read: from.word('read', READ_POLICIES),
+  write: from.word('write', WRITE_POLICIES),
+  pass: from.integer('pass', 0, 9),
+  geometry: from.geometry('geometry'),
+  labelled: from.boolean('labelled'),
+  blocks: from.blocks('blocks', 1),
+  ...(from.has('growPending') && from.boolean('growPending') ? { growPending: true } : {}),
+})
+
+const verify = (m: MirrorUnit, tree: Tree): string | null => {
+  let slot = -1
+  for (const s of m.submirrors) {
+    if (s.slot <= slot) return 'submirrors are not in slot order'
+    slot = s.slot
+    const unit = stripeOf(tree, s.unit)
+    if (unit === null) return `submirror ${s.unit} is not set up`
+    if (m.submirrors.filter((other) => other.unit === s.unit).length > 1) return `submirror ${s.unit} appears twice`
+    const parent = parentOf(tree, s.unit)
+    if (parent !== null && parent.name !== m.name) return `submirror ${s.unit} is part of ${parent.name}`
+    if (unit.blocks < m.blocks) return `submirror ${s.unit} is smaller than the mirror`
+  }
+  return m.submirrors.some((s) => s.state === 'okay') ? null : 'no submirror is readable'
+}
+
+export const mirror: KindModule<'mirror'> = {
+  kind: 'mirror',
+  driver: 'md_mirror',
+  parse,
+  print: (d) => text(d, d.submirrors),
+  componentWords: () => [],
+  build,
+  toTab,
+  compile,
+  report,
+  decode,
+  verify,
+}

@@ -1,0 +1,99 @@
+/** metattach: submirrors to mirrors, rows to stripes, growth of mirrors (commands.md 3.5). */
+import { err, ok } from '../base/result.js'
+import type { Blocks } from '../base/units.js'
+import { type MetaResult, metaError } from '../msg/errors.js'
+import { parseInterlace } from './interlace.js'
+import type { Live, Warning } from './kind.js'
+import { freeSubmirror, grown, growthOf, MAX_SUBMIRRORS, withSubmirror } from './mirror.js'
+import { parseUnitName } from './names.js'
+import { outcome, type Outcome, unchanged } from './operations.js'
+import { addRow } from './stripe.js'
+import { parentOf, withUnits } from './tree.js'
+import type { Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from './types.js'
+
+export interface AttachRequest {
+  readonly words: readonly string[]
+  readonly interlace: string | null
+  /** Only says how the reply is worded. */
+  readonly check: boolean
+}
+interface AttachContext {
+  readonly tree: Tree
+  readonly inventory: Inventory
+  readonly live: Live
+  readonly now: number
+}
+
+export const attach = (request: AttachRequest, context: AttachContext): MetaResult<Outcome> => {
+  const [word, ...rest] = request.words
+  if (word === undefined) return err(metaError('syntax'))
+  const name = parseUnitName(word)
+  if (!name.ok) return name
+  const unit = context.tree.get(name.value)
+  if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
+  if (unit.kind === 'stripe') return attachComponents(unit, rest, request, context)
+  if (request.interlace !== null) return err(metaError('illegalOption', `${unit.name}: "-i"`))
+  const [submirror, extra] = rest
+  if (extra !== undefined) return err(metaError('syntax', `${unit.name}: "${extra}"`))
+  return submirror === undefined ? grow(unit, context) : attachSubmirror(unit, submirror, request.check, context)
+}
+
+const attachSubmirror = (m: MirrorUnit, word: string, check: boolean, context: AttachContext): MetaResult<Outcome> => {
+  const name = parseUnitName(word)
+  if (!name.ok) return name
+  if (m.submirrors.length >= MAX_SUBMIRRORS) return err(metaError('maxSubmirrors', m.name))
+  const free = freeSubmirror(name.value, context.tree, context.live)
+  if (!free.ok) return free
+  const unit = withSubmirror(m, free.value, context.now)
+  if (!unit.ok) return unit
+  return ok(
+    outcome(context.tree, {
+      put: [unit.value],
+      changes: [{ change: 'submirrorAttached', name: m.name, submirror: name.value, check }],
+    }),
+  )
+}
+
+/** Silent. A mirror that resyncs grows when that ends; the caller commits `growPending` and says so. */
+const grow = (m: MirrorUnit, { tree, live }: AttachContext): MetaResult<Outcome> => {
+  if (growthOf(m, tree) === m.blocks) return ok(unchanged(tree))
+  if (live.isResyncing(m.name))
+    return ok(outcome(tree, { put: [{ ...m, growPending: true }], warnings: [delayed(m.name)] }))
+  return ok(outcome(tree, { put: [grown(m, tree)] }))
+}
+
+const delayed = (name: UnitName): Warning => [`${name}: growing of metadevice delayed`]
+
+const attachComponents = (
+  unit: StripeUnit,
+  words: readonly string[],
+  request: AttachRequest,
+  context: AttachContext,
+): MetaResult<Outcome> => {
+  if (words.length === 0) return err(metaError('notEnoughComponents', unit.name))
+  let interlace: Blocks | null = null
+  if (request.interlace !== null) {
+    const parsed = parseInterlace(request.interlace, unit.name)
+    if (!parsed.ok) return parsed
+    interlace = parsed.value
+  }
+  const wider = addRow(unit, words, interlace, context)
+  if (!wider.ok) return wider
+  const changes = [
+    { change: 'componentsAttached', name: unit.name, count: words.length, check: request.check },
+  ] as const
+  const parent = parentOf(context.tree, unit.name)
+  if (parent?.kind !== 'mirror') return ok(outcome(context.tree, { put: [wider.value], changes }))
+  const tree = withUnits(context.tree, [wider.value])
+  const grownParent = grow(parent, { ...context, tree })
+  if (!grownParent.ok) return grownParent
+  const { put, warnings } = grownParent.value
+  return ok(outcome(context.tree, { put: [wider.value, ...put], changes, warnings }))
+}
+
+/** When the resync of a mirror has ended: the growth that waited for it. */
+export const finishGrowth = (tree: Tree, name: UnitName): Outcome => {
+  const m = tree.get(name)
+  if (m?.kind !== 'mirror' || m.growPending === undefined) return unchanged(tree)
+  return outcome(tree, { put: [grown(m, tree)] })
+}

@@ -1,0 +1,76 @@
+/** metaclear: units go, data stays (commands.md 3.2). */
+import { err, ok } from '../base/result.js'
+import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import type { Live } from './kind.js'
+import { parseUnitName } from './names.js'
+import { type Batch, outcome, type Outcome, then, unchanged } from './operations.js'
+import { parentOf, topLevel, withChildren } from './tree.js'
+import type { Tree, Unit, UnitName } from './types.js'
+
+export interface ClearRequest {
+  readonly all: boolean
+  readonly force: boolean
+  readonly recursive: boolean
+  /** Operands are what soft partitions stand on. */
+  readonly softPartitions: boolean
+  readonly names: readonly string[]
+}
+
+/** A running resync holds its mirror open, and force opens nothing that is held. */
+const refusal = (unit: Unit, force: boolean, live: Live): MetaError | null => {
+  if (live.isOpen(unit.name) || live.isResyncing(unit.name)) return metaError('isOpen', unit.name)
+  if (unit.kind === 'mirror' && !force && unit.submirrors.some((s) => s.state !== 'okay' || live.isErred(s.unit)))
+    return metaError('clearBadSubmirrors', unit.name)
+  return null
+}
+
+const clearOne = (
+  name: UnitName,
+  tree: Tree,
+  how: { readonly force: boolean; readonly recursive: boolean },
+  live: Live,
+): MetaResult<Outcome> => {
+  const unit = tree.get(name)
+  if (unit === undefined) return err(metaError('unitNotSetUp', name))
+  if (parentOf(tree, name) !== null) return err(metaError('inUse', name))
+  // Everything is checked before anything goes: a device and what is below it go together or stay.
+  const going = how.recursive ? withChildren(unit, tree) : [unit]
+  for (const u of going) {
+    const problem = refusal(u, how.force || how.recursive, live)
+    if (problem !== null) return err(problem)
+  }
+  return ok(
+    outcome(tree, {
+      remove: going.map((u) => u.name),
+      changes: going.map((u) => ({ change: 'cleared', kind: u.kind, name: u.name })),
+    }),
+  )
+}
+
+/** Operands are independent of each other; `all` is everything at the top, kind by kind, with what is below. */
+export const clear = (request: ClearRequest, tree: Tree, live: Live): Batch => {
+  const { force, recursive } = request.all ? { force: true, recursive: true } : request
+  let done = unchanged(tree)
+  const errors: MetaError[] = []
+  const words = request.all ? topLevel(tree).map((u) => u.name) : request.names
+  for (const word of words) {
+    const cleared = request.softPartitions
+      ? noSoftPartitions(word)
+      : parsed(word, done.tree, { force, recursive }, live)
+    if (cleared.ok) done = then(done, cleared.value)
+    else errors.push(cleared.error)
+  }
+  return { outcome: done, errors }
+}
+
+const parsed = (
+  word: string,
+  tree: Tree,
+  how: { readonly force: boolean; readonly recursive: boolean },
+  live: Live,
+): MetaResult<Outcome> => {
+  const name = parseUnitName(word)
+  return name.ok ? clearOne(name.value, tree, how, live) : name
+}
+
+const noSoftPartitions = (word: string): MetaResult<Outcome> => err(metaError('noSoftPartitions', word))

@@ -1,0 +1,64 @@
+/** metaparam: shows or changes policies (commands.md 3.11). */
+import { err, ok } from '../base/result.js'
+import { type MetaResult, metaError } from '../msg/errors.js'
+import { READ_POLICIES, WRITE_POLICIES } from './mirror.js'
+import { parsePoolName, parseUnitName } from './names.js'
+import { outcome, type Outcome, unchanged } from './operations.js'
+import type { MirrorUnit, StripeUnit, Tree, Unit } from './types.js'
+
+/** null: not given. */
+export interface ParamRequest {
+  readonly name: string
+  readonly read: string | null
+  readonly write: string | null
+  readonly pass: string | null
+  readonly hotSparePool: string | null
+}
+
+const READ_WORDS = { roundrobin: 'default', geometric: '-g', first: '-r' } as const
+const WRITE_WORDS = { parallel: 'default', serial: '-S' } as const
+
+const lines = (unit: Unit): readonly string[] =>
+  unit.kind === 'mirror'
+    ? [
+        `${unit.name}: Mirror current parameters are:`,
+        `    Pass: ${unit.pass}`,
+        `    Read option: ${unit.read} (${READ_WORDS[unit.read]})`,
+        `    Write option: ${unit.write} (${WRITE_WORDS[unit.write]})`,
+      ]
+    : [`${unit.name}: Concat/Stripe current parameters are:`, `    Hot spare pool: ${unit.hotSparePool ?? 'none'}`]
+
+export const param = (request: ParamRequest, tree: Tree): MetaResult<Outcome> => {
+  const name = parseUnitName(request.name)
+  if (!name.ok) return name
+  const unit = tree.get(name.value)
+  if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
+  const { read, write, pass, hotSparePool } = request
+  if (read === null && write === null && pass === null && hotSparePool === null)
+    return ok(outcome(tree, { changes: [{ change: 'parameters', lines: lines(unit) }] }))
+  const changed = unit.kind === 'mirror' ? mirrorWith(unit, request) : stripeWith(unit, request)
+  if (!changed.ok) return changed
+  return ok(changed.value === unit ? unchanged(tree) : outcome(tree, { put: [changed.value] }))
+}
+
+const mirrorWith = (m: MirrorUnit, request: ParamRequest): MetaResult<MirrorUnit> => {
+  if (request.hotSparePool !== null) return err(metaError('illegalOption', `${m.name}: "-h"`))
+  const read = request.read === null ? m.read : READ_POLICIES.find((p) => p === request.read?.toLowerCase())
+  if (read === undefined) return err(metaError('invalidReadOption', `${m.name}: "${request.read ?? ''}"`))
+  const write = request.write === null ? m.write : WRITE_POLICIES.find((p) => p === request.write?.toLowerCase())
+  if (write === undefined) return err(metaError('invalidWriteOption', `${m.name}: "${request.write ?? ''}"`))
+  if (request.pass !== null && !/^\d$/.test(request.pass))
+    return err(metaError('invalidPass', `${m.name}: "${request.pass}"`))
+  const pass = request.pass === null ? m.pass : Number(request.pass)
+  return ok(read === m.read && write === m.write && pass === m.pass ? m : { ...m, read, write, pass })
+}
+
+const stripeWith = (s: StripeUnit, request: ParamRequest): MetaResult<StripeUnit> => {
+  const letter = request.read !== null ? '-r' : request.write !== null ? '-w' : request.pass !== null ? '-p' : null
+  if (letter !== null) return err(metaError('illegalOption', `${s.name}: "${letter}"`))
+  const word = request.hotSparePool ?? 'none'
+  if (word.toLowerCase() === 'none') return ok(s.hotSparePool === null ? s : { ...s, hotSparePool: null })
+  const pool = parsePoolName(word)
+  // This release has no hot spare pools, so none can exist.
+  return pool.ok ? err(metaError('invalidHsp', pool.value)) : pool
+}

@@ -1,0 +1,91 @@
+/**
+ * Units as records of the state database: JSON with the version of its shape. A record that is
+ * damaged, or was written by a later release, is an error with its name in it; nothing is guessed,
+ * because a layout that is nearly right serves the wrong blocks.
+ */
+import { err, ok } from '../base/result.js'
+import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import { isKind, kindOf } from './kinds.js'
+import { isUnitName } from './names.js'
+import { type Json, Reader } from './reader.js'
+import { EMPTY_TREE, MAX_UNITS, withUnits } from './tree.js'
+import type { Tree, Unit, UnitName } from './types.js'
+
+export const RECORD_VERSION = 1
+const PREFIX = 'unit/'
+
+export const recordKey = (name: UnitName): string => `${PREFIX}${name}`
+export const isUnitKey = (key: string): boolean => key.startsWith(PREFIX)
+
+export const encodeUnit = (unit: Unit): Json => ({
+  version: RECORD_VERSION,
+  ...(unit as unknown as { [k: string]: Json }),
+})
+
+const damaged = (key: string, why: string): MetaError => metaError('damagedRecord', key, why)
+
+export const decodeUnit = (key: string, value: Json): MetaResult<Unit> => {
+  const from = Reader.of(value)
+  const version = from.integer('version', 1, Number.MAX_SAFE_INTEGER)
+  if (from.problem === null && version > RECORD_VERSION)
+    return err(damaged(key, `written by a later release (version ${version})`))
+  const kind = from.text('kind')
+  const name = from.name('name')
+  const minor = from.integer('minor', 0, MAX_UNITS - 1)
+  if (from.problem !== null) return err(damaged(key, from.problem))
+  if (recordKey(name) !== key || !isUnitName(name)) return err(damaged(key, `is about ${name}`))
+  if (!isKind(kind)) return err(damaged(key, `unknown kind ${kind}`))
+  const module = kindOf(kind)
+  const unit = module.decode(from, { name, minor })
+  if (from.problem !== null) return err(damaged(key, from.problem))
+  return ok(unit)
+}
+
+export interface ReadTree {
+  /** What could be read and fits together. */
+  readonly tree: Tree
+  /** One per record that was left out. */
+  readonly errors: readonly MetaError[]
+}
+
+/** Units whose records are whole; one that stands on a unit that is not there is left out too. */
+export const readTree = (records: ReadonlyMap<string, Json>): ReadTree => {
+  const errors: MetaError[] = []
+  const units: Unit[] = []
+  const minors = new Set<number>()
+  for (const [key, value] of records) {
+    if (!isUnitKey(key)) continue
+    const unit = decodeUnit(key, value)
+    if (!unit.ok) errors.push(unit.error)
+    else if (minors.has(unit.value.minor)) errors.push(damaged(key, `minor number ${unit.value.minor} is used twice`))
+    else {
+      minors.add(unit.value.minor)
+      units.push(unit.value)
+    }
+  }
+  let tree = withUnits(EMPTY_TREE, units)
+  // Leaving one out may take the ground from another.
+  for (;;) {
+    const wrong = [...tree.values()].flatMap((unit) => {
+      const why = kindOf(unit.kind).verify(unit, tree)
+      return why === null ? [] : [{ unit, why }]
+    })
+    if (wrong.length === 0) return { tree, errors }
+    for (const { unit, why } of wrong) errors.push(damaged(recordKey(unit.name), why))
+    tree = withUnits(
+      tree,
+      [],
+      wrong.map(({ unit }) => unit.name),
+    )
+  }
+}
+
+/** The changes of an outcome, as a commit takes them: null deletes. */
+export const recordChanges = (what: {
+  readonly put: readonly Unit[]
+  readonly remove: readonly UnitName[]
+}): ReadonlyMap<string, Json | null> =>
+  new Map([
+    ...what.remove.map((name): [string, null] => [recordKey(name), null]),
+    ...what.put.map((unit): [string, Json] => [recordKey(unit.name), encodeUnit(unit)]),
+  ])

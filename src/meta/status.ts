@@ -1,0 +1,66 @@
+/** What metastat shows, from the tree and what runs now. Texts are those of commands.md 4. */
+import { type MetaError, metaError } from '../msg/errors.js'
+import type { RelocationReport, StatReport, UnitReport } from '../msg/report.js'
+import type { LiveStatus } from './kind.js'
+import { kindOf } from './kinds.js'
+import { driveOf, parseUnitName } from './names.js'
+import { reportStripe } from './stripe.js'
+import { componentsOf, parentOf, statOrder, topLevel } from './tree.js'
+import type { StripeUnit, Tree, Unit } from './types.js'
+
+/** Components of a side that is not in step are being written by the resync, or wait for it to go on. */
+const submirrorComponentState = (unit: StripeUnit, tree: Tree, live: LiveStatus): string => {
+  const parent = parentOf(tree, unit.name)
+  if (parent?.kind !== 'mirror') return 'Okay'
+  const state = parent.submirrors.find((s) => s.unit === unit.name)?.state ?? 'okay'
+  const running = live.resync(parent.name)?.state === 'running'
+  return state === 'okay' || (state === 'attached' && !running) ? 'Okay' : 'Resyncing'
+}
+
+const reportUnit = (unit: Unit, tree: Tree, live: LiveStatus): UnitReport =>
+  unit.kind === 'stripe'
+    ? reportStripe(unit, tree, live, submirrorComponentState(unit, tree, live))
+    : kindOf(unit.kind).report(unit, tree, live)
+
+/** One line per drive, in the order in which metastat meets them. */
+const relocation = (units: readonly Unit[], tree: Tree, live: LiveStatus): readonly RelocationReport[] => {
+  const drives = new Map<string, RelocationReport>()
+  for (const c of units.flatMap((u) => componentsOf(u, tree))) {
+    const device = driveOf(c.name)
+    const id = live.deviceId(c)
+    if (!drives.has(device)) drives.set(device, { device, relocatable: id !== null, id })
+  }
+  return [...drives.values()]
+}
+
+export interface Status {
+  readonly report: StatReport
+  /** One per name that is not set up; the others are shown all the same. */
+  readonly errors: readonly MetaError[]
+}
+
+/** @param names as typed; none means every metadevice at the top. */
+export const statusOf = (
+  tree: Tree,
+  live: LiveStatus,
+  options: { readonly stale: boolean; readonly names: readonly string[] },
+): Status => {
+  const errors: MetaError[] = []
+  const shown = options.names.flatMap((word) => {
+    const name = parseUnitName(word)
+    const unit = name.ok ? tree.get(name.value) : undefined
+    if (unit !== undefined) return [unit]
+    errors.push(name.ok ? metaError('unitNotSetUp', name.value) : name.error)
+    return []
+  })
+  const show = options.names.length === 0 ? topLevel(tree) : shown
+  return {
+    report: {
+      stale: options.stale,
+      units: statOrder(tree).map((u) => reportUnit(u, tree, live)),
+      show: show.map((u) => u.name),
+      relocation: relocation(show, tree, live),
+    },
+    errors,
+  }
+}

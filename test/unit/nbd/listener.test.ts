@@ -271,7 +271,8 @@ t.test('thousands of idlers', async (t) => {
   const idlers: Peer[] = []
   for (let i = 0; i < 2000; i++) {
     idlers.push(dial(path))
-    if (i % 100 === 99) await sleep(1)
+    // A full backlog refuses a unix client with EAGAIN; the flood keeps just below that.
+    if (i % 200 === 199) await until(() => listener.counts().accepted === i + 1)
   }
   t.ok(await until(() => listener.counts().accepted === 2000, 20_000), `${listener.counts().accepted} accepted`)
   t.ok(listener.counts().handshakes <= 500, 'held to the limit')
@@ -280,7 +281,8 @@ t.test('thousands of idlers', async (t) => {
   t.ok(process.memoryUsage().rss - heap < 150e6, 'memory is bounded (both ends are in this process)')
   t.ok(logs.filter((l) => l.startsWith('warn')).length < 20, 'a flood is not a flood of lines')
   for (const p of idlers) p.socket.destroy()
-  t.ok(await until(() => descriptors() <= before && listener.counts().handshakes === 0, 20_000), 'nothing left')
+  const left = (): number => descriptors() - before + listener.counts().handshakes
+  t.ok(await until(() => left() <= 0, 10_000), `${left()} left behind`)
 })
 
 t.test('limit on clients in transmission', async (t) => {

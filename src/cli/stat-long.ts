@@ -1,0 +1,137 @@
+/**
+ * The long report of metastat, byte for byte (commands.md 4.1 to 4.4 and 4.10): blanks at line ends and
+ * tabs included, because scripts have parsed them for thirty years. Devices with a parent are shown
+ * under it; a submirror asked for by name is shown as a submirror.
+ */
+import type {
+  ComponentReport,
+  MirrorReport,
+  RelocationReport,
+  StatReport,
+  StripeReport,
+  SubmirrorReport,
+  UnitReport,
+} from '../msg/report.js'
+import { formatTime, humanSize, percentDone } from '../msg/format.js'
+import { column } from './columns.js'
+
+type Lines = string[]
+
+const size = (blocks: number): string => `    Size: ${blocks} blocks (${humanSize(blocks)})`
+const state = (indent: string, text: string, changed: number, times: boolean): string =>
+  `${indent}State: ${column(text, -12)} ${times ? formatTime(changed) : ''}`
+const yesNo = (yes: boolean): string => (yes ? 'Yes' : 'No')
+const reloc = (yes: boolean): string => (yes ? 'Yes' : 'No ')
+
+/** Longest name of the table, the heading included, and two blanks. */
+const deviceWidth = (names: readonly string[]): number => Math.max(6, ...names.map((n) => n.length)) + 2
+
+const topRow = (c: ComponentReport, len: number): string =>
+  `\t${column(c.device, -len)} ${column(String(c.startBlock), 8)}     ${column(yesNo(c.hasReplica), -5, 5)}\t${reloc(c.relocatable)}`
+
+const subRow = (c: ComponentReport, len: number, times: boolean): string => {
+  const spare = c.hotSpare ?? ''
+  if (times) {
+    const start = column(String(c.startBlock), 5)
+    const middle = `${column(yesNo(c.hasReplica), -5)} ${column(c.state, -11)} ${column(reloc(c.relocatable), -5)}`
+    return `\t${column(c.device, -len)} ${start} ${middle} ${column(spare, -9)} ${formatTime(c.changed)}`
+  }
+  const start = `${column(String(c.startBlock), 8)}     ${column(yesNo(c.hasReplica), -5, 5)}`
+  return `\t${column(c.device, -len)} ${start} ${column(c.state, 12, 12)} ${column(reloc(c.relocatable), 5, 5)} ${spare}`
+}
+
+const heading = (len: number, sub: boolean, times: boolean): string => {
+  const device = column('Device', -len, len)
+  if (!sub) return `\t${device} ${column('Start Block', -12, 12)} ${column('Dbase', -5, 5)}\tReloc`
+  if (!times) return `\t${device} ${column('Start Block', -12, 12)} Dbase ${column('State', 12, 12)} Reloc Hot Spare`
+  return `\t${device} Start Dbase ${column('State', -11)} Reloc ${column('Hot Spare', -9)} Time`
+}
+
+const stripeBody = (s: StripeReport, sub: boolean, times: boolean): Lines => {
+  const lines: Lines = []
+  if (s.hotSparePool !== null) lines.push(`    Hot spare pool: ${s.hotSparePool}`)
+  if (s.unavailable) lines.push('    State: Unavailable', '    Reconnect disk and invoke: metastat -i')
+  lines.push(size(s.size))
+  const len = deviceWidth(s.rows.flatMap((r) => r.components.map((c) => c.device)))
+  for (const [i, row] of s.rows.entries()) {
+    lines.push(`    Stripe ${i}:${row.components.length > 1 ? ` (interlace: ${row.interlace} blocks)` : ''}`)
+    lines.push(heading(len, sub, times))
+    for (const c of row.components) lines.push(sub ? subRow(c, len, times) : topRow(c, len))
+  }
+  return [...lines, '']
+}
+
+const submirror = (m: MirrorReport, sm: SubmirrorReport, s: StripeReport, times: boolean): Lines => {
+  const lines: Lines = [`${s.name}: Submirror of ${m.name}`]
+  if (!s.unavailable) {
+    lines.push(state('    ', sm.state, sm.changed, times))
+    if (sm.invoke !== null) lines.push(`    Invoke: ${sm.invoke}`)
+  }
+  return [...lines, ...stripeBody(s, true, times)]
+}
+
+const READ_OPTION = { roundrobin: 'default', geometric: '-g', first: '-r' } as const
+const WRITE_OPTION = { parallel: 'default', serial: '-S' } as const
+
+const mirror = (m: MirrorReport, find: Find, times: boolean): Lines => {
+  const lines: Lines = [`${m.name}: Mirror`]
+  for (const sm of m.submirrors) {
+    lines.push(`    Submirror ${sm.slot}: ${sm.name}`, state('      ', sm.state, sm.changed, times))
+  }
+  if (m.resync !== null) {
+    const title = m.resync.state === 'running' ? 'Resync in progress' : 'Resync cancelled'
+    lines.push(`    ${title}: ${percentDone(m.resync.doneBlocks, m.resync.totalBlocks, m.size)} % done`)
+  }
+  lines.push(
+    `    Pass: ${m.pass}`,
+    `    Read option: ${m.read} (${READ_OPTION[m.read]})`,
+    `    Write option: ${m.write} (${WRITE_OPTION[m.write]})`,
+    size(m.size),
+  )
+  for (const sm of m.submirrors) {
+    const s = find(sm.name)
+    if (s?.kind === 'stripe') lines.push('', ...submirror(m, sm, s, times))
+  }
+  return [...lines, '']
+}
+
+export type Find = (name: string) => UnitReport | undefined
+export const finder = (r: StatReport): Find => {
+  const byName = new Map(r.units.map((u) => [u.name, u]))
+  return (name) => byName.get(name)
+}
+
+const unit = (u: UnitReport, find: Find, times: boolean): Lines => {
+  if (u.kind === 'mirror') return mirror(u, find, times)
+  const parent = u.parent === null ? undefined : find(u.parent)
+  const slot = parent?.kind === 'mirror' ? parent.submirrors.find((s) => s.name === u.name) : undefined
+  if (parent?.kind === 'mirror' && slot !== undefined) return submirror(parent, slot, u, times)
+  return [`${u.name}: Concat/Stripe`, ...stripeBody(u, u.parent !== null, times)]
+}
+
+const relocationTable = (rows: readonly RelocationReport[]): Lines => {
+  if (rows.length === 0) return []
+  const width = deviceWidth(rows.map((r) => r.device))
+  const line = (a: string, b: string, c: string): string => `${column(a, -width)} ${column(b, -5)}\t${c}`
+  return [
+    'Device Relocation Information:',
+    line('Device', 'Reloc', 'Device ID'),
+    ...rows.map((r) => line(r.device, reloc(r.relocatable), r.id ?? '-')),
+  ]
+}
+
+const joined = (lines: Lines): string => lines.map((l) => `${l}\n`).join('')
+
+export interface LongOptions {
+  readonly times: boolean
+  readonly relocation: boolean
+}
+
+export const longReport = (r: StatReport, o: LongOptions): string => {
+  const find = finder(r)
+  const units = r.show.flatMap((name) => {
+    const u = find(name)
+    return u === undefined ? [] : unit(u, find, o.times)
+  })
+  return joined([...units, ...(o.relocation ? relocationTable(r.relocation) : [])])
+}

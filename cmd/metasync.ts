@@ -1,0 +1,49 @@
+import type { Call, Command } from '../src/cli/command.js'
+import { fetchAtBoot } from '../src/cli/stat-fetch.js'
+
+/** A device that failed (commands.md 0.4): SVM returns its internal -1. */
+const FAILED = 255
+
+const sync = async (call: Call, cancel: boolean, buffer: number | null, names: readonly string[]): Promise<number> => {
+  const status = await call.request({ op: 'sync', cancel, bufferBlocks: buffer, names })
+  return status === 1 ? FAILED : status
+}
+
+/** `-r`, the boot form: mirrors by pass number, pass 0 never. No state database is no error at boot. */
+const boot = async (call: Call, buffer: number | null): Promise<number> => {
+  const { status, report, empty } = await fetchAtBoot(call)
+  if (empty) return 0
+  if (status !== 0 || report === null) return status
+  const mirrors = report.units.flatMap((u) => (u.kind === 'mirror' && u.pass > 0 ? [u] : []))
+  const names = mirrors.toSorted((a, b) => a.pass - b.pass).map((m) => m.name)
+  return names.length === 0 ? 0 : sync(call, false, buffer, names)
+}
+
+export const command: Command = {
+  name: 'metasync',
+  summary: 'start or cancel the resync of mirrors',
+  synopsis: [
+    '[--root DIR] [buffer_size] metadevice...',
+    '[--root DIR] -c metadevice...',
+    '[--root DIR] -r [buffer_size]',
+    '-h',
+  ],
+  options: [
+    { name: 'c', text: 'cancel the running resync; a plain metasync goes on from there' },
+    { name: 'r', text: 'boot form: every mirror that needs it, by pass number' },
+  ],
+  operands: 'metadevice',
+  run: async (call) => {
+    const cancel = call.flag('c')
+    const [first, ...rest] = call.operands
+    if (first !== undefined && /^-\d+$/.test(first)) return call.usage('illegalBufferSize', first)
+    const given = first !== undefined && /^\d+$/.test(first)
+    const names = given ? rest : call.operands
+    const size = given ? Number(first) : 0
+    if (!Number.isSafeInteger(size)) return call.usage('illegalBufferSize', String(first))
+    const buffer = size === 0 ? null : size
+    if (call.flag('r')) return cancel || names.length > 0 ? call.usage() : boot(call, buffer)
+    if (names.length === 0 || (cancel && given)) return call.usage()
+    return sync(call, cancel, buffer, names)
+  },
+}

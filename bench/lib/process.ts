@@ -1,7 +1,8 @@
 /** Where the checkout is, and the two ways the benchmarks run other programs: to the end, or until stopped. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, openSync } from 'node:fs'
+import { closeSync, existsSync, openSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { Readable } from 'node:stream'
 
 const findTop = (): string => {
   for (let at = import.meta.dirname; at !== dirname(at); at = dirname(at))
@@ -51,10 +52,15 @@ export class Server {
   readonly #gone: Promise<void>
   #over = false
 
-  constructor(argv: readonly string[], log: string, env: Readonly<Record<string, string>> = {}) {
+  /** `onReady` is called when the server writes to its descriptor 3. */
+  constructor(argv: readonly string[], log: string, env: Readonly<Record<string, string>> = {}, onReady?: () => void) {
     const [program = '', ...args] = argv
     const out = openSync(log, 'a')
-    this.#child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', out, out] })
+    const stdio: ('ignore' | 'pipe' | number)[] = ['ignore', out, out, onReady === undefined ? 'ignore' : 'pipe']
+    this.#child = spawn(program, args, { env: { ...process.env, ...env }, stdio })
+    closeSync(out)
+    const ready = this.#child.stdio[3]
+    if (onReady !== undefined && ready instanceof Readable) ready.once('data', onReady)
     this.#gone = new Promise((resolve) => {
       const over = (): void => {
         this.#over = true

@@ -98,20 +98,14 @@ export class Metad {
   }
 
   static async start(root: string, conf = ''): Promise<Metad> {
-    const socket = join(root, 'run/nbd.sock')
     mkdirSync(join(root, 'etc'), { recursive: true })
     writeFileSync(join(root, 'etc/md.conf'), conf)
     const argv = [process.execPath, join(TOP, 'build/js/cmd/metad.js'), '--root', root]
-    const server = new Server(argv, join(root, 'metad.log'), { METADISK_ROOT: root })
+    let ready = false
+    const env = { METADISK_ROOT: root, METAD_READY_FD: '3' }
+    const server = new Server(argv, join(root, 'metad.log'), env, () => (ready = true))
     const metad = new Metad(root, server)
-    // A socket left by a killed daemon is there before the new one listens; an answer is not.
-    const answers = async (): Promise<boolean> =>
-      existsSync(socket) && (await run(metad.argv('metastat'), { METADISK_ROOT: root })).status === 0
-    const created = existsSync(join(root, 'replica1'))
-    await until(
-      `metad serves, see ${root}/metad.log`,
-      async () => server.over || (created ? answers() : existsSync(socket)),
-    )
+    await until(`metad serves, see ${root}/metad.log`, () => server.over || ready)
     if (server.over) throw new Error(`metad ended at once, see ${root}/metad.log`)
     return metad
   }

@@ -1,0 +1,234 @@
+#include "io/sim.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace metadisk {
+
+namespace {
+
+constexpr std::uint64_t kSector = 512;
+
+bool writes(IoOp op) noexcept { return op == IoOp::write || op == IoOp::discard || op == IoOp::zero; }
+
+// Cut to whole sectors of the component: a sector is written or it is not.
+std::uint64_t wholeSectors(const Io& io, std::uint64_t length) noexcept {
+  const std::uint64_t end = (io.offset + length) / kSector * kSector;
+  if (length == io.length) return length;
+  return end > io.offset ? end - io.offset : 0;
+}
+
+// Visits the memory of an Io's first `length` bytes in order: visit(memory, offset in the component).
+template <typename Visit>
+void eachPiece(const Io& io, std::uint64_t length, Visit visit) {
+  std::uint64_t at = 0;
+  const auto piece = [&](std::byte* memory, std::uint64_t size) {
+    const std::uint64_t part = std::min(size, length - at);
+    if (part > 0) visit(std::span(memory, part), io.offset + at);
+    at += part;
+  };
+  if (io.iov == nullptr) return piece(io.data, io.length);
+  for (std::uint32_t i = 0; i < io.iovCount; i++) piece(static_cast<std::byte*>(io.iov[i].iov_base), io.iov[i].iov_len);
+}
+
+}  // namespace
+
+SimBackend::SimBackend(std::uint64_t seed, std::span<const std::uint64_t> sizes, SimOptions options)
+    : random_(seed), options_(options), disks_(sizes.size()) {
+  for (std::size_t i = 0; i < sizes.size(); i++) {
+    disks_[i].seen.resize(sizes[i]);
+    for (std::byte& b : disks_[i].seen) b = static_cast<std::byte>(random_());
+    disks_[i].durable = disks_[i].seen;
+  }
+  reopen();
+}
+
+std::vector<ComponentFile*> SimBackend::files() const {
+  std::vector<ComponentFile*> files;
+  for (const auto& file : files_) files.push_back(file.get());
+  return files;
+}
+
+void SimBackend::reopen() {
+  if (!pending_.empty()) std::abort();
+  for (auto& file : files_) closed_.push_back(std::move(file));
+  files_.clear();
+  for (std::size_t i = 0; i < disks_.size(); i++) {
+    files_.push_back(std::make_unique<ComponentFile>());
+    files_.back()->component = static_cast<std::uint32_t>(i);
+    files_.back()->size = disks_[i].seen.size();
+  }
+  crashed_ = false;
+}
+
+std::uint64_t SimBackend::startedOn(std::uint32_t file, IoOp op) const {
+  const auto found = disks_[file].started.find(op);
+  return found == disks_[file].started.end() ? 0 : found->second;
+}
+
+// `component` is the disk's number here; a test's plan numbers may differ.
+std::uint32_t SimBackend::indexOf(const Io& io) const {
+  for (std::uint32_t i = 0; i < files_.size(); i++) {
+    if (files_[i].get() == io.file) return i;
+  }
+  std::abort();
+}
+
+SimFault* SimBackend::strikes(const Io& io) {
+  const std::uint32_t file = indexOf(io);
+  for (SimFault& fault : faults_) {
+    const bool there = io.op == IoOp::sync || (io.offset < fault.end && fault.first < io.offset + io.length);
+    if (fault.file != file || fault.op != io.op || !there || fault.times == 0) continue;
+    if (fault.skip > 0) {
+      fault.skip--;
+      continue;
+    }
+    if (fault.times != UINT32_MAX) fault.times--;
+    return &fault;
+  }
+  return nullptr;
+}
+
+void SimBackend::start(Io& io) noexcept {
+  Disk& disk = disks_[indexOf(io)];
+  started_[static_cast<std::size_t>(io.op)]++;
+  disk.started[io.op]++;
+  if (crashed_) {
+    io.result = -ENODEV;
+    return io.complete(io);
+  }
+  if (io.op != IoOp::sync) {
+    // The volume layer promises both; a violation is a bug there, not a fault.
+    if (io.length == 0 || io.offset + io.length > disk.seen.size()) std::abort();
+    std::uint64_t sum = 0;
+    for (std::uint32_t i = 0; io.iov != nullptr && i < io.iovCount; i++) sum += io.iov[i].iov_len;
+    if (io.iov != nullptr && (sum != io.length || io.iovCount > kIovecsMax)) std::abort();
+  }
+  if (writes(io.op)) {
+    for (const Pending& p : pending_) {
+      const bool same = p.io->file == io.file && writes(p.io->op);
+      if (same && p.io->offset < io.offset + io.length && io.offset < p.io->offset + p.io->length) overlapping_++;
+    }
+  }
+  const Pending pending{&io, turn_ + 1 + random(options_.latencyMax), sequence_};
+  if (random(100) < options_.inlinePercent) return perform(pending);
+  pending_.push_back(pending);
+}
+
+unsigned SimBackend::poll() noexcept {
+  turn_++;
+  clock_ += options_.turnNanos;
+  std::vector<Pending> due;
+  for (std::size_t i = 0; i < pending_.size();) {
+    if (pending_[i].due > turn_) {
+      i++;
+      continue;
+    }
+    due.push_back(pending_[i]);
+    pending_[i] = pending_.back();
+    pending_.pop_back();
+  }
+  std::shuffle(due.begin(), due.end(), random_);
+  for (const Pending& p : due) perform(p);
+  return static_cast<unsigned>(due.size());
+}
+
+void SimBackend::copyOut(const Disk& disk, const Io& io, std::uint64_t length) {
+  eachPiece(io, length, [&](std::span<std::byte> memory, std::uint64_t offset) {
+    std::memcpy(memory.data(), disk.seen.data() + offset, memory.size());
+  });
+}
+
+void SimBackend::change(Disk& disk, const Io& io, std::uint64_t length, bool durable) {
+  if (length == 0) return;
+  if (io.op == IoOp::write) {
+    eachPiece(io, length, [&](std::span<std::byte> memory, std::uint64_t offset) {
+      std::memcpy(disk.seen.data() + offset, memory.data(), memory.size());
+    });
+  } else {
+    std::fill_n(disk.seen.begin() + static_cast<std::ptrdiff_t>(io.offset), length, std::byte{0});
+  }
+  sequence_++;
+  for (std::uint64_t s = io.offset / kSector; s * kSector < io.offset + length; s++) {
+    const auto first = disk.seen.begin() + static_cast<std::ptrdiff_t>(s * kSector);
+    const auto last = disk.seen.begin() + static_cast<std::ptrdiff_t>(std::min((s + 1) * kSector, disk.seen.size()));
+    if (durable) {
+      std::copy(first, last, disk.durable.begin() + (first - disk.seen.begin()));
+      disk.unsynced.erase(s);
+    } else {
+      disk.unsynced[s].push_back({sequence_, {first, last}});
+    }
+  }
+}
+
+void SimBackend::settle(Disk& disk, std::uint64_t upTo) {
+  for (auto it = disk.unsynced.begin(); it != disk.unsynced.end();) {
+    auto& versions = it->second;
+    std::size_t old = 0;
+    while (old < versions.size() && versions[old].sequence <= upTo) old++;
+    if (old > 0) {
+      const auto& data = versions[old - 1].data;
+      std::copy(data.begin(), data.end(), disk.durable.begin() + static_cast<std::ptrdiff_t>(it->first * kSector));
+      versions.erase(versions.begin(), versions.begin() + static_cast<std::ptrdiff_t>(old));
+    }
+    it = versions.empty() ? disk.unsynced.erase(it) : std::next(it);
+  }
+}
+
+void SimBackend::perform(const Pending& pending) noexcept {
+  Io& io = *pending.io;
+  Disk& disk = disks_[indexOf(io)];
+  const SimFault* const fault = strikes(io);
+  std::uint64_t length = fault != nullptr ? random(io.length + 1) : io.length;
+  if (writes(io.op)) length = wholeSectors(io, length);
+  switch (io.op) {
+    case IoOp::read:
+      copyOut(disk, io, length);
+      break;
+    case IoOp::write:
+      change(disk, io, length, io.fua && fault == nullptr);
+      break;
+    case IoOp::zero:
+    case IoOp::discard:
+      change(disk, io, length, false);
+      break;
+    case IoOp::sync:
+      if (fault == nullptr) {
+        settle(disk, pending.sequence);
+      } else {
+        disk.unsynced.clear();  // lost, and clean as far as the next sync can see
+      }
+      break;
+    case IoOp::cache:
+      break;
+  }
+  io.result = fault != nullptr ? -fault->error : 0;
+  io.complete(io);
+}
+
+void SimBackend::crash() {
+  for (const Pending& p : pending_) {
+    if (!writes(p.io->op)) continue;
+    change(disks_[indexOf(*p.io)], *p.io, wholeSectors(*p.io, random(p.io->length + 1)), false);
+  }
+  for (Disk& disk : disks_) {
+    for (const auto& [sector, versions] : disk.unsynced) {
+      const std::size_t kept = random(versions.size() + 1);
+      if (kept == versions.size()) continue;
+      const auto& data = versions[kept].data;
+      std::copy(data.begin(), data.end(), disk.durable.begin() + static_cast<std::ptrdiff_t>(sector * kSector));
+    }
+    disk.unsynced.clear();
+    disk.seen = disk.durable;
+  }
+  crashed_ = true;
+  for (const Pending& p : std::exchange(pending_, {})) {
+    p.io->result = -ENODEV;
+    p.io->complete(*p.io);
+  }
+}
+
+}  // namespace metadisk

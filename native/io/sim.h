@@ -1,0 +1,115 @@
+// Components in memory behind the Backend interface: seeded, deterministic, faulty.
+//
+// Permitted faults: completions in any order; completion inside start(); errors by component,
+// operation and range, for a number of times, with a failed read or write done in part; after a
+// failed sync the unsynced data is lost although later syncs succeed (what Linux does); at a crash
+// every unsynced 512-byte sector keeps any version it had since the last sync, and Ios in flight
+// happen in part or not at all. Never: changes of data that was not being written.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "io/backend.h"
+#include "io/file.h"
+
+namespace metadisk {
+
+struct SimFault {
+  std::uint32_t file = 0;
+  IoOp op = IoOp::read;
+  std::uint64_t first = 0;  // bytes
+  std::uint64_t end = UINT64_MAX;
+  int error = 5;            // EIO
+  unsigned skip = 0;        // matching Ios that go well before it strikes
+  unsigned times = UINT32_MAX;
+};
+
+struct SimOptions {
+  unsigned latencyMax = 8;        // turns of poll() an Io may take
+  unsigned inlinePercent = 0;     // of Ios complete inside start()
+  std::uint64_t turnNanos = 1000; // how far a poll() moves the clock
+};
+
+class SimBackend final : public Backend {
+ public:
+  SimBackend(std::uint64_t seed, std::span<const std::uint64_t> sizes, SimOptions options = {});
+
+  void start(Io& io) noexcept override;
+  void submit() noexcept override {}
+  unsigned poll() noexcept override;
+
+  // Component files in the order of `sizes`; replaced by reopen().
+  std::vector<ComponentFile*> files() const;
+  // What a process sees that opens the components again after an orderly end or a crash().
+  void reopen();
+
+  void fault(const SimFault& fault) { faults_.push_back(fault); }
+  void clearFaults() { faults_.clear(); }
+  // Power is lost: everything in flight and every later Io fails with ENODEV until reopen().
+  void crash();
+
+  bool idle() const { return pending_.empty(); }
+  std::uint64_t now() const { return clock_; }
+  void advance(std::uint64_t nanos) { clock_ += nanos; }
+  std::span<const std::byte> content(std::uint32_t file) const { return disks_[file].seen; }
+  std::span<std::byte> content(std::uint32_t file) { return disks_[file].seen; }
+  // Sets the scene: what is seen now is what a crash would leave.
+  void makeDurable(std::uint32_t file) {
+    disks_[file].durable = disks_[file].seen;
+    disks_[file].unsynced.clear();
+  }
+  std::span<const std::byte> durable(std::uint32_t file) const { return disks_[file].durable; }
+
+  // What was asked of the components, by operation.
+  std::uint64_t started(IoOp op) const { return started_[static_cast<std::size_t>(op)]; }
+  std::uint64_t startedOn(std::uint32_t file, IoOp op) const;
+  // Writes started while another write to some of the same bytes of the component was in flight.
+  std::uint64_t overlappingWrites() const { return overlapping_; }
+
+ private:
+  struct Version {
+    std::uint64_t sequence;
+    std::vector<std::byte> data;
+  };
+  struct Disk {
+    std::vector<std::byte> seen;
+    std::vector<std::byte> durable;
+    std::map<std::uint64_t, std::vector<Version>> unsynced;  // by sector
+    std::map<IoOp, std::uint64_t> started;
+  };
+  struct Pending {
+    Io* io;
+    std::uint64_t due;
+    std::uint64_t sequence;  // of the disk's last change when it was started
+  };
+
+  std::uint32_t indexOf(const Io& io) const;
+  std::uint64_t random(std::uint64_t below) { return below == 0 ? 0 : random_() % below; }
+  SimFault* strikes(const Io& io);
+  void perform(const Pending& pending) noexcept;
+  void change(Disk& disk, const Io& io, std::uint64_t length, bool durable);
+  static void copyOut(const Disk& disk, const Io& io, std::uint64_t length);
+  void settle(Disk& disk, std::uint64_t upTo);
+
+  std::mt19937_64 random_;
+  SimOptions options_;
+  std::vector<Disk> disks_;
+  std::vector<std::unique_ptr<ComponentFile>> files_;
+  std::vector<std::unique_ptr<ComponentFile>> closed_;
+  std::vector<Pending> pending_;
+  std::vector<SimFault> faults_;
+  std::uint64_t clock_ = 0;
+  std::uint64_t turn_ = 0;
+  std::uint64_t sequence_ = 0;
+  std::uint64_t overlapping_ = 0;
+  std::uint64_t started_[8] = {};
+  bool crashed_ = false;
+};
+
+}  // namespace metadisk

@@ -1,0 +1,128 @@
+/**
+ * Gathers, before a decision, what the host knows of the storage a command names. A component word
+ * is an absolute or relative path, or a Solaris slice name that disks.tab maps to a disk or image.
+ */
+import { open, readFile } from 'node:fs/promises'
+import { isAbsolute, join, normalize, resolve } from 'node:path'
+import { err, ok } from '../base/result.js'
+import { blocks } from '../base/units.js'
+import type { Device, Inventory } from '../meta/types.js'
+import { type MetaResult, metaError } from '../msg/errors.js'
+import { errnoOf, sysError } from './errno.js'
+import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel } from './label.js'
+import { examine, kernelUse, kernelUses, type Storage } from './storage.js'
+
+export interface InventoryOptions {
+  readonly cwd: string
+  /** disks.tab; need not exist. */
+  readonly disksTab: string
+  /** Identities of state database replicas. */
+  readonly replicas: ReadonlySet<string>
+}
+
+const SLICE = /^(?:\/dev\/r?dsk\/)?(c\d+(?:t[0-9A-Fa-f]+)?d\d+)s(\d+)$/
+const URI = /^nbd(?:s)?(?:\+unix)?:\/\//
+
+/** disks.tab: `cXtYdZ  /path`, `#` comments. Later lines win, as an administrator editing the end expects. */
+export const parseDisksTab = (text: string): ReadonlyMap<string, string> => {
+  const disks = new Map<string, string>()
+  for (const line of text.split('\n')) {
+    const [name, path] = line.replace(/^#.*/, '').trim().split(/\s+/)
+    if (name !== undefined && path !== undefined && isAbsolute(path)) disks.set(name, path)
+  }
+  return disks
+}
+
+const readLabel = async (path: string, storage: Storage): Promise<Label | undefined> => {
+  const h = await open(path, 'r')
+  try {
+    const { buffer, bytesRead } = await h.read(Buffer.alloc(LABEL_BYTES), 0, LABEL_BYTES, 0)
+    return parseLabel(buffer.subarray(0, bytesRead), storage.size)
+  } finally {
+    await h.close()
+  }
+}
+
+type Found = Omit<Device, 'usedBy' | 'isReplica'> & { readonly storage: Storage }
+
+const slice = async (word: string, disk: string, number: number, path: string): Promise<MetaResult<Found>> => {
+  const storage = await examine(path)
+  if (storage === undefined) return err(metaError('notADisk', word))
+  const label = await readLabel(path, storage)
+  if (label === undefined) return err(metaError('sys', word, `no disk label on ${path}`))
+  const part = label.slices.get(number)
+  if (part === undefined) return err(metaError('sys', word, 'No such device or address'))
+  return ok({
+    name: `${disk}s${number}`,
+    path,
+    storage,
+    identity: storage.identity,
+    extent: { first: blocks(storage.first + part.first), blocks: part.size },
+    offset: part.first,
+    size: part.size,
+    geometry: label.geometry,
+    labelAtStart: label.kind === 'smi' && part.first === 0,
+    replicaEnd: blocks(0),
+  })
+}
+
+const whole = async (word: string, path: string): Promise<MetaResult<Found>> => {
+  const storage = await examine(path)
+  if (storage === undefined) return err(metaError('notADisk', word))
+  return ok({
+    name: path,
+    path,
+    storage,
+    identity: storage.identity,
+    extent: { first: storage.first, blocks: storage.size },
+    offset: blocks(0),
+    size: storage.size,
+    geometry: DEFAULT_GEOMETRY,
+    labelAtStart: false,
+    replicaEnd: blocks(0),
+  })
+}
+
+const locate = async (
+  word: string,
+  disks: ReadonlyMap<string, string>,
+  options: InventoryOptions,
+): Promise<MetaResult<Found>> => {
+  if (URI.test(word)) return err(metaError('unsupported', word, 'a remote NBD component'))
+  const m = SLICE.exec(word)
+  const disk = m?.[1]
+  const path = disk === undefined ? undefined : disks.get(disk)
+  try {
+    if (disk !== undefined && path !== undefined) return await slice(word, disk, Number(m?.[2]), path)
+    return await whole(word, normalize(isAbsolute(word) ? word : resolve(options.cwd, word)))
+  } catch (e) {
+    if (errnoOf(e) === undefined) throw e
+    return err(sysError(e, word))
+  }
+}
+
+/** Looks every word up now; the Inventory answers from that moment's picture. */
+export const gather = async (words: Iterable<string>, options: InventoryOptions): Promise<Inventory> => {
+  const disks = parseDisksTab(await readFile(options.disksTab, 'utf8').catch(() => ''))
+  const uses = await kernelUses()
+  const seen = new Map<string, MetaResult<Device>>()
+  for (const word of new Set(words)) {
+    const found = await locate(word, disks, options)
+    if (!found.ok) {
+      seen.set(word, found)
+      continue
+    }
+    const { storage, ...device } = found.value
+    const usedBy = await kernelUse(device.path, storage, uses)
+    seen.set(word, ok({ ...device, usedBy, isReplica: options.replicas.has(device.identity) }))
+  }
+  return (word) => seen.get(word) ?? err(metaError('sys', word, 'No such file or directory'))
+}
+
+/** Where a root keeps its files (design 3). */
+export const places = (
+  root: string | undefined,
+): { readonly etc: string; readonly run: string; readonly dev: string } =>
+  root === undefined
+    ? { etc: '/etc/metadisk', run: '/run/metadisk', dev: '/dev/md' }
+    : { etc: join(root, 'etc'), run: join(root, 'run'), dev: join(root, 'dev/md') }

@@ -1,0 +1,28 @@
+import t from 'tap'
+import * as fc from 'fast-check'
+import type { LineObject } from '../../../src/ctl/lines.js'
+import { validateRequest } from '../../../src/daemon/validate.js'
+
+t.test('whole requests pass as they are', async (t) => {
+  const init = { op: 'init', cwd: '/', check: false, force: false, all: false, words: ['d0', '1', '1', '/a'] }
+  t.same(validateRequest(init), { ok: true, value: init })
+  t.same(validateRequest({ op: 'ping' }), { ok: true, value: { op: 'ping' } })
+})
+
+t.test('missing, wrong and unknown fields are refused by name', async (t) => {
+  t.same(validateRequest({}), { ok: false, error: 'unknown request without op' })
+  t.same(validateRequest({ op: 'toString' }), { ok: false, error: 'unknown request "toString"' })
+  t.same(validateRequest({ op: 'stat', names: [] }), { ok: false, error: 'stat: bad field probe' })
+  t.same(validateRequest({ op: 'stat', probe: false, names: [1] }), { ok: false, error: 'stat: bad field names' })
+  t.same(validateRequest({ op: 'stat', probe: false, names: ['a\0b'] }), { ok: false, error: 'stat: bad field names' })
+  t.same(validateRequest({ op: 'ping', more: 1 }), { ok: false, error: 'ping: unknown field more' })
+})
+
+t.test('no object makes it throw', async () => {
+  fc.assert(
+    fc.property(fc.dictionary(fc.string(), fc.jsonValue()), (o) => {
+      validateRequest(o as LineObject)
+      validateRequest({ ...o, op: 'init' })
+    }),
+  )
+})

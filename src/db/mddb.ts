@@ -231,6 +231,14 @@ export class Mddb implements StateDatabase {
 
   // ---- commit
 
+  /** Writes mddb.cf again from the list (metadb -p). */
+  writeLocations(): Promise<MetaResult<void>> {
+    return this.#enqueue(async () => {
+      const error = await this.#writeLocations()
+      return error === null ? ok(undefined) : err(error)
+    })
+  }
+
   commit(changes: RecordChanges): Promise<MetaResult<Durable>> {
     if (!changesAreSane(changes)) throw new Error('commit: impossible record name')
     return new Promise((resolve) => {

@@ -38,6 +38,8 @@ export interface StateDatabase {
   status(): Promise<readonly ReplicaReport[]>
   /** Absolute paths of every listed replica's storage, so that components may not be built on them. */
   places(): readonly string[]
+  /** Writes mddb.cf again from the list in memory (metadb -p). */
+  writeLocations(): Promise<MetaResult<void>>
   close(): Promise<void>
 }
 

@@ -1,0 +1,209 @@
+#include "engine/device.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace metadisk {
+
+namespace {
+
+bool reduced(const Plan& plan) noexcept {
+  const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
+  return mirror != nullptr && (mirror->sides.size() < 2 || !std::all_of(mirror->sides.begin(), mirror->sides.end(),
+                                                                        [](const MirrorSide& s) { return s.readable; }));
+}
+
+}  // namespace
+
+ThreadDevice::Mounted::Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPlan> opened,
+                               std::function<void()> whenInstalled)
+    : device(owner), open(std::move(opened)), installed(std::move(whenInstalled)) {
+  std::vector<ComponentFile*> files;
+  files.reserve(open->files.size());
+  for (const auto& file : open->files) files.push_back(file.get());
+  volume = std::make_unique<Volume>(open->plan, files, owner.backend_, *this);
+}
+
+void ThreadDevice::Mounted::componentError(std::uint32_t component, ComponentOp op, std::uint64_t block,
+                                           int error) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::componentError;
+  event.device = device.number_;
+  event.generation = open->plan->generation;
+  event.component = component;
+  event.op = op;
+  event.block = block;
+  event.error = error;
+  device.sinks_.event(std::move(event));
+}
+
+void ThreadDevice::Mounted::resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::resyncProgress;
+  event.device = device.number_;
+  event.job = job;
+  event.done = done;
+  event.total = total;
+  device.sinks_.event(std::move(event));
+}
+
+void ThreadDevice::Mounted::resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error,
+                                        std::uint64_t done) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::resyncEnded;
+  event.device = device.number_;
+  event.job = job;
+  event.outcome = outcome;
+  event.error = error;
+  event.done = done;
+  device.sinks_.event(std::move(event));
+}
+
+ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
+                           std::shared_ptr<Counters> counters)
+    : number_(number), backend_(backend), sinks_(sinks), counters_(std::move(counters)) {}
+
+void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
+  auto next = std::make_unique<Mounted>(*this, std::move(plan), std::move(installed));
+  const bool ordered = next->volume->stateful() || (current_ != nullptr && current_->volume->stateful());
+  // A job belongs to the plan it was started under: it ends as cancelled and says how far it came.
+  if (current_ != nullptr) current_->volume->cancelResync();
+  if (current_ == nullptr) {
+    mount(std::move(next));
+  } else if (ordered || !waiting_.empty()) {
+    waiting_.push_back(std::move(next));
+  } else {
+    older_.push_back(std::move(current_));
+    mount(std::move(next));
+  }
+}
+
+void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
+  current_ = std::move(next);
+  stateFlags_ = reduced(*current_->open->plan) ? 1U : 0U;
+}
+
+bool ThreadDevice::settle() {
+  bool opened = false;
+  older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });
+  while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0) {
+    if (current_->installed) std::exchange(current_->installed, nullptr)();
+    auto next = std::move(waiting_.front());
+    waiting_.pop_front();
+    mount(std::move(next));
+    opened = true;
+  }
+  if (current_ != nullptr && older_.empty() && waiting_.empty() && current_->installed) {
+    std::exchange(current_->installed, nullptr)();
+  }
+  startFlushes();
+  startResync();
+  return opened && waiting_.empty();
+}
+
+void ThreadDevice::flush(std::function<void(int)> done) {
+  flushes_.emplace_back().done = std::move(done);
+  startFlushes();
+}
+
+void ThreadDevice::startFlushes() {
+  if (!flushes_.empty() && !held()) {
+    for (FlushJob& job : flushes_) {
+      if (job.submitted) continue;
+      job.submitted = true;
+      job.request.op = Op::flush;
+      job.request.owner = &job;
+      job.request.done = [](Request& request) noexcept { static_cast<FlushJob*>(request.owner)->finished = true; };
+      submit(job.request);
+    }
+  }
+  for (auto job = flushes_.begin(); job != flushes_.end();) {
+    if (!job->finished) {
+      ++job;
+      continue;
+    }
+    job->done(job->request.error);
+    job = flushes_.erase(job);
+  }
+}
+
+void ThreadDevice::resync(const ResyncJob& job) {
+  if (resyncWanted_) return resyncFailed(job, ResyncOutcome::failed, EBUSY);
+  resyncWanted_ = job;
+  startResync();
+}
+
+void ThreadDevice::startResync() {
+  if (!resyncWanted_ || held()) return;
+  const ResyncJob job = *std::exchange(resyncWanted_, std::nullopt);
+  const int error = current_->volume->startResync(job);
+  if (error != 0) resyncFailed(job, ResyncOutcome::failed, error);
+}
+
+void ThreadDevice::cancelResync() {
+  if (resyncWanted_) resyncFailed(*std::exchange(resyncWanted_, std::nullopt), ResyncOutcome::cancelled, 0);
+  if (current_ != nullptr) current_->volume->cancelResync();
+}
+
+void ThreadDevice::resyncFailed(const ResyncJob& job, ResyncOutcome outcome, int error) {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::resyncEnded;
+  event.device = number_;
+  event.job = job.job;
+  event.outcome = outcome;
+  event.error = error;
+  event.done = job.from;
+  sinks_.event(std::move(event));
+}
+
+void ThreadDevice::close() { cancelResync(); }
+
+bool ThreadDevice::idle() const noexcept {
+  return waiting_.empty() && older_.empty() && flushes_.empty() &&
+         (current_ == nullptr || current_->volume->inFlight() == 0);
+}
+
+bool ThreadDevice::settled() const noexcept {
+  return waiting_.empty() && older_.empty() && flushes_.empty() && !resyncWanted_ &&
+         (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
+}
+
+void ThreadDevice::tick(std::uint64_t now) noexcept {
+  if (current_ != nullptr && now >= current_->volume->wakeAt()) current_->volume->tick();
+}
+
+std::uint64_t ThreadDevice::wakeAt() const noexcept {
+  return current_ == nullptr ? UINT64_MAX : current_->volume->wakeAt();
+}
+
+std::uint64_t ThreadDevice::size() const noexcept { return current_ == nullptr ? 0 : current_->volume->size(); }
+
+void ThreadDevice::submit(Request& request) noexcept { current_->volume->submit(request); }
+
+void ThreadDevice::account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept {
+  struct Fields {
+    Counter count, bytes, errors;
+  };
+  constexpr Counter none = Counter::count;
+  static constexpr Fields rows[] = {
+      {Counter::reads, Counter::readBytes, Counter::readErrors},
+      {Counter::writes, Counter::writeBytes, Counter::writeErrors},
+      {none, none, none},
+      {Counter::flushes, none, Counter::flushErrors},
+      {Counter::trims, Counter::trimBytes, Counter::trimErrors},
+      {Counter::caches, Counter::cacheBytes, Counter::cacheErrors},
+      {Counter::zeroes, Counter::zeroBytes, Counter::zeroErrors},
+      {Counter::blockStatuses, none, Counter::blockStatusErrors},
+  };
+  if (command >= std::size(rows) || rows[command].count == none) return counters_->add(Counter::badRequests, 1);
+  const Fields& row = rows[command];
+  counters_->add(row.count, 1);
+  if (failed) {
+    counters_->add(row.errors, 1);
+  } else if (row.bytes != none) {
+    counters_->add(row.bytes, bytes);
+  }
+}
+
+}  // namespace metadisk

@@ -1,0 +1,101 @@
+// One device on one I/O thread: the volume in use, older ones that still have requests, and the plan
+// that waits for them.
+//
+// Invariants: used by its thread only. A plan that keeps state across requests (a mirror) takes over
+// only when its predecessor has nothing in flight; until then held() keeps requests out. Otherwise the
+// new volume serves at once and the old one finishes what it has.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/clock.h"
+#include "engine/counters.h"
+#include "engine/events.h"
+#include "io/file.h"
+#include "md/volume.h"
+#include "nbd/connection.h"
+
+namespace metadisk {
+
+// A decoded plan with its files, shared by the threads that serve it.
+struct OpenPlan {
+  std::shared_ptr<const Plan> plan;
+  std::vector<std::shared_ptr<ComponentFile>> files;
+};
+
+struct DeviceSinks {
+  std::function<void(EngineEvent)> event;
+};
+
+class ThreadDevice final : public nbd::Export {
+ public:
+  ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks, std::shared_ptr<Counters> counters);
+
+  // `installed` runs when no request uses an older plan any more.
+  void install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed);
+  void flush(std::function<void(int)> done);
+  void resync(const ResyncJob& job);
+  void cancelResync();
+  // No plan may wait and no job may run any more; the owner waits for idle().
+  void close();
+
+  // Between turns. Returns whether the gate opened, so that held connections go on.
+  bool settle();
+  void tick(std::uint64_t now) noexcept;
+  std::uint64_t wakeAt() const noexcept;
+  bool idle() const noexcept;
+  // Nothing waits for a turn of the loop: settle() and tick() would do nothing.
+  bool settled() const noexcept;
+
+  std::uint32_t number() const noexcept { return number_; }
+  Counters& counters() noexcept { return *counters_; }
+
+  std::uint64_t size() const noexcept override;
+  bool held() const noexcept override { return !waiting_.empty() || current_ == nullptr; }
+  void submit(Request& request) noexcept override;
+  std::uint32_t stateFlags() const noexcept override { return stateFlags_; }
+  void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept override;
+
+ private:
+  struct Mounted final : VolumeHost {
+    Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPlan> opened, std::function<void()> whenInstalled);
+    void componentError(std::uint32_t component, ComponentOp op, std::uint64_t block, int error) noexcept override;
+    void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override;
+    void resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override;
+    std::uint64_t now() noexcept override { return monotonicNanos(); }
+
+    ThreadDevice& device;
+    std::shared_ptr<const OpenPlan> open;
+    std::function<void()> installed;
+    std::unique_ptr<Volume> volume;
+  };
+  struct FlushJob {
+    Request request;
+    std::function<void(int)> done;
+    bool submitted = false;
+    bool finished = false;
+  };
+
+  void mount(std::unique_ptr<Mounted> next);
+  void startFlushes();
+  void startResync();
+  void resyncFailed(const ResyncJob& job, ResyncOutcome outcome, int error);
+
+  std::uint32_t number_;
+  Backend& backend_;
+  const DeviceSinks& sinks_;
+  std::shared_ptr<Counters> counters_;
+  std::unique_ptr<Mounted> current_;
+  std::list<std::unique_ptr<Mounted>> older_;    // still have requests
+  std::list<std::unique_ptr<Mounted>> waiting_;  // wait for older ones, oldest first
+  std::list<FlushJob> flushes_;
+  std::optional<ResyncJob> resyncWanted_;
+  std::uint32_t stateFlags_ = 0;
+};
+
+}  // namespace metadisk

@@ -1,0 +1,410 @@
+#include "engine/thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+namespace metadisk {
+
+namespace {
+
+// At most one thread of the process spins: more would take the processor from those that work.
+std::atomic<bool> spinnerTaken{false};
+
+constexpr std::uint64_t kMillis = 1'000'000;
+constexpr std::uint64_t kRemoveGrace = 2'000 * kMillis;
+// How long a client may hold buffers without moving a byte while others wait for memory.
+constexpr std::uint64_t kStallGrace = 5'000 * kMillis;
+
+enum class Source : std::uint64_t { mailbox = 0, ring = 1 };
+
+}  // namespace
+
+IoThread::IoThread(const ThreadOptions& options, const DeviceSinks& sinks)
+    : options_(options),
+      sinks_(sinks),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      buffers_(std::max(options.bufferBytes, 4 * BufferPool::roundedSize(options.maxRequestBytes))) {
+  thread_ = std::thread([this] {
+    // Signals belong to the process's main thread.
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+    std::array<char, 16> name{};
+    std::snprintf(name.data(), name.size(), "metadisk-io%u", options_.index);
+    pthread_setname_np(pthread_self(), name.data());
+    run();
+  });
+  ready_.wait(false);
+}
+
+IoThread::~IoThread() { join(); }
+
+void IoThread::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void IoThread::run() {
+  UringOptions uring;
+  uring.forceWorkers = options_.forceWorkers;
+  backend_ = std::make_unique<UringBackend>(mailbox_, uring);
+  const auto watch = [this](int fd, Source source) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = static_cast<std::uint64_t>(source);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+  };
+  watch(mailbox_.fd(), Source::mailbox);
+  if (backend_->eventFd() >= 0) watch(backend_->eventFd(), Source::ring);
+  ready_.store(true);
+  ready_.notify_all();
+
+  while (!(stopping_ && devices_.empty())) {
+    if (turn()) continue;
+    if (spin()) continue;
+    events(sleepMillis());
+  }
+  // The kernel must be done with every buffer before they go.
+  while (backend_->inFlight() != 0) {
+    backend_->submit();
+    if (backend_->poll() == 0) events(10);
+  }
+  backend_.reset();
+  if (stopped_) stopped_();
+}
+
+// Everything that can be done without waiting. False when there was nothing.
+bool IoThread::turn() {
+  bool any = busy_;
+  busy_ = false;
+  if (mailbox_.pending()) any |= mailbox_.run();
+  any |= backend_->poll() != 0;
+  if (!attention_.empty()) settle();
+  flushDirty();
+  backend_->submit();
+  feedWaiters();
+  if (!dirty_.empty()) flushDirty();
+  reap();
+  return any;
+}
+
+bool IoThread::events(int timeoutMillis) {
+  std::array<epoll_event, 64> ready;
+  const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeoutMillis);
+  for (int i = 0; i < n; ++i) {
+    const epoll_event& event = ready[static_cast<std::size_t>(i)];
+    if (event.data.u64 <= static_cast<std::uint64_t>(Source::ring)) {
+      busy_ = true;
+      continue;
+    }
+    auto& connection = *static_cast<nbd::Connection*>(event.data.ptr);
+    if (connection.finished) continue;
+    if ((event.events & EPOLLOUT) != 0) connection.flush();
+    if ((event.events & EPOLLIN) != 0) connection.receive();
+    if ((event.events & (EPOLLHUP | EPOLLERR)) != 0) {
+      connection.hangup();
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.fd(), nullptr);
+      connection.registered = UINT32_MAX;
+    }
+    wantFlush(connection);
+    busy_ = true;
+  }
+  return n > 0;
+}
+
+// Watches sockets and the ring for a moment before sleeping: a wake-up costs more than that.
+bool IoThread::spin() {
+  if (options_.spinMicros == 0 || all_.empty()) return false;
+  if (spinCredit_ <= 0 && (++sleeps_ & 15) != 0) return false;
+  if (spinnerTaken.exchange(true, std::memory_order_acquire)) return false;
+  const std::uint64_t end = monotonicNanos() + options_.spinMicros * 1000ULL;
+  bool found = false;
+  do {
+    if (mailbox_.pending() || backend_->poll() != 0) {
+      found = true;
+    } else if (all_.size() <= 4) {
+      for (nbd::Connection* connection : all_) {
+        if (!connection->finished && (connection->interest() & EPOLLIN) != 0 && connection->receive()) {
+          wantFlush(*connection);
+          found = true;
+        }
+      }
+    } else {
+      found = events(0);
+    }
+  } while (!found && monotonicNanos() < end);
+  spinnerTaken.store(false, std::memory_order_release);
+  spinCredit_ = found ? 16 : std::max(0, spinCredit_ - 1);
+  busy_ |= found;
+  return found;
+}
+
+int IoThread::sleepMillis() {
+  std::uint64_t wake = UINT64_MAX;
+  for (const std::uint32_t number : attention_) {
+    const auto found = devices_.find(number);
+    if (found == devices_.end()) continue;
+    wake = std::min(wake, found->second.device->wakeAt());
+    if (found->second.giveUpAt != 0) wake = std::min(wake, found->second.giveUpAt);
+  }
+  const std::uint64_t now = monotonicNanos();
+  if (!waiters_.empty()) {
+    wake = std::min(wake, now + 1000 * kMillis);
+    dropStalled(now);
+  }
+  if (wake == UINT64_MAX) return -1;
+  if (wake <= now) {
+    busy_ = true;
+    return 0;
+  }
+  // The wake-up ends in a turn even if nothing else happens.
+  busy_ = true;
+  return static_cast<int>(std::min<std::uint64_t>((wake - now + kMillis - 1) / kMillis, 60'000));
+}
+
+// ---- connections
+
+void IoThread::wantFlush(nbd::Connection& connection) noexcept {
+  if (connection.flushWanted) return;
+  connection.flushWanted = true;
+  dirty_.push_back(&connection);
+}
+
+void IoThread::wantBuffer(nbd::Connection& connection) noexcept {
+  if (connection.waitsForBuffer) return;
+  connection.waitsForBuffer = true;
+  waiters_.push_back(&connection);
+}
+
+void IoThread::closed(nbd::Connection& connection) noexcept { reapable_.push_back(connection.id()); }
+
+void IoThread::flushDirty() {
+  while (!dirty_.empty()) {
+    flushing_.swap(dirty_);
+    for (nbd::Connection* connection : flushing_) {
+      connection->flushWanted = false;
+      connection->flush();
+      if (connection->canResume() && !connection->waitsForBuffer && !connection->target().held()) connection->resume();
+      updateInterest(*connection);
+    }
+    flushing_.clear();
+  }
+}
+
+void IoThread::updateInterest(nbd::Connection& connection) {
+  if (connection.finished || connection.registered == UINT32_MAX) return;
+  const std::uint32_t wanted = connection.interest();
+  if (wanted == connection.registered) return;
+  epoll_event event{};
+  event.events = wanted;
+  event.data.ptr = &connection;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.fd(), &event) == 0) connection.registered = wanted;
+}
+
+// Buffers came back: those who waited longest go on first.
+void IoThread::feedWaiters() {
+  if (waiters_.empty()) return;
+  std::vector<nbd::Connection*> waiting;
+  waiting.swap(waiters_);
+  for (nbd::Connection* connection : waiting) connection->waitsForBuffer = false;
+  for (nbd::Connection* connection : waiting) {
+    if (!connection->finished && !connection->target().held()) connection->resume();
+  }
+}
+
+void IoThread::dropStalled(std::uint64_t now) {
+  for (nbd::Connection* connection : all_) {
+    if (connection->progressed || connection->lastProgress == 0) {
+      connection->progressed = false;
+      connection->lastProgress = now;
+    } else if (connection->stalled() && now - connection->lastProgress > kStallGrace) {
+      connection->abort("held memory others needed and did not move");
+      busy_ = true;
+    }
+  }
+}
+
+void IoThread::reap() {
+  while (!reapable_.empty()) {
+    const std::uint32_t id = reapable_.back();
+    reapable_.pop_back();
+    const auto found = byId_.find(id);
+    if (found == byId_.end()) continue;
+    nbd::Connection* const connection = found->second;
+    byId_.erase(found);
+    std::erase(all_, connection);
+    std::erase(dirty_, connection);
+    std::erase(waiters_, connection);
+    auto& device = static_cast<ThreadDevice&>(connection->target());
+    EngineEvent event;
+    event.kind = EngineEvent::Kind::connectionClosed;
+    event.device = device.number();
+    event.connection = id;
+    event.reason = connection->reason();
+    device.counters().add(Counter::connections, UINT64_MAX);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection->fd(), nullptr);
+    devices_.at(device.number()).connections.erase(id);
+    sinks_.event(std::move(event));
+    busy_ = true;
+  }
+}
+
+void IoThread::adopt(std::uint32_t number, std::uint32_t id, Fd socket, nbd::Terms terms,
+                     std::vector<std::byte> residual) {
+  EngineEvent refused;
+  refused.kind = EngineEvent::Kind::connectionClosed;
+  refused.device = number;
+  refused.connection = id;
+  const auto found = devices_.find(number);
+  if (found == devices_.end() || !found->second.gone.empty() || stopping_) {
+    refused.reason = "the device is gone";
+    return sinks_.event(std::move(refused));
+  }
+  Local& local = found->second;
+  nbd::Connection::Options options;
+  options.id = id;
+  options.queueDepth = options_.queueDepth;
+  options.maxBufferBytes = std::max<std::size_t>(BufferPool::roundedSize(options_.maxRequestBytes), 16U << 20U);
+  auto connection = std::make_unique<nbd::Connection>(std::move(socket), std::move(terms), options, buffers_,
+                                                      *local.device, *this);
+  if (!residual.empty()) connection->preload(residual);
+  epoll_event event{};
+  event.events = connection->interest();
+  event.data.ptr = connection.get();
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, connection->fd(), &event) != 0) {
+    refused.reason = std::strerror(errno);
+    return sinks_.event(std::move(refused));
+  }
+  connection->registered = event.events;
+  nbd::Connection& adopted = *connection;
+  byId_.emplace(id, &adopted);
+  all_.push_back(&adopted);
+  local.connections.emplace(id, std::move(connection));
+  local.device->counters().add(Counter::connections, 1);
+  adopted.resume();
+}
+
+nbd::Connection* IoThread::connectionOf(std::uint32_t id) noexcept {
+  const auto found = byId_.find(id);
+  return found == byId_.end() ? nullptr : found->second;
+}
+
+void IoThread::disconnect(std::uint32_t id, bool now) {
+  nbd::Connection* const connection = connectionOf(id);
+  if (connection == nullptr) return;
+  if (now) {
+    connection->abort("disconnected");
+  } else {
+    connection->drain("disconnected");
+  }
+}
+
+// ---- devices
+
+ThreadDevice* IoThread::find(std::uint32_t device) noexcept {
+  const auto found = devices_.find(device);
+  return found == devices_.end() || !found->second.gone.empty() ? nullptr : found->second.device.get();
+}
+
+void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& counters,
+                       std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
+  Local& local = devices_[device];
+  if (!local.device) local.device = std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters);
+  if (!stopping_) {
+    // A removal under way only made room on this thread: the device is wanted here again.
+    for (const auto& report : std::exchange(local.gone, {})) report();
+    local.giveUpAt = 0;
+  }
+  local.device->install(std::move(plan), std::move(installed));
+  attend(device);
+}
+
+void IoThread::flush(std::uint32_t device, std::function<void(int)> done) {
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return done(ENODEV);
+  found->flush(std::move(done));
+  attend(device);
+}
+
+void IoThread::resync(std::uint32_t device, const ResyncJob& job) {
+  if (ThreadDevice* const found = find(device)) {
+    found->resync(job);
+    return attend(device);
+  }
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::resyncEnded;
+  event.device = device;
+  event.job = job.job;
+  event.outcome = ResyncOutcome::failed;
+  event.error = ENODEV;
+  event.done = job.from;
+  sinks_.event(std::move(event));
+}
+
+void IoThread::cancelResync(std::uint32_t device) {
+  if (ThreadDevice* const found = find(device)) found->cancelResync();
+}
+
+void IoThread::attend(std::uint32_t device) {
+  if (std::find(attention_.begin(), attention_.end(), device) == attention_.end()) attention_.push_back(device);
+  busy_ = true;
+}
+
+void IoThread::remove(std::uint32_t device, std::function<void()> gone) {
+  const auto found = devices_.find(device);
+  if (found == devices_.end()) return gone();
+  Local& local = found->second;
+  if (local.gone.empty()) {
+    local.device->close();
+    local.giveUpAt = monotonicNanos() + kRemoveGrace;
+    for (auto& [id, connection] : local.connections) connection->drain("the metadevice is gone");
+  }
+  local.gone.push_back(std::move(gone));
+  attend(device);
+}
+
+// Lets waiting plans take over, moves jobs on and finishes removals.
+void IoThread::settle() {
+  const std::uint64_t now = monotonicNanos();
+  std::vector<std::function<void()>> reports;
+  std::erase_if(attention_, [&](std::uint32_t number) {
+    const auto found = devices_.find(number);
+    if (found == devices_.end()) return true;
+    Local& local = found->second;
+    local.device->tick(now);
+    if (local.device->settle()) {
+      busy_ = true;
+      for (auto& [id, connection] : local.connections) connection->resume();
+    }
+    if (local.gone.empty()) return local.device->settled();
+    if (now >= local.giveUpAt) {
+      // A client that does not read its last replies has had its time.
+      local.giveUpAt = UINT64_MAX;
+      for (auto& [id, connection] : local.connections) connection->abort("the metadevice is gone");
+      busy_ = true;
+    }
+    if (!local.connections.empty() || !local.device->idle()) return false;
+    std::move(local.gone.begin(), local.gone.end(), std::back_inserter(reports));
+    devices_.erase(found);
+    busy_ = true;
+    return true;
+  });
+  for (const auto& report : reports) report();
+}
+
+void IoThread::stop(std::function<void()> stopped) {
+  stopping_ = true;
+  stopped_ = std::move(stopped);
+  for (auto& [number, local] : devices_) remove(number, [] {});
+}
+
+}  // namespace metadisk

@@ -1,0 +1,386 @@
+#include "nbd/connection.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+namespace metadisk::nbd {
+
+namespace {
+
+constexpr std::size_t kInput = 128 * 1024;
+// Replies leave during a turn once this much is ready, while it is still in the cache.
+constexpr std::uint64_t kSendEarly = 256 * 1024;
+constexpr std::size_t kSendVectors = 512;
+// A refused request's payload is read and dropped up to this; beyond, the connection is.
+constexpr std::uint64_t kDiscardMax = 256ULL * 1024 * 1024;
+
+}  // namespace
+
+Connection::Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, Export& target,
+                       ConnectionHost& host)
+    : socket_(std::move(socket)),
+      terms_(std::move(terms)),
+      options_(options),
+      buffers_(buffers),
+      export_(&target),
+      host_(host),
+      slots_(std::make_unique<Slot[]>(options.queueDepth)) {
+  for (unsigned i = options.queueDepth; i-- > 0;) {
+    slots_[i].connection = this;
+    slots_[i].next = free_;
+    free_ = &slots_[i];
+  }
+  inputBytes_ = kInput;
+  input_ = std::make_unique_for_overwrite<std::byte[]>(inputBytes_);
+}
+
+Connection::~Connection() {
+  if (receiving_ != nullptr) giveBack(*receiving_);
+  for (Slot* slot = sendHead_; slot != nullptr; slot = slot->next) giveBack(*slot);
+}
+
+void Connection::preload(std::span<const std::byte> residual) {
+  if (residual.size() + kInput > inputBytes_) {
+    inputBytes_ = residual.size() + kInput;
+    input_ = std::make_unique_for_overwrite<std::byte[]>(inputBytes_);
+  }
+  std::copy(residual.begin(), residual.end(), input_.get());
+  end_ = residual.size();
+}
+
+std::uint32_t Connection::interest() const noexcept {
+  return (reading() ? static_cast<std::uint32_t>(EPOLLIN) : 0U) |
+         (sendBlocked_ && state_ != State::dead ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
+}
+
+// ---- in
+
+bool Connection::receive() noexcept {
+  if (!reading()) return false;
+  if (begin_ == end_) {
+    begin_ = end_ = 0;
+  } else if (begin_ != 0 && inputBytes_ - end_ < inputBytes_ / 2) {
+    std::memmove(input_.get(), input_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  std::array<iovec, 2> iov{};
+  std::size_t count = 0;
+  std::uint64_t direct = 0;
+  if (receiving_ != nullptr) {
+    direct = receiving_->header.length - received_;
+    iov[count++] = {receiving_->buffer + received_, direct};
+  }
+  iov[count++] = {input_.get() + end_, inputBytes_ - end_};
+  msghdr message{};
+  message.msg_iov = iov.data();
+  message.msg_iovlen = count;
+  const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
+  if (n < 0) {
+    if (errno != EAGAIN && errno != EINTR) abort(std::strerror(errno));
+    return false;
+  }
+  if (n == 0) {
+    drain("the client hung up");
+    return true;
+  }
+  progressed = true;
+  auto got = static_cast<std::uint64_t>(n);
+  if (receiving_ != nullptr) {
+    const std::uint64_t taken = std::min(got, direct);
+    received_ += taken;
+    got -= taken;
+    end_ += got;
+    if (received_ == receiving_->header.length) {
+      Slot& slot = *receiving_;
+      receiving_ = nullptr;
+      execute(slot);
+    }
+  } else {
+    end_ += got;
+  }
+  parse();
+  return true;
+}
+
+void Connection::resume() noexcept {
+  starved_ = false;
+  freed_ = false;
+  parse();
+  host_.wantFlush(*this);
+}
+
+void Connection::parse() noexcept {
+  const std::size_t head = headerBytes(terms_);
+  while (state_ == State::open) {
+    const std::size_t have = end_ - begin_;
+    if (discard_ != 0) {
+      const std::size_t taken = static_cast<std::size_t>(std::min<std::uint64_t>(discard_, have));
+      discard_ -= taken;
+      begin_ += taken;
+      if (discard_ != 0) return;
+      continue;
+    }
+    if (receiving_ != nullptr) {
+      Slot& slot = *receiving_;
+      const std::uint64_t taken = std::min<std::uint64_t>(slot.header.length - received_, have);
+      std::memcpy(slot.buffer + received_, input_.get() + begin_, taken);
+      begin_ += taken;
+      received_ += taken;
+      if (received_ < slot.header.length) return;
+      receiving_ = nullptr;
+      execute(slot);
+      continue;
+    }
+    if (have < head) return;
+    Header header;
+    if (!parseHeader({input_.get() + begin_, head}, terms_, header)) return abort("not a request (wrong magic)");
+    if (header.command == kDisconnect) return drain("the client disconnected");
+    if (!accept(header)) return;
+    begin_ += head;
+  }
+}
+
+// False when the header must be looked at again later, or never.
+bool Connection::accept(const Header& header) noexcept {
+  if (free_ == nullptr || export_->held()) {
+    starved_ = true;
+    return false;
+  }
+  Slot& slot = *free_;
+  const WireError error = validate(header, terms_, export_->size());
+  const std::uint64_t payload = payloadBytes(header, terms_);
+  if (error == kOk && (header.command == kRead || header.command == kWrite)) {
+    if (!lend(slot, static_cast<std::size_t>(header.length))) return false;
+  } else if (payload > kDiscardMax) {
+    abort("a payload no request may have");
+    return false;
+  }
+  free_ = slot.next;
+  slot.header = header;
+  slot.dataBytes = 0;
+  if (error != kOk) {
+    discard_ = payload;
+    refuse(slot, error);
+  } else if (header.command == kWrite) {
+    receiving_ = &slot;
+    received_ = 0;
+  } else {
+    execute(slot);
+  }
+  return true;
+}
+
+bool Connection::lend(Slot& slot, std::size_t bytes) noexcept {
+  const std::size_t size = BufferPool::roundedSize(bytes);
+  if (lent_ != 0 && lent_ + size > options_.maxBufferBytes) {
+    starved_ = true;
+    return false;
+  }
+  slot.buffer = buffers_.acquire(bytes);
+  if (slot.buffer == nullptr) {
+    starved_ = true;
+    host_.wantBuffer(*this);
+    return false;
+  }
+  slot.bufferBytes = bytes;
+  lent_ += size;
+  return true;
+}
+
+void Connection::giveBack(Slot& slot) noexcept {
+  if (slot.buffer == nullptr) return;
+  buffers_.release(slot.buffer, slot.bufferBytes);
+  lent_ -= BufferPool::roundedSize(slot.bufferBytes);
+  slot.buffer = nullptr;
+  freed_ = true;
+}
+
+void Connection::execute(Slot& slot) noexcept {
+  const Header& header = slot.header;
+  Request& request = slot.request;
+  request.fua = (header.flags & kFua) != 0;
+  request.noHole = false;
+  request.fastZero = false;
+  switch (header.command) {
+    case kRead: request.op = Op::read; break;
+    case kWrite: request.op = Op::write; break;
+    case kFlush: request.op = Op::flush; break;
+    case kTrim: request.op = Op::trim; break;
+    case kCache: request.op = Op::cache; break;
+    case kWriteZeroes:
+      request.op = Op::zero;
+      request.noHole = (header.flags & kNoHole) != 0;
+      request.fastZero = (header.flags & kFastZero) != 0;
+      break;
+    default: return blockStatus(slot);
+  }
+  request.offset = header.offset;
+  request.length = header.length;
+  request.data = slot.buffer;
+  request.error = 0;
+  request.owner = &slot;
+  request.done = [](Request& done) noexcept {
+    Slot& mine = *static_cast<Slot*>(done.owner);
+    mine.connection->completed(mine);
+  };
+  ++inFlight_;
+  export_->submit(request);
+}
+
+void Connection::blockStatus(Slot& slot) noexcept {
+  std::array<Extent, 2> extents;
+  std::size_t count = 0;
+  for (const Context& context : terms_.contexts) {
+    if (count == extents.size()) break;
+    extents[count++] = {context.id, slot.header.length,
+                        context.kind == ContextKind::state ? export_->stateFlags() : 0U};
+  }
+  slot.headBytes = writeBlockStatus(slot.head, terms_, slot.header, std::span(extents).first(count));
+  export_->account(kBlockStatus, 0, false);
+  enqueue(slot);
+}
+
+// ---- out
+
+void Connection::completed(Slot& slot) noexcept {
+  --inFlight_;
+  const Header& header = slot.header;
+  const int error = slot.request.error;
+  export_->account(header.command, header.length, error != 0);
+  if (state_ == State::dead) {
+    recycle(slot);
+    host_.wantFlush(*this);
+    return;
+  }
+  if (header.command != kRead || error != 0) giveBack(slot);
+  if (error != 0) {
+    slot.headBytes = writeError(slot.head, terms_, header, wireError(error));
+  } else {
+    slot.dataBytes = header.command == kRead ? header.length : 0;
+    slot.headBytes = writeSuccess(slot.head, terms_, header, slot.dataBytes);
+  }
+  enqueue(slot);
+}
+
+void Connection::refuse(Slot& slot, WireError error) noexcept {
+  export_->account(slot.header.command, 0, true);
+  slot.headBytes = writeError(slot.head, terms_, slot.header, error);
+  enqueue(slot);
+}
+
+void Connection::enqueue(Slot& slot) noexcept {
+  slot.next = nullptr;
+  (sendTail_ != nullptr ? sendTail_->next : sendHead_) = &slot;
+  sendTail_ = &slot;
+  sendQueued_ += slot.headBytes + slot.dataBytes;
+  host_.wantFlush(*this);
+  if (sendQueued_ >= kSendEarly && !sendBlocked_) flush();
+}
+
+void Connection::flush() noexcept {
+  while (sendHead_ != nullptr && state_ != State::dead) {
+    std::array<iovec, kSendVectors> iov;
+    std::size_t count = 0;
+    std::uint64_t skip = sendSkip_;
+    std::uint64_t total = 0;
+    for (Slot* slot = sendHead_; slot != nullptr && count + 2 <= kSendVectors; slot = slot->next) {
+      if (skip < slot->headBytes) {
+        iov[count++] = {slot->head + skip, slot->headBytes - skip};
+        total += slot->headBytes - skip;
+        skip = 0;
+      } else {
+        skip -= slot->headBytes;
+      }
+      if (slot->dataBytes > skip) {
+        iov[count++] = {slot->buffer + skip, slot->dataBytes - skip};
+        total += slot->dataBytes - skip;
+      }
+      skip = 0;
+    }
+    msghdr message{};
+    message.msg_iov = iov.data();
+    message.msg_iovlen = count;
+    const ssize_t n = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN) {
+        sendBlocked_ = true;
+        break;
+      }
+      abort(std::strerror(errno));
+      break;
+    }
+    sendBlocked_ = false;
+    sendQueued_ -= static_cast<std::uint64_t>(n);
+    progressed = true;
+    std::uint64_t sent = sendSkip_ + static_cast<std::uint64_t>(n);
+    while (sendHead_ != nullptr && sent >= sendHead_->headBytes + sendHead_->dataBytes) {
+      Slot& slot = *sendHead_;
+      sent -= slot.headBytes + slot.dataBytes;
+      sendHead_ = slot.next;
+      if (sendHead_ == nullptr) sendTail_ = nullptr;
+      recycle(slot);
+    }
+    sendSkip_ = sent;
+    if (static_cast<std::uint64_t>(n) < total) {
+      sendBlocked_ = true;
+      break;
+    }
+  }
+  maybeClosed();
+}
+
+void Connection::recycle(Slot& slot) noexcept {
+  giveBack(slot);
+  slot.next = free_;
+  free_ = &slot;
+  freed_ = true;
+}
+
+// ---- ends
+
+void Connection::drain(const char* reason) noexcept {
+  if (state_ != State::open) return;
+  state_ = State::draining;
+  reason_ = reason;
+  host_.wantFlush(*this);
+}
+
+void Connection::abort(const char* reason) noexcept {
+  if (state_ == State::dead) return;
+  if (state_ == State::open) reason_ = reason;
+  state_ = State::dead;
+  while (sendHead_ != nullptr) {
+    Slot& slot = *sendHead_;
+    sendHead_ = slot.next;
+    recycle(slot);
+  }
+  sendTail_ = nullptr;
+  sendQueued_ = sendSkip_ = 0;
+  // The client learns at once, even while requests are still at the disks.
+  ::shutdown(socket_.get(), SHUT_RDWR);
+  host_.wantFlush(*this);
+}
+
+void Connection::hangup() noexcept {
+  // What the client sent before it went is still carried out, as far as slots allow.
+  while (receive()) {
+  }
+  abort("the client hung up");
+}
+
+void Connection::maybeClosed() noexcept {
+  if (finished || state_ == State::open || inFlight_ != 0) return;
+  if (state_ == State::draining && sendHead_ != nullptr) return;
+  finished = true;
+  host_.closed(*this);
+}
+
+}  // namespace metadisk::nbd

@@ -1,0 +1,157 @@
+// Transmission phase of one client: bytes in, requests to the export, replies out in completion order.
+//
+// Invariants: used by one thread. Slots and buffers are bounded: when they run out the socket is not
+// read until replies have left, so a client that does not read holds up only itself. One receive
+// brings many requests; replies that are ready leave in one send. No callback destroys a connection:
+// it calls host.closed() once, when no request of it is in flight, and is destroyed afterwards.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/buffers.h"
+#include "core/fd.h"
+#include "md/request.h"
+#include "nbd/reply.h"
+#include "nbd/request.h"
+
+namespace metadisk::nbd {
+
+class Connection;
+
+// The device behind the connection, on this thread.
+class Export {
+ public:
+  virtual ~Export() = default;
+  virtual std::uint64_t size() const noexcept = 0;
+  // True while a new plan waits for the old one: nothing may be submitted.
+  virtual bool held() const noexcept = 0;
+  virtual void submit(Request& request) noexcept = 0;
+  // Of the context metadisk:state: bit 0, redundancy is reduced.
+  virtual std::uint32_t stateFlags() const noexcept = 0;
+  virtual void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept = 0;
+};
+
+// The thread's loop.
+class ConnectionHost {
+ public:
+  virtual ~ConnectionHost() = default;
+  // Call flush() and look at interest() before the turn ends.
+  virtual void wantFlush(Connection& connection) noexcept = 0;
+  // Call resume() when buffers have come back.
+  virtual void wantBuffer(Connection& connection) noexcept = 0;
+  virtual void closed(Connection& connection) noexcept = 0;
+};
+
+class Connection {
+ public:
+  struct Options {
+    std::uint32_t id = 0;
+    unsigned queueDepth = 128;
+    std::size_t maxBufferBytes = 32 * 1024 * 1024;
+  };
+
+  Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, Export& target, ConnectionHost& host);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Bytes the handshake had read too far; before the first receive().
+  void preload(std::span<const std::byte> residual);
+
+  // One receive and everything it completes. False when nothing arrived.
+  bool receive() noexcept;
+  // Goes on with received bytes after a shortage or a hold.
+  void resume() noexcept;
+  void flush() noexcept;
+  // No more requests; closes when the accepted ones are answered.
+  void drain(const char* reason) noexcept;
+  // Unsent replies are dropped; closes when the requests in flight are back.
+  void abort(const char* reason) noexcept;
+  // The peer is gone in both directions.
+  void hangup() noexcept;
+
+  // EPOLLIN and EPOLLOUT as now wanted.
+  std::uint32_t interest() const noexcept;
+
+  std::uint32_t id() const noexcept { return options_.id; }
+  int fd() const noexcept { return socket_.get(); }
+  const char* reason() const noexcept { return reason_; }
+  unsigned inFlight() const noexcept { return inFlight_; }
+  bool unsent() const noexcept { return sendHead_ != nullptr; }
+  Export& target() noexcept { return *export_; }
+  // Stopped for want of slots or buffers, and some have come back since.
+  bool canResume() const noexcept { return starved_ && freed_; }
+  // Holds buffers and waits for its client: may be dropped when memory is short.
+  bool stalled() const noexcept { return lent_ != 0 && inFlight_ == 0; }
+
+  // The loop's bookkeeping.
+  bool progressed = false;         // bytes moved since the loop looked
+  std::uint64_t lastProgress = 0;  // when the loop last saw that
+  std::uint32_t registered = 0;  // interest given to epoll
+  bool flushWanted = false;
+  bool waitsForBuffer = false;
+  bool finished = false;
+
+ private:
+  enum class State : std::uint8_t { open, draining, dead };
+
+  struct Slot {
+    Request request;
+    Connection* connection = nullptr;
+    Slot* next = nullptr;
+    Header header;
+    std::byte* buffer = nullptr;
+    std::size_t bufferBytes = 0;
+    std::uint64_t dataBytes = 0;  // behind the reply header
+    std::size_t headBytes = 0;
+    std::byte head[kReplyHeaderMax];
+  };
+
+  void parse() noexcept;
+  bool accept(const Header& header) noexcept;
+  void execute(Slot& slot) noexcept;
+  void blockStatus(Slot& slot) noexcept;
+  void completed(Slot& slot) noexcept;
+  void refuse(Slot& slot, WireError error) noexcept;
+  void enqueue(Slot& slot) noexcept;
+  bool lend(Slot& slot, std::size_t bytes) noexcept;
+  void giveBack(Slot& slot) noexcept;
+  void recycle(Slot& slot) noexcept;
+  void maybeClosed() noexcept;
+  bool reading() const noexcept { return state_ == State::open && !starved_; }
+
+  Fd socket_;
+  const Terms terms_;
+  const Options options_;
+  BufferPool& buffers_;
+  Export* export_;
+  ConnectionHost& host_;
+  State state_ = State::open;
+  bool starved_ = false;      // slots, buffers or the export's gate stop the parsing
+  bool freed_ = false;        // a slot or buffer came back since the last resume()
+  bool sendBlocked_ = false;  // the socket takes no more
+  const char* reason_ = "";
+  unsigned inFlight_ = 0;
+  std::size_t lent_ = 0;  // buffer bytes
+
+  std::unique_ptr<Slot[]> slots_;
+  Slot* free_ = nullptr;
+  Slot* receiving_ = nullptr;  // write whose payload is arriving
+  std::uint64_t received_ = 0;
+  std::uint64_t discard_ = 0;  // payload of a refused request still to come
+
+  Slot* sendHead_ = nullptr;
+  Slot* sendTail_ = nullptr;
+  std::uint64_t sendSkip_ = 0;    // bytes of the head already sent
+  std::uint64_t sendQueued_ = 0;  // bytes not yet sent
+
+  std::unique_ptr<std::byte[]> input_;
+  std::size_t inputBytes_ = 0;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+};
+
+}  // namespace metadisk::nbd

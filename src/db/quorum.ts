@@ -51,6 +51,8 @@ export interface Reading extends Lists {
 
 export interface Choice {
   readonly version: Version
+  /** The version began a change of the list that certainly did not happen: its records count, with the list before. */
+  readonly reverted: boolean
   /** `good`: may change. `stale`: may only be read. */
   readonly health: 'good' | 'stale'
   /** Newer versions that were certainly never acknowledged; what was told about them is that they failed. */
@@ -73,17 +75,21 @@ export const choose = (readings: readonly Reading[]): Choice | undefined => {
   const discarded: Version[] = []
   for (const r of newestFirst) {
     if (discarded.some((d) => sameVersion(d, r.version))) continue
-    if (!mayBeAcknowledged(r, r.version, readings)) {
+    // A version that begins a change of the list changes no record, and may have replaced every copy of the one
+    // before; so it is never dropped without asking whether it stands for that one.
+    const before: Lists | null = r.previous === null ? null : { list: r.previous, previous: null }
+    const lists = [r, before].find((l) => l !== null && mayBeAcknowledged(l, r.version, readings))
+    if (lists === undefined || lists === null) {
       discarded.push(r.version)
       continue
     }
-    const members = new Set([...r.list, ...(r.previous ?? [])])
+    const members = new Set([...lists.list, ...(lists.previous ?? [])])
     const all = new Set(readings.map((x) => x.id))
     const trusted = new Set(readings.filter((x) => !x.copied).map((x) => x.id))
     // A set that was copied or restored as a whole is complete: nobody is left who could know more.
     const complete = [...members].every((m) => all.has(m))
-    const good = startHolds(r, complete ? all : trusted)
-    return { version: r.version, health: good ? 'good' : 'stale', discarded }
+    const good = startHolds(lists, complete ? all : trusted)
+    return { version: r.version, reverted: lists === before, health: good ? 'good' : 'stale', discarded }
   }
   return undefined
 }

@@ -77,7 +77,7 @@ export const findDatabase = async (members: Members, locations: readonly Listed[
     })),
   )
   if (choice === undefined) return undefined
-  const { version, health, discarded } = choice
+  const { version, reverted, health, discarded } = choice
   const source = reads.find(
     (r) => r.loaded.image.version.term === version.term && r.loaded.image.version.epoch === version.epoch,
   )
@@ -87,5 +87,7 @@ export const findDatabase = async (members: Members, locations: readonly Listed[
     epoch: Math.max(...reads.map((r) => r.loaded.image.version.epoch)),
   }
   const loaded = new Map(reads.map((r) => [r.replica.id, { ...r.loaded, copied: isCopied(r) }]))
-  return { image: source.loaded.image, health, source: source.replica, loaded, highest, discarded }
+  const read = source.loaded.image
+  const image = reverted ? { ...read, list: read.previous ?? read.list, previous: null } : read
+  return { image, health, source: source.replica, loaded, highest, discarded }
 }

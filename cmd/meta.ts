@@ -4,28 +4,9 @@
  */
 import { hostname } from 'node:os'
 import { basename } from 'node:path'
-import type { Command } from '../src/cli/command.js'
 import { completionScript } from '../src/cli/completion.js'
 import { runCommand } from '../src/cli/run.js'
-import { command as metaclear } from './metaclear.js'
-import { command as metadb } from './metadb.js'
-import { command as metadetach } from './metadetach.js'
-import { command as metainit } from './metainit.js'
-import { command as metaparam } from './metaparam.js'
-import { command as metastat } from './metastat.js'
-import { command as metasync } from './metasync.js'
-import { command as metattach } from './metattach.js'
-
-export const COMMANDS: readonly Command[] = [
-  metaclear,
-  metadb,
-  metadetach,
-  metainit,
-  metaparam,
-  metastat,
-  metasync,
-  metattach,
-]
+import { COMMANDS } from './commands.js'
 
 const main = async (argv: readonly string[]): Promise<number> => {
   const [word = '', ...rest] = argv

@@ -61,7 +61,7 @@ export const formatError = (command: string, host: string, e: MetaError): string
   const parts = [command, host]
   if (e.context !== undefined) parts.push(e.context)
   if (e.object !== undefined) parts.push(e.object)
-  return `${parts.join(': ')}: ${printable(errorText(e))}\n\n`
+  return `${printable(`${parts.join(': ')}: ${errorText(e)}`)}\n\n`
 }
 
 /** Names and paths in messages come from files and other people: no control character reaches the terminal. */

@@ -1,0 +1,142 @@
+import t from 'tap'
+import { longReport } from '../../../src/cli/stat-long.js'
+import type { StatReport } from '../../../src/msg/report.js'
+import { NOON, busy, component, mirror, stripe } from './reports.js'
+
+const plain = { times: false, relocation: true }
+
+t.test('everything: trailing blanks and tabs are part of it', (t) => {
+  t.equal(
+    longReport(busy, plain),
+    `d50: Mirror
+    Submirror 0: d51
+      State: Okay         
+    Submirror 2: d52
+      State: Resyncing    
+    Resync in progress: 25 % done
+    Pass: 1
+    Read option: roundrobin (default)
+    Write option: parallel (default)
+    Size: 204800 blocks (100 MB)
+
+d51: Submirror of d50
+    State: Okay         
+    Size: 204800 blocks (100 MB)
+    Stripe 0:
+\tDevice       Start Block  Dbase        State Reloc Hot Spare
+\t/srv/a.img          0     No            Okay   Yes 
+
+
+d52: Submirror of d50
+    State: Resyncing    
+    Hot spare pool: hsp009
+    Size: 204800 blocks (100 MB)
+    Stripe 0:
+\tDevice       Start Block  Dbase        State Reloc Hot Spare
+\t/srv/b.img          0     No       Resyncing   Yes /srv/s.img
+
+
+backup: Concat/Stripe
+    Size: 12582912 blocks (6.0 GB)
+    Stripe 0: (interlace: 64 blocks)
+\tDevice     Start Block  Dbase\tReloc
+\tvdb            8208     Yes  \tYes
+\tvdc               0     No   \tYes
+    Stripe 1:
+\tDevice     Start Block  Dbase\tReloc
+\tc9t0d0s0      10176     No   \tNo 
+
+Device Relocation Information:
+Device       Reloc\tDevice ID
+/srv/a.img   Yes  \tid1,file@1
+vdb          No   \t-
+`,
+  )
+  t.end()
+})
+
+t.test('-t: times and narrow columns; a submirror by name alone', (t) => {
+  t.equal(
+    longReport({ ...busy, show: ['d52'] }, { times: true, relocation: false }),
+    `d52: Submirror of d50
+    State: Resyncing    Tue Mar  4 12:00:01 2031
+    Hot spare pool: hsp009
+    Size: 204800 blocks (100 MB)
+    Stripe 0:
+\tDevice       Start Dbase State       Reloc Hot Spare Time
+\t/srv/b.img       0 No    Resyncing   Yes   /srv/s.img Tue Mar  4 12:00:00 2031
+
+`,
+  )
+  t.end()
+})
+
+const one = (u: StatReport['units'], show: string): string =>
+  longReport({ stale: false, units: u, show: [show], relocation: [] }, plain)
+
+t.test('a failed component asks for action; an unavailable one for a probe', (t) => {
+  const units = [
+    mirror('d1', {
+      submirrors: [
+        { slot: 0, name: 'd2', state: 'Needs maintenance', changed: 0, invoke: 'metareplace d1 vdb <new device>' },
+        { slot: 1, name: 'd3', state: 'Unavailable', changed: NOON, invoke: null },
+      ],
+      resync: { state: 'cancelled', doneBlocks: 1, totalBlocks: 3 },
+      read: 'geometric',
+      write: 'serial',
+      pass: 0,
+    }),
+    stripe('d2', [component('vdb', { state: 'Maintenance' })], { parent: 'd1' }),
+    stripe('d3', [component('vdc', { state: '-' })], { parent: 'd1', unavailable: true }),
+  ]
+  t.equal(
+    one(units, 'd1'),
+    `d1: Mirror
+    Submirror 0: d2
+      State: Needs maintenance 
+    Submirror 1: d3
+      State: Unavailable  
+    Resync cancelled: 33 % done
+    Pass: 0
+    Read option: geometric (-g)
+    Write option: serial (-S)
+    Size: 204800 blocks (100 MB)
+
+d2: Submirror of d1
+    State: Needs maintenance 
+    Invoke: metareplace d1 vdb <new device>
+    Size: 204800 blocks (100 MB)
+    Stripe 0:
+\tDevice   Start Block  Dbase        State Reloc Hot Spare
+\tvdb             0     No     Maintenance   Yes 
+
+
+d3: Submirror of d1
+    State: Unavailable
+    Reconnect disk and invoke: metastat -i
+    Size: 204800 blocks (100 MB)
+    Stripe 0:
+\tDevice   Start Block  Dbase        State Reloc Hot Spare
+\tvdc             0     No               -   Yes 
+
+
+`,
+  )
+  t.match(
+    longReport({ stale: false, units, show: ['d2'], relocation: [] }, { times: true, relocation: true }),
+    '(invalid time)',
+  )
+  t.end()
+})
+
+t.test('large mirrors count tenths; names without a unit print nothing', (t) => {
+  const big = mirror('m', {
+    size: 2 ** 32,
+    read: 'first',
+    resync: { state: 'running', doneBlocks: 37, totalBlocks: 1000 },
+  })
+  t.match(one([big], 'm'), '    Resync in progress:  3.7 % done\n')
+  t.match(one([big], 'm'), '    Read option: first (-r)\n')
+  t.equal(one([big], 'd9'), '')
+  t.end()
+})

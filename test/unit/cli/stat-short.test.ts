@@ -1,0 +1,65 @@
+import t from 'tap'
+import { conciseReport, tabReport } from '../../../src/cli/stat-short.js'
+import type { StatReport } from '../../../src/msg/report.js'
+import { busy, component, mirror, stripe } from './reports.js'
+
+t.test('-p: submirrors after their mirror, rows on lines of their own', (t) => {
+  t.equal(
+    tabReport(busy),
+    'd50 -m d51 d52 1\nd51 1 1 /srv/a.img\nd52 1 1 /srv/b.img -h hsp009\nbackup 2 2 vdb vdc -i 64b \\\n\t 1 c9t0d0s0\n',
+  )
+  t.equal(tabReport({ ...busy, show: ['d52'] }), 'd52 1 1 /srv/b.img -h hsp009\n')
+  t.end()
+})
+
+t.test('-c: one line per device, names in sixteen columns', (t) => {
+  t.equal(
+    conciseReport(busy),
+    [
+      'd50              m  100MB d51 d52 (resync-25%)',
+      '    d51          s  100MB /srv/a.img',
+      '    d52          s  100MB /srv/b.img (resyncing-/srv/s.img)',
+      'backup           s  6.0GB vdb vdc c9t0d0s0',
+      '',
+    ].join('\n'),
+  )
+  t.end()
+})
+
+t.test('-c: every word in parentheses', (t) => {
+  const states: readonly (readonly [string, string | null])[] = [
+    ['Okay', null],
+    ['Needs maintenance', 'metaonline m a1'],
+    ['Needs maintenance', 'metareplace m x <new device>'],
+    ['Resync cancelled', 'metasync m'],
+    ['Unavailable', null],
+    ['strange', null],
+  ]
+  const components = ['Okay', 'Maintenance', 'Last Erred', 'Resyncing', 'Unavailable', 'invalid', '-']
+  const r: StatReport = {
+    stale: false,
+    units: [
+      mirror('m', {
+        submirrors: states.map(([state, invoke], slot) => ({ slot, name: `a${slot}`, state, changed: 0, invoke })),
+      }),
+      stripe(
+        'w',
+        components.map((state) => component('x', { state })),
+        { size: 0 },
+      ),
+      stripe('h', [component('x', { hotSpare: 'y' }), component('x', { hotSpare: 'y', state: 'Maintenance' })]),
+    ],
+    show: ['m', 'w', 'h'],
+    relocation: [],
+  }
+  t.equal(
+    conciseReport(r),
+    [
+      'm                m  100MB a0 a1 (offline) a2 (maint) a3 (maint) a4 (unavail) a5 (unknown)',
+      'w                s      - x x (maint) x (last-erred) x (resyncing) x (unavail) x (invalid) x',
+      'h                s  100MB x (spared-y) x (maint-y)',
+      '',
+    ].join('\n'),
+  )
+  t.end()
+})

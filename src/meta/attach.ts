@@ -62,7 +62,7 @@ const grow = (m: MirrorUnit, { tree, live }: AttachContext): MetaResult<Outcome>
   return ok(outcome(tree, { put: [grown(m, tree)] }))
 }
 
-const delayed = (name: UnitName): Warning => [`${name}: growing of metadevice delayed`]
+const delayed = (name: UnitName): Warning => [`metattach: ${name}: growing of metadevice delayed`]
 
 const attachComponents = (
   unit: StripeUnit,

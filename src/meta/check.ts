@@ -56,6 +56,12 @@ const usable = (d: Device, force: boolean): MetaError | null => {
   }
 }
 
+/** What the inventory of a command should know: its own words and what is in use already. */
+export const lookUpWords = (words: readonly string[], tree: Tree): readonly string[] => [
+  ...words,
+  ...usedComponents(tree).map((u) => u.component.name),
+]
+
 /** Looks up and checks all components that `unit` is to get, in order; the first problem is the answer. */
 export const checkComponents = (
   unit: UnitName,
@@ -77,7 +83,7 @@ export const checkComponents = (
       used.map((u) => conflict(d, u.storage, u.owner)).find((e) => e !== null) ??
       found.map((other) => conflict(d, other, unit)).find((e) => e !== null) ??
       usable(d, force)
-    if (problem != null) return err(problem)
+    if (problem !== null && problem !== undefined) return err(problem)
     found.push(d)
   }
   return ok(found)

@@ -70,7 +70,7 @@ export interface BuildContext {
   /** Of the unit to be made. */
   readonly minor: number
 }
-/** Lines as the warning printer wants them: the command name goes before the first. */
+/** Whole lines for stderr: warnings name the command but, unlike errors, not the host (commands.md 0.1). */
 export type Warning = readonly string[]
 export interface Built<U extends Unit> {
   readonly unit: U

@@ -107,7 +107,7 @@ const smallest = (stripes: readonly StripeUnit[], geometry: MirrorUnit['geometry
   roundDown(blocks(Math.min(...stripes.map((s) => s.blocks))), cylinder(geometry))
 
 const multiWayWarning = (name: UnitName): Warning => [
-  `${name}: WARNING: This form of metainit is not recommended.`,
+  `metainit: ${name}: WARNING: This form of metainit is not recommended.`,
   'The submirrors may not have the same data.',
   'Please see ERRORS in metainit(1M) for additional information.',
 ]

@@ -62,5 +62,4 @@ export const driveOf = (name: string): string => (SLICE.test(name) ? name.replac
  * md.tab has no quoting: a word with blanks, line ends or control characters could be configured but
  * never printed by metastat -p in a form that metainit reads back. A final backslash would join lines.
  */
-// eslint-disable-next-line no-control-regex
 export const fitsTab = (word: string): boolean => word !== '' && !/[\s\u0000-\u001f\u007f]|\\$/.test(word)

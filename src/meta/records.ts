@@ -8,7 +8,7 @@ import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { isKind, kindOf } from './kinds.js'
 import { isUnitName } from './names.js'
 import { type Json, Reader } from './reader.js'
-import { EMPTY_TREE, MAX_UNITS, withUnits } from './tree.js'
+import { childrenOf, EMPTY_TREE, MAX_UNITS, withUnits } from './tree.js'
 import type { Tree, Unit, UnitName } from './types.js'
 
 export const RECORD_VERSION = 1
@@ -71,11 +71,14 @@ export const readTree = (records: ReadonlyMap<string, Json>): ReadTree => {
       return why === null ? [] : [{ unit, why }]
     })
     if (wrong.length === 0) return { tree, errors }
-    for (const { unit, why } of wrong) errors.push(damaged(recordKey(unit.name), why))
+    // What is below is to blame first; what stands on it is looked at again without it.
+    const names = new Set(wrong.map(({ unit }) => unit.name))
+    const lowest = wrong.filter(({ unit }) => !childrenOf(unit).some((child) => names.has(child)))
+    for (const { unit, why } of lowest) errors.push(damaged(recordKey(unit.name), why))
     tree = withUnits(
       tree,
       [],
-      wrong.map(({ unit }) => unit.name),
+      lowest.map(({ unit }) => unit.name),
     )
   }
 }

@@ -3,6 +3,7 @@
  * JSON, because a unit is one record of the state database.
  */
 import type { Blocks, Branded } from '../base/units.js'
+import type { MetaResult } from '../msg/errors.js'
 
 /** A checked metadevice or hot spare pool name: a letter, then letters, digits, `-`, `_`, `.` (commands.md 1.1). */
 export type UnitName = Branded<string, 'UnitName'>
@@ -124,4 +125,4 @@ export interface Device {
 }
 
 /** Looks a component word up among the devices gathered for this command. */
-export type Inventory = (word: string) => import('../msg/errors.js').MetaResult<Device>
+export type Inventory = (word: string) => MetaResult<Device>

@@ -9,13 +9,14 @@ import { TOP } from './lib/process.js'
 import { results, tables, verdicts } from './lib/report.js'
 import { SECTIONS, type Section } from './lib/workloads.js'
 
-const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--seconds S] [--without NAME]... [--dir DIR] [--json FILE] [--no-results]
+const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--seconds S] [--without NAME]... [--dir DIR] [--json FILE] [--engine] [--no-results]
   --only PATTERN  part of "section: workload", e.g. tmpfs, "ext4: 4K read", mirror; may be repeated
   --quick         3 rounds of half a second
   --without NAME  leave a contender out, e.g. qemu
   --dir DIR       a directory on the disk to measure (default: the temporary directory)
   --json FILE     every run in full
-  --no-results    leave bench/RESULTS.md alone (also with --only, --without or --quick)
+  --engine        the data plane without metad (bench/engine.ts), with the daemon's defaults
+  --no-results    leave bench/RESULTS.md alone (also with --only, --without, --engine or --quick)
 `
 const TMPFS_MAGIC = 0x01021994
 
@@ -34,6 +35,7 @@ const main = async (): Promise<number> => {
   const { values } = parseArgs({
     options: {
       quick: { type: 'boolean' },
+      engine: { type: 'boolean' },
       only: { type: 'string', multiple: true },
       without: { type: 'string', multiple: true },
       rounds: { type: 'string' },
@@ -53,6 +55,7 @@ const main = async (): Promise<number> => {
     rounds: Number(values.rounds ?? (quick ? 3 : 5)),
     seconds: Number(values.seconds ?? (quick ? 0.5 : 2)),
     warmup: quick ? 0.1 : 0.3,
+    engineOnly: values.engine === true,
   }
   const sections = chosen(values.only ?? [], values.without ?? [])
   if (sections.length === 0 || !(pace.rounds >= 1) || !(pace.seconds > 0)) {
@@ -80,7 +83,8 @@ const main = async (): Promise<number> => {
   process.stdout.write(`${tables(cells, sections)}\n`)
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(cells, null, 1)}\n`)
   const file = join(TOP, 'bench/RESULTS.md')
-  if (values['no-results'] !== true && values.only === undefined && values.without === undefined && !quick)
+  const partial = quick || pace.engineOnly || values.only !== undefined || values.without !== undefined
+  if (values['no-results'] !== true && !partial)
     writeFileSync(file, await results(cells, sections, pace, existsSync(file) ? readFileSync(file, 'utf8') : ''))
   const missed = verdicts(cells, sections).filter((v) => !v.met)
   process.stderr.write(missed.length > 0 ? `${missed.length} goals missed\n` : '')

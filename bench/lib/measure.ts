@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { load, type LoadReport } from './nbdload.js'
 import { must, sleep } from './process.js'
 import {
+  engineOnly,
   installed,
   Metad,
   nbdkitFile,
@@ -24,6 +25,8 @@ export interface Pace {
   readonly rounds: number
   readonly seconds: number
   readonly warmup: number
+  /** The data plane without metad. */
+  readonly engineOnly: boolean
 }
 export interface Cell {
   readonly section: string
@@ -92,11 +95,19 @@ const DEVICES: readonly (readonly [Contender, string, (f: Files) => readonly (re
   ],
 ]
 
+const SHAPES: Partial<Record<Contender, readonly [string, (f: Files) => readonly string[]]>> = {
+  single: ['concat', (f) => [f.one]],
+  stripe4: ['stripe', (f) => f.stripe],
+  concat4: ['concat', (f) => f.concat],
+  mirror2: ['mirror', (f) => f.sides],
+}
+
 /** Every contender of the section that can run here, already serving. */
 const startAll = async (
   section: Section,
   dir: string,
   files: Files,
+  pace: Pace,
   skip: (why: string) => void,
 ): Promise<{ readonly targets: Map<Contender, Target>; readonly stop: () => Promise<void> }> => {
   const targets = new Map<Contender, Target>()
@@ -106,7 +117,14 @@ const startAll = async (
   }
   const ours = DEVICES.filter(([c]) => section.contenders.includes(c))
   try {
-    if (ours.length > 0) {
+    if (pace.engineOnly)
+      for (const [contender] of ours) {
+        const [shape, of] = SHAPES[contender] ?? ['', () => []]
+        const running = await engineOnly(dir, shape, of(files), section.io === 'direct')
+        stops.push(() => running.stop())
+        targets.set(contender, running.target)
+      }
+    else if (ours.length > 0) {
       const metad = await Metad.start(join(dir, 'root'), `io = ${section.io}\nlog_level = warn\n`)
       stops.push(() => metad.stop())
       await metad.configure(ours.flatMap(([, , commands]) => commands(files)))
@@ -162,7 +180,7 @@ export const measureSection = async (
   mkdirSync(dir, { recursive: true })
   const files = makeFiles(dir, section)
   const all = [files.one, ...files.stripe, ...files.concat, ...files.sides]
-  const { targets, stop } = await startAll(section, dir, files, say)
+  const { targets, stop } = await startAll(section, dir, files, pace, say)
   const runs = new Map<string, LoadReport[]>()
   try {
     for (let round = 0; round < pace.rounds; round++)

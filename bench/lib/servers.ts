@@ -1,6 +1,6 @@
 /** metad and its peers, each started on given files and stopped again; all listen on a unix socket. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { must, run, Server, TOP, until } from './process.js'
 
 /** What a workload is pointed at. */
@@ -83,6 +83,14 @@ export const qemuQuorum = (dir: string, sides: readonly string[]): Promise<Runni
     ],
     'q',
   )
+}
+
+/** bench/engine.ts: the data plane without metad around it. */
+export const engineOnly = (dir: string, shape: string, files: readonly string[], direct: boolean): Promise<Running> => {
+  const id = `engine-${basename(files[0] ?? '')}`
+  const script = join(import.meta.dirname, '../engine.js')
+  const words = ['--socket', join(dir, `${id}.sock`), ...(direct ? ['--direct'] : []), shape, ...files]
+  return serve(dir, id, [process.execPath, script, ...words], 'd0')
 }
 
 /** One metad with its own root; commands are given as typed. */

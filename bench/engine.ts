@@ -1,0 +1,102 @@
+/**
+ * The engine without metad: one metadevice over given files, served as d0 until SIGTERM. What is left
+ * between this and metad's numbers is metad's.
+ */
+import { constants, fstatSync, openSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { blocks, type Blocks } from '../src/base/units.js'
+import { takeSocketFd } from '../src/dataplane/handover.js'
+import { loadDataPlane } from '../src/dataplane/native.js'
+import { makeExportTable } from '../src/nbd/exports.js'
+import { NbdListener } from '../src/nbd/listener.js'
+import { PlanBuilder } from '../src/plan/builder.js'
+import { encodePlan } from '../src/plan/encode.js'
+import type { ComponentId, NodeId, OpenComponent, Plan } from '../src/plan/types.js'
+
+const USAGE = `usage: node build/js/bench/engine.js --socket PATH [--direct] [--threads N] [--spin MICROS] [--interlace BLOCKS]
+         stripe|concat|mirror FILE...\n`
+const MAX_REQUEST_BYTES = 32 << 20
+
+const planOf = (shape: string, components: readonly OpenComponent[], interlace: Blocks): Plan => {
+  const plan = new PlanBuilder()
+  const nodes = components.map((c) => plan.addComponent(c.component, blocks(0), c.size))
+  const least = Math.min(...components.map((c) => c.size))
+  const concat = (children: readonly NodeId[]): NodeId =>
+    plan.addStripe(children.map((child) => ({ interlace, blocks: plan.sizeOf(child), children: [child] })))
+  switch (shape) {
+    case 'stripe': {
+      const each = least - (least % interlace)
+      plan.addStripe([{ interlace, blocks: blocks(each * nodes.length), children: nodes }])
+      break
+    }
+    case 'concat':
+      concat(nodes)
+      break
+    case 'mirror':
+      plan.addMirror(
+        nodes.map((node) => ({ child: concat([node]), readable: true })),
+        blocks(least),
+      )
+      break
+    default:
+      throw new Error(USAGE)
+  }
+  return plan.finish({ generation: 1, labelled: false, readOnly: false })
+}
+
+const main = async (): Promise<void> => {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      socket: { type: 'string' },
+      direct: { type: 'boolean' },
+      threads: { type: 'string' },
+      spin: { type: 'string' },
+      interlace: { type: 'string' },
+    },
+  })
+  const [shape = '', ...files] = positionals
+  if (values.socket === undefined || files.length === 0) throw new Error(USAGE)
+  const direct = values.direct === true
+  const components = files.map((file, i): OpenComponent => {
+    const fd = openSync(file, constants.O_RDWR | (direct ? constants.O_DIRECT : 0))
+    const size = blocks(Math.floor(fstatSync(fd).size / 512))
+    return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size }
+  })
+  const plan = planOf(shape, components, blocks(Number(values.interlace ?? 128)))
+  const engine = loadDataPlane()
+  engine.start(
+    {
+      threads: Number(values.threads ?? 2),
+      queueDepth: 128,
+      maxRequestBytes: MAX_REQUEST_BYTES,
+      spinMicros: Number(values.spin ?? 20),
+    },
+    () => {
+      engine.drain(1024)
+    },
+  )
+  await engine.install(0, encodePlan(plan), components)
+  const root = plan.nodes.at(-1)
+  const sizeBytes = BigInt(root?.blocks ?? 0) * 512n
+  const unit = { name: 'd0', device: 0, sizeBytes, readOnly: false, description: shape, preferredBlockBytes: 0 }
+  const listener = new NbdListener({
+    exports: makeExportTable(() => [unit], { maxRequestBytes: MAX_REQUEST_BYTES }),
+    handover: (socket, to, residual) => {
+      takeSocketFd(socket, (fd) => engine.adopt(fd, to.export.device, to.terms, residual))
+    },
+    log: () => undefined,
+  })
+  await listener.listenUnix(values.socket)
+  process.once('SIGTERM', () => {
+    void listener
+      .close()
+      .then(() => engine.stop())
+      .then(() => process.exit(0))
+  })
+}
+
+await main().catch((e: unknown) => {
+  process.stderr.write(`${e instanceof Error ? e.message : String(e)}\n`)
+  process.exit(1)
+})

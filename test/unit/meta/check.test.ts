@@ -47,6 +47,8 @@ t.test('overlapping pieces of one disk', async (t) => {
   ])
   const tree = treeOf(['d0 1 1 /sda1'], { inventory })
   t.same(refusals(metainit('d1 1 1 /sda2', { tree, inventory })), [], 'neighbours do not overlap')
+  const behind = treeOf(['d0 1 1 /sda2'], { inventory })
+  t.same(refusals(metainit('d1 1 1 /sda1', { tree: behind, inventory })), [], 'on either side')
   t.same(refusals(metainit('d1 1 1 /sda3', { tree, inventory })), ['/sda3: overlaps with device in d0'])
   t.same(refusals(metainit('d1 1 1 /sda', { tree, inventory })), ['/sda: overlaps with device in d0'])
 })

@@ -1,13 +1,9 @@
 import type { Call, Command } from '../src/cli/command.js'
 import { fetchAtBoot } from '../src/cli/stat-fetch.js'
 
-/** A device that failed (commands.md 0.4): SVM returns its internal -1. */
-const FAILED = 255
-
-const sync = async (call: Call, cancel: boolean, buffer: number | null, names: readonly string[]): Promise<number> => {
-  const status = await call.request({ op: 'sync', cancel, bufferBlocks: buffer, names })
-  return status === 1 ? FAILED : status
-}
+/** A device that fails makes the daemon answer 255 (commands.md 0.4); not reaching it is 1 as everywhere. */
+const sync = (call: Call, cancel: boolean, bufferBlocks: number | null, names: readonly string[]): Promise<number> =>
+  call.request({ op: 'sync', cancel, bufferBlocks, names })
 
 /** `-r`, the boot form: mirrors by pass number, pass 0 never. No state database is no error at boot. */
 const boot = async (call: Call, buffer: number | null): Promise<number> => {

@@ -172,17 +172,18 @@ t.test('an interrupt detaches', async (t) => {
   t.match(ran.err, /\r\u001b\[Kmetattach: interrupted; what metad has begun goes on without this command\n$/)
 })
 
-t.test('metasync fails with 255, but not for a stale database', async (t) => {
+t.test('metasync fails with 255 for a device, with 1 without metad', async (t) => {
   const script = (status: number): Reply[][] => [
     [{ reply: 'error', error: metaError('unknownType', 'd3') }, done(status)],
   ]
-  t.strictSame(await run(t, 'metasync d3', script(1)), {
+  t.strictSame(await run(t, 'metasync d3', script(255)), {
     status: 255,
     out: '',
     err: 'metasync: ada: d3: unknown metadevice type\n\n',
     asked: [{ op: 'sync', cancel: false, bufferBlocks: null, names: ['d3'] }],
   })
   t.equal((await run(t, 'metasync d3', script(66))).status, 66)
+  t.equal((await run(t, 'metasync d3', [], { absent: true })).status, 1)
 })
 
 t.test('control characters of names do not reach the terminal', async (t) => {

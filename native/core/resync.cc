@@ -107,9 +107,7 @@ void Resync::onWritten(int error) noexcept {
   if (state_ == State::pausing && cancelled_) finish(ResyncOutcome::cancelled, 0);
 }
 
-void Resync::onSynced(int error) noexcept {
-  finish(error == 0 ? ResyncOutcome::done : ResyncOutcome::failed, error);
-}
+void Resync::onSynced(int error) noexcept { finish(error == 0 ? ResyncOutcome::done : ResyncOutcome::failed, error); }
 
 void Resync::report(bool force) noexcept {
   const std::uint64_t now = port_.now();

@@ -15,10 +15,10 @@ namespace metadisk {
 
 struct ResyncJob {
   std::uint64_t job = 0;
-  std::uint32_t target = 0;          // side that is written
-  std::uint64_t from = 0;            // blocks
-  std::uint32_t bufferBlocks = 1024; // 1 to 2048
-  std::uint64_t bytesPerSecond = 0;  // 0: no limit
+  std::uint32_t target = 0;           // side that is written
+  std::uint64_t from = 0;             // blocks
+  std::uint32_t bufferBlocks = 1024;  // 1 to 2048
+  std::uint64_t bytesPerSecond = 0;   // 0: no limit
 };
 
 enum class ResyncOutcome : std::uint8_t { done, cancelled, failed };
@@ -29,10 +29,10 @@ class ResyncPort {
   virtual ~ResyncPort() = default;
   virtual void windowLock(std::uint64_t offset, std::uint64_t length) noexcept = 0;  // then onLocked()
   virtual void windowUnlock() noexcept = 0;
-  virtual void windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept = 0;         // then onRead()
-  virtual void windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept = 0;        // then onWritten()
-  virtual void targetSync() noexcept = 0;                                                        // then onSynced()
-  virtual std::uint64_t now() noexcept = 0;  // monotonic nanoseconds
+  virtual void windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept = 0;   // then onRead()
+  virtual void windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept = 0;  // then onWritten()
+  virtual void targetSync() noexcept = 0;                                                  // then onSynced()
+  virtual std::uint64_t now() noexcept = 0;                                                // monotonic nanoseconds
   // Client requests submitted since the last call.
   virtual bool clientsActive() noexcept = 0;
   virtual void progress(std::uint64_t job, std::uint64_t doneBlocks, std::uint64_t totalBlocks) noexcept = 0;
@@ -75,9 +75,9 @@ class Resync {
   ResyncJob job_;
   State state_ = State::idle;
   bool cancelled_ = false;
-  std::uint64_t total_ = 0;    // bytes
-  std::uint64_t at_ = 0;       // bytes copied up to here
-  std::uint64_t window_ = 0;   // bytes of the window in flight
+  std::uint64_t total_ = 0;   // bytes
+  std::uint64_t at_ = 0;      // bytes copied up to here
+  std::uint64_t window_ = 0;  // bytes of the window in flight
   std::uint64_t windowStart_ = 0;
   std::uint64_t allowance_ = 0;  // time before which the throttle forbids the next window
   std::uint64_t reported_ = 0;

@@ -185,16 +185,10 @@ void SimBackend::perform(const Pending& pending) noexcept {
   std::uint64_t length = fault != nullptr ? random(io.length + 1) : io.length;
   if (writes(io.op)) length = wholeSectors(io, length);
   switch (io.op) {
-    case IoOp::read:
-      copyOut(disk, io, length);
-      break;
-    case IoOp::write:
-      change(disk, io, length, io.fua && fault == nullptr);
-      break;
+    case IoOp::read: copyOut(disk, io, length); break;
+    case IoOp::write: change(disk, io, length, io.fua && fault == nullptr); break;
     case IoOp::zero:
-    case IoOp::discard:
-      change(disk, io, length, false);
-      break;
+    case IoOp::discard: change(disk, io, length, false); break;
     case IoOp::sync:
       if (fault == nullptr) {
         settle(disk, pending.sequence);
@@ -202,8 +196,7 @@ void SimBackend::perform(const Pending& pending) noexcept {
         disk.unsynced.clear();  // lost, and clean as far as the next sync can see
       }
       break;
-    case IoOp::cache:
-      break;
+    case IoOp::cache: break;
   }
   io.result = fault != nullptr ? -fault->error : 0;
   io.complete(io);

@@ -25,15 +25,15 @@ struct SimFault {
   IoOp op = IoOp::read;
   std::uint64_t first = 0;  // bytes
   std::uint64_t end = UINT64_MAX;
-  int error = 5;            // EIO
-  unsigned skip = 0;        // matching Ios that go well before it strikes
+  int error = 5;      // EIO
+  unsigned skip = 0;  // matching Ios that go well before it strikes
   unsigned times = UINT32_MAX;
 };
 
 struct SimOptions {
-  unsigned latencyMax = 8;        // turns of poll() an Io may take
-  unsigned inlinePercent = 0;     // of Ios complete inside start()
-  std::uint64_t turnNanos = 1000; // how far a poll() moves the clock
+  unsigned latencyMax = 8;         // turns of poll() an Io may take
+  unsigned inlinePercent = 0;      // of Ios complete inside start()
+  std::uint64_t turnNanos = 1000;  // how far a poll() moves the clock
 };
 
 class SimBackend final : public Backend {

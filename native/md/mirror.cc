@@ -15,12 +15,9 @@ ReadBalance::ReadBalance(const MirrorNode& mirror) noexcept : policy_(mirror.rea
 std::uint32_t ReadBalance::choose(std::uint64_t offset, std::uint64_t length) noexcept {
   if (count_ == 1) return readable_[0];
   switch (policy_) {
-    case ReadPolicy::first:
-      return readable_[0];
-    case ReadPolicy::geometric:
-      return readable_[offset / zone_];
-    case ReadPolicy::roundrobin:
-      break;
+    case ReadPolicy::first: return readable_[0];
+    case ReadPolicy::geometric: return readable_[offset / zone_];
+    case ReadPolicy::roundrobin: break;
   }
   return roundrobin(offset, length);
 }

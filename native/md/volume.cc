@@ -1,47 +1,27 @@
-// The engine of one metadevice: requests in, child I/O out, answers back.
-//
-// A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
-// Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
-// the overlap list from before the first child until after the last; so two sides can only differ
-// where a write is in flight or has failed.
+// Requests in, child I/O out, answers back; see volume_impl.h.
 #include "md/volume.h"
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdlib>
-#include <utility>
-#include <vector>
 
-#include "io/file.h"
-#include "md/mirror.h"
-#include "md/pool.h"
-#include "md/stripe.h"
+#include "md/volume_impl.h"
 
 namespace metadisk {
 
 namespace {
 
-constexpr std::uint64_t kBlock = 512;
-
-bool changesData(Op op) noexcept { return op == Op::write || op == Op::trim || op == Op::zero; }
 bool hasData(IoOp op) noexcept { return op == IoOp::read || op == IoOp::write; }
 
 IoOp ioOp(Op op, bool mirrored) noexcept {
   switch (op) {
-    case Op::read:
-      return IoOp::read;
-    case Op::write:
-      return IoOp::write;
-    case Op::flush:
-      return IoOp::sync;
+    case Op::read: return IoOp::read;
+    case Op::write: return IoOp::write;
+    case Op::flush: return IoOp::sync;
     case Op::trim:
       // What a discarded block reads as may differ from device to device; zeroes do not.
       return mirrored ? IoOp::zero : IoOp::discard;
-    case Op::zero:
-      return IoOp::zero;
-    case Op::cache:
-      return IoOp::cache;
+    case Op::zero: return IoOp::zero;
+    case Op::cache: return IoOp::cache;
   }
   std::abort();
 }
@@ -56,133 +36,12 @@ bool harmlessForSync(int error) noexcept {
     case EOPNOTSUPP:
     case ENOMEM:
     case EAGAIN:
-    case EINTR:
-      return true;
-    default:
-      return false;
+    case EINTR: return true;
+    default: return false;
   }
 }
 
-struct IovecSlab {
-  std::array<iovec, kIovecsMax> entries;
-  IovecSlab* poolNext = nullptr;
-};
-
 }  // namespace
-
-class Volume::Impl final : public ResyncPort {
- public:
-  Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
-  ~Impl() override;
-
-  void submit(Request& r) noexcept;
-  bool stateful() const noexcept { return mirror_ != nullptr; }
-  unsigned inFlight() const noexcept { return requests_ + (resync_.running() ? 1U : 0U); }
-  const Plan& plan() const noexcept { return *plan_; }
-  std::uint64_t size() const noexcept { return size_; }
-  int startResync(const ResyncJob& job) noexcept;
-  Resync& resync() noexcept { return resync_; }
-
- private:
-  struct Task;
-  // One Io on one component.
-  struct Child : Io {
-    Impl* impl = nullptr;
-    Request* request = nullptr;  // without a task: the request this Io answers alone
-    Task* task = nullptr;
-    IovecSlab* slab = nullptr;
-    std::uint32_t index = 0;  // of the file
-    std::uint32_t tried = 0;  // mirror read: sides asked so far, one bit each, this one included
-    Child* chain = nullptr;
-    Child* poolNext = nullptr;
-  };
-  // Several Ios that end together.
-  struct Task : OverlapEntry {
-    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, windowRead, windowWrite, targetSync };
-    Kind kind = Kind::plain;
-    Impl* impl = nullptr;
-    Request* request = nullptr;  // null for the resync's tasks
-    IoOp op = IoOp::read;
-    std::uint64_t offset = 0;
-    std::uint64_t length = 0;
-    std::byte* data = nullptr;
-    bool fua = false;
-    bool noHole = false;
-    bool fastZero = false;
-    std::uint32_t pending = 0;
-    std::uint32_t nextSide = 0;  // serial writes
-    int error = 0;
-    Task* queued = nullptr;
-    Task* poolNext = nullptr;
-  };
-
-  void finish(Request& r, int error) noexcept;
-  void submitTask(Request& r) noexcept;
-  bool submitSingle(Request& r, const Node& node, std::uint32_t tried) noexcept;
-  void submitRead(Request& r) noexcept;
-  void submitFlush(Request& r) noexcept;
-  void startFlushes() noexcept;
-  Task* newTask(Request& r, Task::Kind kind) noexcept;
-  void issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
-             std::uint32_t tried) noexcept;
-  Child* newChild(Task& task, const Fragment& fragment, std::byte* data, std::uint32_t tried) noexcept;
-  bool append(Child& child, const Fragment& fragment, std::byte* data) noexcept;
-  void issueSync(Task& task, std::span<const std::uint32_t> files) noexcept;
-  void giveChild(Child& child) noexcept;
-  void drop(Task& task) noexcept;
-  void taskDone(Task& task) noexcept;
-  void writeSides(Task& task) noexcept;
-  void endOfData(Request& r, int error) noexcept;
-  void retryRead(Child& child, Task& task) noexcept;
-  void failed(const Child& child) noexcept;
-  bool anySyncFailed() const noexcept;
-  const Node& sideNode(std::uint32_t side) const noexcept { return plan_->nodes[mirror_->sides[side].child]; }
-
-  static void onSingle(Io& io) noexcept;
-  static void onChild(Io& io) noexcept;
-  static void onOwned(OverlapEntry& entry) noexcept;
-
-  // ResyncPort
-  void windowLock(std::uint64_t offset, std::uint64_t length) noexcept override;
-  void windowUnlock() noexcept override;
-  void windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept override;
-  void windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept override;
-  void targetSync() noexcept override;
-  std::uint64_t now() noexcept override { return host_.now(); }
-  bool clientsActive() noexcept override { return std::exchange(clients_, 0) != 0 || requests_ != 0; }
-  void progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override {
-    host_.resyncProgress(job, done, total);
-  }
-  void ended(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override {
-    host_.resyncEnded(job, outcome, error, done);
-  }
-
-  std::shared_ptr<const Plan> plan_;
-  std::vector<ComponentFile*> files_;
-  Backend& backend_;
-  VolumeHost& host_;
-  std::uint64_t size_;
-  const Node* direct_ = nullptr;          // stripe or component all requests go to; null for a mirror
-  const MirrorNode* mirror_ = nullptr;    // with two sides or more
-  std::unique_ptr<ReadBalance> balance_;
-  OverlapList overlaps_;
-  std::vector<std::uint32_t> allFiles_;
-  std::vector<std::uint32_t> targetFiles_;
-  std::uint32_t target_ = 0;
-  unsigned requests_ = 0;
-  unsigned clients_ = 0;  // submitted since the resync asked
-  Task* flushHead_ = nullptr;
-  Task* flushTail_ = nullptr;
-  bool flushing_ = false;
-  Pool<Child> children_;
-  Pool<Task> tasks_;
-  Pool<IovecSlab, 16> slabs_;
-  Task window_;      // the resync's range in the overlap list
-  Task windowIo_;    // its reads, writes and sync, one at a time
-  Task flushSync_;   // the syncs of the flush batch in flight
-  Task* batch_ = nullptr;
-  Resync resync_{*this};
-};
 
 Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
                    VolumeHost& host)
@@ -222,7 +81,7 @@ void Volume::Impl::submit(Request& r) noexcept {
   if (r.length > size_ || r.offset > size_ - r.length) return finish(r, EINVAL);
   if (changesData(r.op)) {
     if (plan_->readOnly) return finish(r, EROFS);
-    if (plan_->labelled && r.offset < kBlock) return finish(r, EINVAL);
+    if (plan_->labelled && r.offset < kBlockBytes) return finish(r, EINVAL);
     if (r.fua && anySyncFailed()) return finish(r, EIO);
   }
   if (r.length == 0) return finish(r, 0);
@@ -428,27 +287,6 @@ void Volume::Impl::issue(Task& task, const Node& node, std::uint64_t offset, std
   }
 }
 
-void Volume::Impl::issueSync(Task& task, std::span<const std::uint32_t> files) noexcept {
-  for (const std::uint32_t index : files) {
-    Child* const child = children_.take();
-    if (child == nullptr) {
-      task.error = ENOMEM;
-      continue;
-    }
-    static_cast<Io&>(*child) = Io{};
-    child->op = IoOp::sync;
-    child->file = files_[index];
-    child->complete = onChild;
-    child->impl = this;
-    child->request = nullptr;
-    child->task = &task;
-    child->slab = nullptr;
-    child->index = index;
-    task.pending++;
-    backend_.start(*child);
-  }
-}
-
 void Volume::Impl::giveChild(Child& child) noexcept {
   if (child.slab != nullptr) slabs_.give(*child.slab);
   child.slab = nullptr;
@@ -497,10 +335,10 @@ void Volume::Impl::failed(const Child& child) noexcept {
   // "Cannot do that" is an answer, not a fault of the component.
   const bool optional = child.op == IoOp::discard || child.op == IoOp::zero || child.op == IoOp::cache;
   if (optional && (error == EOPNOTSUPP || error == EINVAL)) return;
-  const ComponentOp op = child.op == IoOp::sync                                  ? ComponentOp::flush
+  const ComponentOp op = child.op == IoOp::sync                              ? ComponentOp::flush
                          : child.op == IoOp::read || child.op == IoOp::cache ? ComponentOp::read
                                                                              : ComponentOp::write;
-  host_.componentError(plan_->components[child.index], op, child.offset / kBlock, error);
+  host_.componentError(plan_->components[child.index], op, child.offset / kBlockBytes, error);
 }
 
 void Volume::Impl::drop(Task& task) noexcept {
@@ -526,28 +364,11 @@ void Volume::Impl::taskDone(Task& task) noexcept {
       tasks_.give(task);
       return endOfData(r, error);
     }
-    case Task::Kind::flush: {
-      // The batch: the sticky marks speak for syncs of other threads too.
-      const int error = task.error != 0 ? task.error : anySyncFailed() ? EIO : 0;
-      Task* done = std::exchange(batch_, nullptr);
-      while (done != nullptr) {
-        Task* const next = done->queued;
-        Request& r = *done->request;
-        tasks_.give(*done);
-        finish(r, error);
-        done = next;
-      }
-      flushing_ = false;
-      return startFlushes();
-    }
-    case Task::Kind::windowRead:
-      return resync_.onRead(task.error);
-    case Task::Kind::windowWrite:
-      return resync_.onWritten(task.error);
-    case Task::Kind::targetSync:
-      return resync_.onSynced(task.error);
-    case Task::Kind::window:
-      break;
+    case Task::Kind::flush: return endFlushes(task);
+    case Task::Kind::windowRead: return resync_.onRead(task.error);
+    case Task::Kind::windowWrite: return resync_.onWritten(task.error);
+    case Task::Kind::targetSync: return resync_.onSynced(task.error);
+    case Task::Kind::window: break;
   }
   std::abort();
 }
@@ -559,101 +380,6 @@ void Volume::Impl::endOfData(Request& r, int error) noexcept {
     if (anySyncFailed()) error = EIO;
   }
   finish(r, error);
-}
-
-void Volume::Impl::submitFlush(Request& r) noexcept {
-  Task* const task = newTask(r, Task::Kind::flush);
-  if (task == nullptr) return finish(r, ENOMEM);
-  task->queued = nullptr;
-  (flushHead_ != nullptr ? flushTail_->queued : flushHead_) = task;
-  flushTail_ = task;
-  startFlushes();
-}
-
-// Group commit: those that arrive while a batch syncs share the next one. One batch at a time also
-// means that an error the kernel reports once cannot be missed by a sync running beside it.
-void Volume::Impl::startFlushes() noexcept {
-  if (flushing_ || flushHead_ == nullptr) return;
-  flushing_ = true;
-  batch_ = std::exchange(flushHead_, nullptr);
-  flushSync_.kind = Task::Kind::flush;
-  flushSync_.pending = 1;
-  flushSync_.error = 0;
-  if (anySyncFailed()) {
-    flushSync_.error = EIO;
-  } else {
-    issueSync(flushSync_, allFiles_);
-  }
-  drop(flushSync_);
-}
-
-int Volume::Impl::startResync(const ResyncJob& job) noexcept {
-  if (resync_.running()) return EBUSY;
-  if (mirror_ == nullptr || job.target >= mirror_->sides.size()) return EINVAL;
-  if (balance_->other(1U << job.target) < 0) return EINVAL;
-  if (job.from > size_ / kBlock) return EINVAL;
-  target_ = job.target;
-  targetFiles_.clear();
-  const Node& node = sideNode(target_);
-  if (const auto* part = std::get_if<ComponentNode>(&node)) targetFiles_.push_back(part->file);
-  if (const auto* stripe = std::get_if<StripeNode>(&node)) {
-    for (const Row& row : stripe->rows) {
-      for (const Column& column : row.columns) targetFiles_.push_back(column.file);
-    }
-  }
-  std::sort(targetFiles_.begin(), targetFiles_.end());
-  targetFiles_.erase(std::unique(targetFiles_.begin(), targetFiles_.end()), targetFiles_.end());
-  return resync_.start(job, size_) ? 0 : ENOMEM;
-}
-
-void Volume::Impl::windowLock(std::uint64_t offset, std::uint64_t length) noexcept {
-  window_.kind = Task::Kind::window;
-  window_.first = offset;
-  window_.end = offset + length;
-  window_.OverlapEntry::start = onOwned;
-  overlaps_.enter(window_);
-}
-
-void Volume::Impl::windowUnlock() noexcept { overlaps_.leave(window_); }
-
-void Volume::Impl::windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept {
-  const auto side = static_cast<std::uint32_t>(balance_->other(1U << target_));
-  windowIo_.kind = Task::Kind::windowRead;
-  windowIo_.op = IoOp::read;
-  windowIo_.offset = offset;
-  windowIo_.length = into.size();
-  windowIo_.data = into.data();
-  windowIo_.pending = 1;
-  windowIo_.error = 0;
-  issue(windowIo_, sideNode(side), offset, into.size(), into.data(), 1U << target_ | 1U << side);
-  drop(windowIo_);
-}
-
-void Volume::Impl::windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept {
-  windowIo_.kind = Task::Kind::windowWrite;
-  windowIo_.op = IoOp::write;
-  windowIo_.offset = offset;
-  windowIo_.length = from.size();
-  windowIo_.data = from.data();
-  windowIo_.pending = 1;
-  windowIo_.error = 0;
-  issue(windowIo_, sideNode(target_), offset, from.size(), from.data(), 1U << target_);
-  drop(windowIo_);
-}
-
-void Volume::Impl::targetSync() noexcept {
-  windowIo_.kind = Task::Kind::targetSync;
-  windowIo_.op = IoOp::sync;
-  windowIo_.pending = 1;
-  windowIo_.error = 0;
-  const bool lost = std::any_of(targetFiles_.begin(), targetFiles_.end(),
-                                [this](std::uint32_t i) { return files_[i]->syncFailed.load(); });
-  if (lost) {
-    windowIo_.error = EIO;
-  } else {
-    issueSync(windowIo_, targetFiles_);
-  }
-  drop(windowIo_);
 }
 
 Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,

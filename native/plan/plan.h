@@ -33,10 +33,10 @@ struct Column {
 };
 
 struct Row {
-  std::uint64_t base = 0;      // bytes of the stripe before this row
-  std::uint64_t end = 0;       // base + size of the row
-  std::uint64_t interlace = 0; // bytes
-  int shift = -1;              // log2(interlace) when it is a power of two
+  std::uint64_t base = 0;       // bytes of the stripe before this row
+  std::uint64_t end = 0;        // base + size of the row
+  std::uint64_t interlace = 0;  // bytes
+  int shift = -1;               // log2(interlace) when it is a power of two
   std::vector<Column> columns;
 };
 

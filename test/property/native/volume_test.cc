@@ -58,7 +58,7 @@ class Client {
 
  private:
   void send() {
-    constexpr Op kinds[] = {Op::read, Op::read, Op::read, Op::write, Op::write, Op::write,
+    constexpr Op kinds[] = {Op::read,  Op::read, Op::read, Op::write, Op::write, Op::write,
                             Op::write, Op::zero, Op::trim, Op::flush, Op::cache};
     const Op op = kinds[random_() % std::size(kinds)];
     const std::uint64_t units = model.size() / grain_;
@@ -203,9 +203,8 @@ TEST_CASE("property: a resync among random writes ends with equal sides") {
       }
     }
     Client client(bench, random, true, random() % 3 == 0 ? 1 : kBlock);
-    REQUIRE(bench.volume->startResync({.job = 1,
-                                       .target = target,
-                                       .bufferBlocks = static_cast<std::uint32_t>(1 + random() % 40)}) == 0);
+    REQUIRE(bench.volume->startResync(
+                {.job = 1, .target = target, .bufferBlocks = static_cast<std::uint32_t>(1 + random() % 40)}) == 0);
     unsigned during = 0;
     while (bench.volume->resyncing()) {
       client.step(10);
@@ -355,7 +354,8 @@ TEST_CASE("property: no flush succeeds after a sync failed, whatever else happen
     PlanMaker m = randomPlan(random, static_cast<unsigned>(random() % 4));
     Bench bench(m, random(), randomOptions(random));
     const auto file = static_cast<std::uint32_t>(random() % m.sizes.size());
-    bench.sim.fault({.file = file, .op = IoOp::sync, .error = EIO, .skip = static_cast<unsigned>(random() % 6), .times = 1});
+    bench.sim.fault(
+        {.file = file, .op = IoOp::sync, .error = EIO, .skip = static_cast<unsigned>(random() % 6), .times = 1});
     std::vector<std::unique_ptr<Call>> calls;
     bool failed = false;
     for (int step = 0; step < 200; step++) {
@@ -370,7 +370,8 @@ TEST_CASE("property: no flush succeeds after a sync failed, whatever else happen
         REQUIRE(call->error == EIO);
       }
       calls.push_back(std::move(call));
-      for (const auto& other : calls) failed = failed || (other->op == Op::flush && other->finished() && other->error != 0);
+      for (const auto& other : calls)
+        failed = failed || (other->op == Op::flush && other->finished() && other->error != 0);
     }
     bench.drain();
     CHECK(failed);

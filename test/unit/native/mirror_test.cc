@@ -155,7 +155,7 @@ TEST_CASE("mirror: errors at different places of both sides are still masked") {
   PlanMaker m = twoStripes(ReadPolicy::first);
   Bench bench(m, 5);
   bench.equalise();
-  bench.sim.fault({.file = 1, .op = IoOp::read, .first = 0, .end = 512});           // blocks 16..
+  bench.sim.fault({.file = 1, .op = IoOp::read, .first = 0, .end = 512});            // blocks 16..
   bench.sim.fault({.file = 3, .op = IoOp::read, .first = 5 * 512, .end = 6 * 512});  // blocks 32..
   Call read(Op::read, 0, 128 * kBlock);
   CHECK(bench.run(read) == 0);

@@ -151,8 +151,9 @@ TEST_CASE("plan: every truncation and every changed byte is refused") {
 TEST_CASE("plan: mutations with a right checksum are refused or harmless") {
   std::mt19937_64 random(20);
   const auto all = fixtures();
-  constexpr std::uint64_t interesting[] = {0, 1, 2, 3, 16, 511, 512, 0xffff, 0x7fffffff, 0xffffffff, 1ULL << 52,
-                                           (1ULL << 53) - 1, 1ULL << 53, 1ULL << 63, UINT64_MAX};
+  constexpr std::uint64_t interesting[] = {0,          1,          2,          3,          16,         511,
+                                           512,        0xffff,     0x7fffffff, 0xffffffff, 1ULL << 52, (1ULL << 53) - 1,
+                                           1ULL << 53, 1ULL << 63, UINT64_MAX};
   unsigned accepted = 0;
   for (int round = 0; round < 40000; round++) {
     auto bytes = all[random() % all.size()].bytes;
@@ -163,7 +164,8 @@ TEST_CASE("plan: mutations with a right checksum are refused or harmless") {
       } else {
         const std::uint64_t value = interesting[random() % std::size(interesting)];
         const std::size_t aligned = at / 4 * 4;
-        std::memcpy(bytes.data() + aligned, &value, std::min<std::size_t>(random() % 2 != 0 ? 4 : 8, bytes.size() - aligned));
+        std::memcpy(bytes.data() + aligned, &value,
+                    std::min<std::size_t>(random() % 2 != 0 ? 4 : 8, bytes.size() - aligned));
       }
     }
     if (bytes.size() >= layout::kHeaderBytes && random() % 2 == 0) {

@@ -89,7 +89,8 @@ TEST_CASE("resync: fails with the errno and the block when no source or the targ
   PlanMaker m = threeSides();
   SUBCASE("target") {
     Bench b(m, 2);
-    b.sim.fault({.file = 1, .op = IoOp::write, .first = (3 + 250) * kBlock, .end = (3 + 251) * kBlock, .error = ENOSPC});
+    b.sim.fault(
+        {.file = 1, .op = IoOp::write, .first = (3 + 250) * kBlock, .end = (3 + 251) * kBlock, .error = ENOSPC});
     CHECK(b.volume->startResync({.target = 1, .bufferBlocks = 100}) == 0);
     b.drain();
     CHECK(b.endedOutcome == ResyncOutcome::failed);

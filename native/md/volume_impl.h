@@ -1,0 +1,148 @@
+// The inside of a Volume, shared by volume.cc (requests and their Ios) and sync.cc (flushes and resync).
+//
+// A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
+// Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
+// the overlap list from before the first child until after the last; so two sides can only differ
+// where a write is in flight or has failed.
+#pragma once
+
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "io/file.h"
+#include "md/mirror.h"
+#include "md/pool.h"
+#include "md/stripe.h"
+#include "md/volume.h"
+
+namespace metadisk {
+
+inline constexpr std::uint64_t kBlockBytes = 512;
+
+inline bool changesData(Op op) noexcept { return op == Op::write || op == Op::trim || op == Op::zero; }
+
+struct IovecSlab {
+  std::array<iovec, kIovecsMax> entries;
+  IovecSlab* poolNext = nullptr;
+};
+
+class Volume::Impl final : public ResyncPort {
+ public:
+  Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
+  ~Impl() override;
+
+  void submit(Request& r) noexcept;
+  bool stateful() const noexcept { return mirror_ != nullptr; }
+  unsigned inFlight() const noexcept { return requests_ + (resync_.running() ? 1U : 0U); }
+  const Plan& plan() const noexcept { return *plan_; }
+  std::uint64_t size() const noexcept { return size_; }
+  int startResync(const ResyncJob& job) noexcept;
+  Resync& resync() noexcept { return resync_; }
+
+ private:
+  struct Task;
+  // One Io on one component.
+  struct Child : Io {
+    Impl* impl = nullptr;
+    Request* request = nullptr;  // without a task: the request this Io answers alone
+    Task* task = nullptr;
+    IovecSlab* slab = nullptr;
+    std::uint32_t index = 0;  // of the file
+    std::uint32_t tried = 0;  // mirror read: sides asked so far, one bit each, this one included
+    Child* chain = nullptr;
+    Child* poolNext = nullptr;
+  };
+  // Several Ios that end together.
+  struct Task : OverlapEntry {
+    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, windowRead, windowWrite, targetSync };
+    Kind kind = Kind::plain;
+    Impl* impl = nullptr;
+    Request* request = nullptr;  // null for the resync's tasks
+    IoOp op = IoOp::read;
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    std::byte* data = nullptr;
+    bool fua = false;
+    bool noHole = false;
+    bool fastZero = false;
+    std::uint32_t pending = 0;
+    std::uint32_t nextSide = 0;  // serial writes
+    int error = 0;
+    Task* queued = nullptr;
+    Task* poolNext = nullptr;
+  };
+
+  void finish(Request& r, int error) noexcept;
+  void submitTask(Request& r) noexcept;
+  bool submitSingle(Request& r, const Node& node, std::uint32_t tried) noexcept;
+  void submitRead(Request& r) noexcept;
+  void submitFlush(Request& r) noexcept;
+  void startFlushes() noexcept;
+  void endFlushes(const Task& task) noexcept;
+  Task* newTask(Request& r, Task::Kind kind) noexcept;
+  void issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
+             std::uint32_t tried) noexcept;
+  Child* newChild(Task& task, const Fragment& fragment, std::byte* data, std::uint32_t tried) noexcept;
+  bool append(Child& child, const Fragment& fragment, std::byte* data) noexcept;
+  void issueSync(Task& task, std::span<const std::uint32_t> files) noexcept;
+  void giveChild(Child& child) noexcept;
+  void drop(Task& task) noexcept;
+  void taskDone(Task& task) noexcept;
+  void writeSides(Task& task) noexcept;
+  void endOfData(Request& r, int error) noexcept;
+  void retryRead(Child& child, Task& task) noexcept;
+  void failed(const Child& child) noexcept;
+  bool anySyncFailed() const noexcept;
+  const Node& sideNode(std::uint32_t side) const noexcept { return plan_->nodes[mirror_->sides[side].child]; }
+
+  static void onSingle(Io& io) noexcept;
+  static void onChild(Io& io) noexcept;
+  static void onOwned(OverlapEntry& entry) noexcept;
+
+  // ResyncPort
+  void windowLock(std::uint64_t offset, std::uint64_t length) noexcept override;
+  void windowUnlock() noexcept override;
+  void windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept override;
+  void windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept override;
+  void targetSync() noexcept override;
+  std::uint64_t now() noexcept override { return host_.now(); }
+  bool clientsActive() noexcept override { return std::exchange(clients_, 0) != 0 || requests_ != 0; }
+  void progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override {
+    host_.resyncProgress(job, done, total);
+  }
+  void ended(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override {
+    host_.resyncEnded(job, outcome, error, done);
+  }
+
+  std::shared_ptr<const Plan> plan_;
+  std::vector<ComponentFile*> files_;
+  Backend& backend_;
+  VolumeHost& host_;
+  std::uint64_t size_;
+  const Node* direct_ = nullptr;        // stripe or component all requests go to; null for a mirror
+  const MirrorNode* mirror_ = nullptr;  // with two sides or more
+  std::unique_ptr<ReadBalance> balance_;
+  OverlapList overlaps_;
+  std::vector<std::uint32_t> allFiles_;
+  std::vector<std::uint32_t> targetFiles_;
+  std::uint32_t target_ = 0;
+  unsigned requests_ = 0;
+  unsigned clients_ = 0;  // submitted since the resync asked
+  Task* flushHead_ = nullptr;
+  Task* flushTail_ = nullptr;
+  bool flushing_ = false;
+  Pool<Child> children_;
+  Pool<Task> tasks_;
+  Pool<IovecSlab, 16> slabs_;
+  Task window_;     // the resync's range in the overlap list
+  Task windowIo_;   // its reads, writes and sync, one at a time
+  Task flushSync_;  // the syncs of the flush batch in flight
+  Task* batch_ = nullptr;
+  Resync resync_{*this};
+};
+
+}  // namespace metadisk

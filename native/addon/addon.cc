@@ -81,7 +81,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     doorbell_ = TypedDoorbell::New(env, "metadisk doorbell", 0, 1, this);
     doorbell_.Unref(env);
     engine_ = std::make_unique<Engine>(options, [this] { doorbell_.NonBlockingCall(); });
-    napi_add_env_cleanup_hook(env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
+    napi_add_env_cleanup_hook(
+        env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
     hooked_ = true;
     Ref();  // The threads point here until stop().
     return env.Undefined();
@@ -122,7 +123,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value install(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!running(env)) return env.Undefined();
-    if (info.Length() < 3 || !info[1].IsTypedArray() || !info[2].IsArray()) return fail(env, "install(device, plan, components)");
+    if (info.Length() < 3 || !info[1].IsTypedArray() || !info[2].IsArray())
+      return fail(env, "install(device, plan, components)");
     const auto device = info[0].ToNumber().Uint32Value();
     const auto plan = info[1].As<Napi::Uint8Array>();
     const auto list = info[2].As<Napi::Array>();
@@ -157,7 +159,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value adopt(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!running(env)) return env.Undefined();
-    if (info.Length() < 4 || !info[2].IsObject() || !info[3].IsTypedArray()) return fail(env, "adopt(fd, device, terms, residual)");
+    if (info.Length() < 4 || !info[2].IsObject() || !info[3].IsTypedArray())
+      return fail(env, "adopt(fd, device, terms, residual)");
     const auto given = info[2].As<Napi::Object>();
     nbd::Terms terms;
     terms.structured = given.Get("structuredReplies").ToBoolean();
@@ -177,9 +180,9 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     }
     const auto residual = info[3].As<Napi::Uint8Array>();
     std::string error;
-    const std::uint32_t id = engine_->adopt(
-        info[0].ToNumber().Int32Value(), info[1].ToNumber().Uint32Value(), std::move(terms),
-        {reinterpret_cast<const std::byte*>(residual.Data()), residual.ByteLength()}, error);
+    const std::uint32_t id =
+        engine_->adopt(info[0].ToNumber().Int32Value(), info[1].ToNumber().Uint32Value(), std::move(terms),
+                       {reinterpret_cast<const std::byte*>(residual.Data()), residual.ByteLength()}, error);
     if (id == 0) return fail(env, error);
     return Napi::Number::New(env, id);
   }
@@ -196,7 +199,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     const Napi::Array out = Napi::Array::New(env);
     if (!engine_) return out;
     std::uint32_t at = 0;
-    for (const EngineEvent& event : engine_->drain(info[0].ToNumber().Uint32Value())) out.Set(at++, convert(env, event));
+    for (const EngineEvent& event : engine_->drain(info[0].ToNumber().Uint32Value()))
+      out.Set(at++, convert(env, event));
     return out;
   }
 
@@ -295,7 +299,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
       engine_->collect();
       while (!pending_.empty()) settle(pending_.begin()->first, "the engine is stopped");
       if (hooked_) {
-        napi_remove_env_cleanup_hook(env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
+        napi_remove_env_cleanup_hook(
+            env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
         hooked_ = false;
       }
     }

@@ -3,7 +3,6 @@
 #include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -65,7 +64,8 @@ Napi::Value sdNotify(const Napi::CallbackInfo& info) {
   const std::string text = info[0].ToString().Utf8Value();
   const Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const auto toLength = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  const ssize_t n = ::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&to), toLength);
+  const ssize_t n =
+      ::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&to), toLength);
   return Napi::Boolean::New(env, n == static_cast<ssize_t>(text.size()));
 }
 
@@ -83,11 +83,7 @@ Napi::Value setIoFlusher(const Napi::CallbackInfo& info) {
 #define PR_SET_IO_FLUSHER 57
 #endif
   const bool flusher = ::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) == 0;
-  const bool locked = ::mlockall(MCL_CURRENT | MCL_ONFAULT) == 0;
-  Napi::Object out = Napi::Object::New(info.Env());
-  out.Set("flusher", Napi::Boolean::New(info.Env(), flusher));
-  out.Set("locked", Napi::Boolean::New(info.Env(), locked));
-  return out;
+  return Napi::Boolean::New(info.Env(), flusher);
 }
 
 }  // namespace

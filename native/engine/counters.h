@@ -11,13 +11,25 @@
 namespace metadisk {
 
 enum class Counter : std::uint8_t {
-  reads, readBytes, readErrors,
-  writes, writeBytes, writeErrors,
-  flushes, flushErrors,
-  trims, trimBytes, trimErrors,
-  zeroes, zeroBytes, zeroErrors,
-  caches, cacheBytes, cacheErrors,
-  blockStatuses, blockStatusErrors,
+  reads,
+  readBytes,
+  readErrors,
+  writes,
+  writeBytes,
+  writeErrors,
+  flushes,
+  flushErrors,
+  trims,
+  trimBytes,
+  trimErrors,
+  zeroes,
+  zeroBytes,
+  zeroErrors,
+  caches,
+  cacheBytes,
+  cacheErrors,
+  blockStatuses,
+  blockStatusErrors,
   badRequests,
   connections,  // now
   inFlight,     // now

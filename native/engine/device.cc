@@ -10,8 +10,9 @@ namespace {
 
 bool reduced(const Plan& plan) noexcept {
   const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
-  return mirror != nullptr && (mirror->sides.size() < 2 || !std::all_of(mirror->sides.begin(), mirror->sides.end(),
-                                                                        [](const MirrorSide& s) { return s.readable; }));
+  return mirror != nullptr &&
+         (mirror->sides.size() < 2 ||
+          !std::all_of(mirror->sides.begin(), mirror->sides.end(), [](const MirrorSide& s) { return s.readable; }));
 }
 
 }  // namespace

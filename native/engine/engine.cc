@@ -65,7 +65,8 @@ void Engine::collect() {
 std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> components, OpenPlan& out) {
   std::vector<std::uint64_t> sizes;
   for (const std::uint32_t number : plan.components) {
-    const auto spec = std::find_if(components.begin(), components.end(), [&](const ComponentSpec& c) { return c.component == number; });
+    const auto spec = std::find_if(components.begin(), components.end(),
+                                   [&](const ComponentSpec& c) { return c.component == number; });
     if (spec == components.end()) return "component " + std::to_string(number) + " is not among those given";
     auto fresh = std::make_shared<ComponentFile>();
     if (std::string error = openComponent(*spec, *fresh); !error.empty()) return error;

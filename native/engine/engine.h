@@ -40,11 +40,13 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  void install(std::uint32_t device, std::span<const std::byte> plan, std::span<const ComponentSpec> components, Done done);
+  void install(std::uint32_t device, std::span<const std::byte> plan, std::span<const ComponentSpec> components,
+               Done done);
   void remove(std::uint32_t device, Done done);
   void flush(std::uint32_t device, Done done);
   // The connection's number, or 0 with `error` set. `fd` is duplicated.
-  std::uint32_t adopt(int fd, std::uint32_t device, nbd::Terms terms, std::span<const std::byte> residual, std::string& error);
+  std::uint32_t adopt(int fd, std::uint32_t device, nbd::Terms terms, std::span<const std::byte> residual,
+                      std::string& error);
   void disconnect(std::uint32_t connection, bool now);
   void resync(std::uint32_t device, const ResyncJob& job);
   void cancelResync(std::uint32_t device);

@@ -38,7 +38,8 @@ class EventQueue {
  public:
   void push(EngineEvent event) {
     const std::lock_guard lock(mutex_);
-    const bool merges = event.kind == EngineEvent::Kind::componentError || event.kind == EngineEvent::Kind::resyncProgress;
+    const bool merges =
+        event.kind == EngineEvent::Kind::componentError || event.kind == EngineEvent::Kind::resyncProgress;
     if (merges) {
       const Key key = keyOf(event);
       const auto waiting = merged_.find(key);

@@ -71,12 +71,15 @@ void IoThread::run() {
   while (!(stopping_ && devices_.empty())) {
     if (turn()) continue;
     if (spin()) continue;
-    events(sleepMillis());
+    sleep();
   }
   // The kernel must be done with every buffer before they go.
   while (backend_->inFlight() != 0) {
     backend_->submit();
-    if (backend_->poll() == 0) events(10);
+    if (backend_->poll() == 0 && backend_->sleepBegins()) {
+      events(10);
+      backend_->sleepEnds();
+    }
   }
   backend_.reset();
   if (stopped_) stopped_();
@@ -146,6 +149,17 @@ bool IoThread::spin() {
   spinCredit_ = found ? 16 : std::max(0, spinCredit_ - 1);
   busy_ |= found;
   return found;
+}
+
+void IoThread::sleep() {
+  const int millis = sleepMillis();
+  if (!backend_->sleepBegins()) {
+    busy_ = true;
+    return;
+  }
+  const bool armed = backend_->inFlight() != 0;
+  events(millis);
+  if (armed) backend_->sleepEnds();
 }
 
 int IoThread::sleepMillis() {
@@ -274,8 +288,8 @@ void IoThread::adopt(std::uint32_t number, std::uint32_t id, Fd socket, nbd::Ter
   options.id = id;
   options.queueDepth = options_.queueDepth;
   options.maxBufferBytes = std::max<std::size_t>(BufferPool::roundedSize(options_.maxRequestBytes), 16U << 20U);
-  auto connection = std::make_unique<nbd::Connection>(std::move(socket), std::move(terms), options, buffers_,
-                                                      *local.device, *this);
+  auto connection =
+      std::make_unique<nbd::Connection>(std::move(socket), std::move(terms), options, buffers_, *local.device, *this);
   if (!residual.empty()) connection->preload(residual);
   epoll_event event{};
   event.events = connection->interest();

@@ -76,6 +76,7 @@ class IoThread final : public nbd::ConnectionHost {
   void updateInterest(nbd::Connection& connection);
   bool events(int timeoutMillis);
   bool spin();
+  void sleep();
   int sleepMillis();
   void dropStalled(std::uint64_t now);
   ThreadDevice* find(std::uint32_t device) noexcept;
@@ -97,8 +98,8 @@ class IoThread final : public nbd::ConnectionHost {
   std::vector<std::uint32_t> attention_;  // devices with control work under way; usually none
   std::function<void()> stopped_;
   bool stopping_ = false;
-  bool busy_ = false;      // the last turn did something
-  int spinCredit_ = 16;    // falls with every spin in vain
+  bool busy_ = false;    // the last turn did something
+  int spinCredit_ = 16;  // falls with every spin in vain
   unsigned sleeps_ = 0;
   std::uint64_t checkedAt_ = 0;
   std::atomic<bool> ready_{false};

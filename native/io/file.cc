@@ -69,7 +69,8 @@ void RangeLock::release(RangeClaim& claim) noexcept {
 
 std::string openComponent(const ComponentSpec& spec, ComponentFile& out) {
   struct stat st {};
-  if (::fstat(spec.fd, &st) != 0) return std::string("component ") + std::to_string(spec.component) + ": " + std::strerror(errno);
+  if (::fstat(spec.fd, &st) != 0)
+    return std::string("component ") + std::to_string(spec.component) + ": " + std::strerror(errno);
   if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
     return "component " + std::to_string(spec.component) + ": neither a file nor a block device";
   }

@@ -57,9 +57,9 @@ struct ComponentFile {
   std::uint32_t component = 0;  // the control plane's number
   bool direct = false;
   bool blockDevice = false;
-  bool memory = false;       // tmpfs: reads and writes never wait for a device
-  std::uint32_t align = 1;   // direct: buffers, offsets and lengths are multiples of this
-  dev_t device = 0;          // identity of the storage
+  bool memory = false;      // tmpfs: reads and writes never wait for a device
+  std::uint32_t align = 1;  // direct: buffers, offsets and lengths are multiples of this
+  dev_t device = 0;         // identity of the storage
   ino_t inode = 0;
   std::atomic<std::uint64_t> size{0};  // bytes; may grow at a new installation
   std::atomic<bool> syncFailed{false};

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 
@@ -15,7 +16,7 @@ namespace metadisk {
 
 namespace {
 
-constexpr std::uint64_t kWindow = 256 * 1024;     // of a bounce buffer
+constexpr std::uint64_t kWindow = 256 * 1024;      // of a bounce buffer
 constexpr std::uint64_t kZeroChunk = 1024 * 1024;  // of the shared zeroes
 constexpr unsigned kBounces = 16;
 constexpr unsigned kSlab = 256;
@@ -42,7 +43,8 @@ bool unsupported(std::int32_t result) noexcept {
 
 UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(home) {
   io_uring_params params{};
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CLAMP;
+  params.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CLAMP;
   if (!options.forceWorkers) {
     int rc = io_uring_queue_init_params(options.entries, &ring_, &params);
     if (rc == -EINVAL) {
@@ -51,6 +53,11 @@ UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(h
       rc = io_uring_queue_init_params(options.entries, &ring_, &params);
     }
     ringed_ = rc == 0;
+  }
+  if (ringed_) {
+    event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!event_ || io_uring_register_eventfd(&ring_, event_.get()) != 0) throw std::bad_alloc();
+    io_uring_cq_eventfd_toggle(&ring_, false);
   }
   if (!ringed_) workers_ = std::make_unique<Workers>(home, 8);
   void* const zero = ::mmap(nullptr, kZeroChunk, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -140,7 +147,8 @@ void UringBackend::issue(RingOp& op) noexcept {
       break;
     case SysKind::sync: io_uring_prep_fsync(sqe, call.fd, IORING_FSYNC_DATASYNC); break;
     case SysKind::fallocate:
-      io_uring_prep_fallocate(sqe, call.fd, call.flags, static_cast<off_t>(call.offset), static_cast<off_t>(call.length));
+      io_uring_prep_fallocate(sqe, call.fd, call.flags, static_cast<off_t>(call.offset),
+                              static_cast<off_t>(call.length));
       break;
   }
   io_uring_sqe_set_data(sqe, &op);
@@ -185,6 +193,22 @@ unsigned UringBackend::poll() noexcept {
   return count;
 }
 
+bool UringBackend::sleepBegins() noexcept {
+  if (!ringed_ || inFlight_ == 0) return true;
+  io_uring_cq_eventfd_toggle(&ring_, true);
+  io_uring_cqe* cqe = nullptr;
+  if (io_uring_peek_cqe(&ring_, &cqe) != 0 || cqe == nullptr) return true;
+  io_uring_cq_eventfd_toggle(&ring_, false);
+  return false;
+}
+
+void UringBackend::sleepEnds() noexcept {
+  if (!ringed_) return;
+  io_uring_cq_eventfd_toggle(&ring_, false);
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto n = ::read(event_.get(), &count, sizeof count);
+}
+
 // ---- starting
 
 void UringBackend::start(Io& io) noexcept {
@@ -204,7 +228,8 @@ void UringBackend::start(Io& io) noexcept {
     case IoOp::cache:
       // Advice only: nothing depends on its success.
       if (!file.direct && !file.memory) {
-        ::posix_fadvise(file.fd.get(), static_cast<off_t>(io.offset), static_cast<off_t>(io.length), POSIX_FADV_WILLNEED);
+        ::posix_fadvise(file.fd.get(), static_cast<off_t>(io.offset), static_cast<off_t>(io.length),
+                        POSIX_FADV_WILLNEED);
       }
       return answer(io, 0);
   }

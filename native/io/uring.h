@@ -37,8 +37,12 @@ class UringBackend final : public Backend {
   void submit() noexcept override;
   unsigned poll() noexcept override;
 
-  // Becomes readable when poll() has something to do; -1 with workers, which wake the mailbox instead.
-  int eventFd() const noexcept { return ringed_ ? ring_.ring_fd : -1; }
+  // Becomes readable when poll() has something to do, but only between sleepBegins() and sleepEnds();
+  // -1 with workers, which wake the mailbox instead.
+  int eventFd() const noexcept { return event_.get(); }
+  // False when there is something to do, so that the thread must not sleep.
+  bool sleepBegins() noexcept;
+  void sleepEnds() noexcept;
   bool ringed() const noexcept { return ringed_; }
   unsigned inFlight() const noexcept { return inFlight_; }
 
@@ -56,8 +60,8 @@ class UringBackend final : public Backend {
     UringBackend* backend = nullptr;
     Io* io = nullptr;
     Phase phase = Phase::transfer;
-    std::uint64_t done = 0;   // bytes of the Io finished
-    std::uint64_t window = 0; // bytes of the Io in the window under way
+    std::uint64_t done = 0;    // bytes of the Io finished
+    std::uint64_t window = 0;  // bytes of the Io in the window under way
     std::uint64_t windowStart = 0;
     std::byte* bounce = nullptr;
     unsigned attempt = 0;  // of fallocate modes
@@ -88,6 +92,8 @@ class UringBackend final : public Backend {
   Mailbox& home_;
   io_uring ring_{};
   bool ringed_ = false;
+  // Polling the ring's own descriptor misses deferred completions; a registered eventfd does not.
+  Fd event_;
   std::unique_ptr<Workers> workers_;
   unsigned queued_ = 0;    // prepared, not yet given to the kernel
   unsigned inFlight_ = 0;  // RingOps in use

@@ -90,7 +90,7 @@ class Connection {
   // The loop's bookkeeping.
   bool progressed = false;         // bytes moved since the loop looked
   std::uint64_t lastProgress = 0;  // when the loop last saw that
-  std::uint32_t registered = 0;  // interest given to epoll
+  std::uint32_t registered = 0;    // interest given to epoll
   bool flushWanted = false;
   bool waitsForBuffer = false;
   bool finished = false;

@@ -16,20 +16,13 @@ export interface BlockDeviceInfo {
   readonly readOnly: boolean
 }
 
-export interface IoFlusher {
-  /** The kernel knows that this process writes what memory reclaim wants written. */
-  readonly flusher: boolean
-  /** Memory is locked. */
-  readonly locked: boolean
-}
-
 interface Addon {
   readonly Engine: new () => DataPlane
   readonly peerUid: (fd: number) => number
   readonly blockDeviceInfo: (fd: number) => BlockDeviceInfo
   readonly sdNotify: (text: string) => boolean
   readonly lockFile: (fd: number) => boolean
-  readonly setIoFlusher: () => IoFlusher
+  readonly setIoFlusher: () => boolean
 }
 
 let loaded: Addon | undefined
@@ -72,5 +65,8 @@ export const sdNotify = (text: string): boolean => addon().sdNotify(text)
 /** An exclusive lock for as long as the open file lives; false when somebody else has it. */
 export const lockFile = (fd: number): boolean => addon().lockFile(fd)
 
-/** For a process that may carry swap or a mounted file system. Best effort: says what it reached. */
-export const setIoFlusher = (): IoFlusher => addon().setIoFlusher()
+/**
+ * Tells the kernel that this process writes what memory reclaim wants written; false when it may not.
+ * Memory is not locked as well: V8 gives pages back with madvise, which fails on locked ones and kills Node.
+ */
+export const setIoFlusher = (): boolean => addon().setIoFlusher()

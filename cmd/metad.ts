@@ -1,0 +1,3 @@
+import { main } from '../src/daemon/main.js'
+
+void main(process.argv.slice(2))

@@ -1,0 +1,154 @@
+/**
+ * metad's life: everything is built in start(), in the order that lets nothing be answered too early,
+ * and taken down in stop() in the reverse order. What commands do is in requests.ts; what the
+ * metadevices are, in system.ts.
+ */
+import { join } from 'node:path'
+import type { DatabaseHealth, StateDatabase } from '../db/types.js'
+import { openMddb } from '../db/mddb.js'
+import { takeSocketFd } from '../dataplane/handover.js'
+import { loadDataPlane } from '../dataplane/native.js'
+import type { DataPlane } from '../dataplane/types.js'
+import { type ExportUnit, makeExportTable } from '../nbd/exports.js'
+import { NbdListener } from '../nbd/listener.js'
+import type { Handover } from '../nbd/types.js'
+import { toBytes } from '../base/units.js'
+import type { NativeEvent } from '../plan/events.js'
+import { errorText } from '../msg/errors.js'
+import type { Socket } from 'node:net'
+import { Components } from './components.js'
+import type { Config } from './config.js'
+import { type Logger, type Notice, noticeTo } from './log.js'
+import { Metadevices } from './metadevices.js'
+import { makeHandler } from './requests.js'
+import { ControlServer } from './server.js'
+import { System } from './system.js'
+
+export interface Places {
+  readonly etc: string
+  readonly run: string
+  readonly dev: string
+}
+
+/** Events taken per turn of the event loop, so that a burst of errors does not starve commands. */
+const DRAIN_EVENTS = 1024
+
+export class Daemon {
+  readonly #where: Places
+  readonly #config: Config
+  readonly #log: Logger
+  readonly #notice: Notice
+  #parts:
+    | {
+        readonly db: StateDatabase
+        readonly engine: DataPlane
+        readonly components: Components
+        readonly system: System
+        readonly control: ControlServer
+        readonly nbd: NbdListener
+      }
+    | undefined
+
+  constructor(where: Places, config: Config, log: Logger) {
+    this.#where = where
+    this.#config = config
+    this.#log = log
+    this.#notice = noticeTo(log)
+  }
+
+  async start(): Promise<void> {
+    let system: System | undefined
+    const db = await openMddb({
+      configDir: this.#where.etc,
+      events: {
+        notice: this.#notice,
+        healthChanged: (health: DatabaseHealth) => void system?.healthChanged(health),
+      },
+    })
+    const engine = loadDataPlane()
+    const { threads, queueDepth, maxRequestBytes, spinMicros } = this.#config
+    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros }, () => this.#drain())
+    const components = new Components(this.#config)
+    const metadevices = new Metadevices(engine, components)
+    system = new System({
+      config: this.#config,
+      where: this.#where,
+      db,
+      engine,
+      metadevices,
+      components,
+      log: this.#log,
+      notice: this.#notice,
+    })
+    const control = new ControlServer(makeHandler(system), this.#log)
+    const nbd = this.#listener(system)
+    this.#parts = { db, engine, components, system, control, nbd }
+
+    await system.load()
+    await control.listen(join(this.#where.run, 'admin.sock'))
+    await nbd.listenUnix(join(this.#where.run, 'nbd.sock'))
+    if (this.#config.nbdTcp !== null) await nbd.listenTcp(this.#config.nbdTcp.host, this.#config.nbdTcp.port)
+    system.startResyncs()
+  }
+
+  /** New clients out, running commands finished, resyncs parked, clients drained, devices flushed, all closed. */
+  async stop(): Promise<void> {
+    const parts = this.#parts
+    if (parts === undefined) return
+    await parts.nbd.close()
+    await parts.control.close()
+    await parts.system.stop()
+    await parts.engine.stop()
+    parts.components.closeAll()
+    await parts.db.close()
+  }
+
+  #listener(system: System): NbdListener {
+    const units = (): readonly ExportUnit[] =>
+      system.exported().map((e) => ({
+        name: e.unit.name,
+        device: e.device,
+        sizeBytes: toBytes(e.unit.blocks),
+        readOnly: system.readOnly,
+        description: e.unit.kind === 'mirror' ? 'Mirror' : 'Concat/Stripe',
+        preferredBlockBytes: 0,
+      }))
+    return new NbdListener({
+      exports: makeExportTable(units, { maxRequestBytes: this.#config.maxRequestBytes }),
+      handover: (socket: Socket, to: Handover, residual: Buffer) => {
+        this.#handover(system, socket, to, residual).catch((e: unknown) => {
+          this.#log.error(e, 'connection not handed over')
+          socket.destroy()
+        })
+      },
+      log: (level, message, fields) => this.#log[level](fields ?? {}, message),
+    })
+  }
+
+  /** The socket is silent until the engine has it: what the client sends meanwhile waits in the kernel. */
+  async #handover(system: System, socket: Socket, to: Handover, residual: Buffer): Promise<void> {
+    const admitted = await system.admit(to.export.device, to.terms.readOnly)
+    if (!admitted.ok) {
+      this.#log.warn({ export: to.export.name }, `client refused: ${errorText(admitted.error)}`)
+      socket.destroy()
+      return
+    }
+    takeSocketFd(socket, (fd) => system.adopt(to.export.device, fd, to.terms, residual))
+  }
+
+  #drain(): void {
+    const parts = this.#parts
+    if (parts === undefined) return
+    const events = parts.engine.drain(DRAIN_EVENTS)
+    for (const e of events) this.#event(parts.system, e)
+    if (events.length === DRAIN_EVENTS) setImmediate(() => this.#drain())
+  }
+
+  #event(system: System, e: NativeEvent): void {
+    try {
+      system.event(e)
+    } catch (error) {
+      this.#log.error({ err: error, event: e }, 'event failed')
+    }
+  }
+}

@@ -26,6 +26,9 @@ const WIPE_BYTES = 65536
 /** LMDB keeps this much of a new file for its own pages and the first records. */
 const FILLER_SLACK = 128 * 1024
 
+/** EPERM EIO ENXIO ENOMEM EACCES ENODEV ENFILE EMFILE ENOSPC EROFS, as lmdb reports them. */
+const STORAGE_ERRNOS = new Set<unknown>([1, 5, 6, 12, 13, 19, 23, 24, 28, 30])
+
 class Refusal extends Error {
   readonly fault: Fault
   constructor(fault: Fault) {
@@ -100,6 +103,12 @@ const closeOpened = async (): Promise<void> => {
   closeSync(o.fd)
 }
 
+/** Of the disk or its mode. Whatever else LMDB says about a file that can be read is about its contents. */
+const isStorageError = (e: unknown): boolean => {
+  const { code } = e as { code?: unknown }
+  return typeof code === 'string' || STORAGE_ERRNOS.has(code)
+}
+
 const openReplica = async (path: string, block: boolean): Promise<HelperAnswer> => {
   await closeOpened()
   const s = statSync(path)
@@ -115,13 +124,19 @@ const openReplica = async (path: string, block: boolean): Promise<HelperAnswer> 
     if (code !== 'EROFS' && code !== 'EACCES' && code !== 'EPERM') throw e
     readOnly = true
   }
-  const db = openDatabase(path, readOnly, checked.value.bytes)
   const fd = openSync(path, 'r')
-  opened = { db, path, identity, fd, block, bytes: block ? 0 : checked.value.bytes, head: Buffer.alloc(0) }
-  const entries = readAll(db)
-  opened.head = headIn(entries)
-  assertPlace(opened)
-  return { identity, entries, readOnly }
+  try {
+    const db = openDatabase(path, readOnly, checked.value.bytes)
+    opened = { db, path, identity, fd, block, bytes: block ? 0 : checked.value.bytes, head: Buffer.alloc(0) }
+    const entries = readAll(db)
+    opened.head = headIn(entries)
+    assertPlace(opened)
+    return { identity, entries, readOnly }
+  } catch (e) {
+    if (opened === null) closeSync(fd)
+    if (!(e instanceof Refusal) && !isStorageError(e)) refuse('D', e instanceof Error ? e.message : String(e), identity)
+    throw e
+  }
 }
 
 const writeZeroes = (fd: number, bytes: number): void => {

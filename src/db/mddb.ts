@@ -185,6 +185,7 @@ export class Mddb implements StateDatabase {
       r.fail({ letter: 'W', problem: 'read-only', damaged: false, identity: null, code: 'EROFS' })
       return false
     })
+    if (!startHolds(listsOf(image), new Set(writable.map((r) => r.id)))) return false
     const promised = await this.#members.promise(writable, term)
     if (!startHolds(listsOf(image), promised)) return false
     const version = { term, epoch: found.highest.epoch + 1 }
@@ -345,10 +346,8 @@ export class Mddb implements StateDatabase {
   async #repair(replica: Replica): Promise<void> {
     const image = this.#image
     if (image === null || replica.busy || replica.active || performance.now() < replica.nextTry) return
-    replica.busy = true
     const wait = Math.min(this.#timing.repairMs * 2 ** replica.attempts++, this.#timing.repairMaxMs)
-    const open = await this.#members.reopen(replica, image, this.#term)
-    replica.busy = false
+    const open = await this.#members.begin(replica, image, this.#term)
     replica.nextTry = performance.now() + wait
     if (!open) return
     await this.#enqueue(async () => {

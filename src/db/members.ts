@@ -12,6 +12,9 @@ import type { Timing } from './timing.js'
 /** Helpers started at the same time: each costs most of a CPU for 0.2 s. */
 export const STARTS_AT_ONCE = 8
 
+/** Failed attempts to open a replica whose storage answers, after which its contents are taken for bad. */
+const HOPELESS = 3
+
 export const mapLimited = async <T>(
   items: readonly T[],
   limit: number,
@@ -129,14 +132,24 @@ export class Members {
 
   /** As `apply`, and every other replica that can be opened is written whole. */
   async bring(image: Image, term: number): Promise<void> {
-    const behind = this.of(image).filter((r) => !this.holders(image).has(r.id) && !r.busy)
+    const holders = this.holders(image)
     await Promise.all(
-      behind.map(async (r) => {
-        r.busy = true
-        if (await this.reopen(r, image, term)) await this.rewrite(r, image, term)
-        r.busy = false
-      }),
+      this.of(image)
+        .filter((r) => !holders.has(r.id))
+        .map(async (r) => {
+          const open = r.busy ? r.work : this.begin(r, image, term)
+          if (await open) await this.rewrite(r, image, term)
+        }),
     )
+  }
+
+  /** `reopen`, known to whoever else wants to. */
+  begin(replica: Replica, image: Image, term: number): Promise<boolean> {
+    replica.busy = true
+    replica.work = this.reopen(replica, image, term).finally(() => {
+      replica.busy = false
+    })
+    return replica.work
   }
 
   /** Writes the term on every replica that was read. @returns who has it durably. */
@@ -169,8 +182,9 @@ export class Members {
     }
     const fault = loaded.error
     const ours = replica.identity ?? replica.listed.identity
-    // LMDB died of contents that had passed the check.
-    const damaged = fault.damaged || fault.code === 'signal'
+    // Contents that had passed the check can still make LMDB die at once, or hang or exit time after time.
+    const always = replica.attempts >= HOPELESS && (fault.code === 'timeout' || fault.code === 'exit')
+    const damaged = fault.damaged || fault.code === 'signal' || always
     const there = fault.identity ?? (damaged ? await storageIdentity(replica.listed.path) : null)
     if (!damaged || there === null || there !== ours) return false
     // A device's number says little about which disk it is: only one that was opened in this run is known.

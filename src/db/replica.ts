@@ -33,6 +33,7 @@ const headOf = (entries: readonly RawEntry[]): Buffer =>
 
 export interface Limits {
   readonly requestMs: number
+  readonly openMs: number
   readonly createMs: number
 }
 
@@ -54,6 +55,8 @@ export class Replica {
   active = false
   /** Somebody works on it; a second repair stays away. */
   busy = false
+  /** What that somebody does: whether it ends with the replica open and of this database. */
+  work: Promise<boolean> = Promise.resolve(false)
   attempts = 0
   nextTry = 0
   lastFault: HelperFault | null = null
@@ -89,7 +92,7 @@ export class Replica {
     return helper
   }
 
-  /** The replica falls out: flagged, its helper ended, repaired later. Tells the owner if it was in use. */
+  /** The replica falls out: flagged and repaired later. Tells the owner if it was in use. */
   fail(fault: HelperFault): void {
     const was = this.active
     this.active = false
@@ -100,9 +103,12 @@ export class Replica {
     for (const b of BAD) this.flags.delete(b)
     this.flags.add(fault.letter)
     this.problem = fault.problem
-    const helper = this.#helper
-    this.#helper = null
-    helper?.kill()
+    // A helper that only found the place wanting is sound, and is asked again; any other may hold a broken mapping.
+    if (fault.letter !== 'M') {
+      const helper = this.#helper
+      this.#helper = null
+      helper?.kill()
+    }
     if (was) this.#onLost(this, fault)
   }
 
@@ -120,7 +126,7 @@ export class Replica {
   /** Starts the helper and reads everything. The contents are checked here, not there. */
   async load(): Promise<Result<Loaded, HelperFault>> {
     const { path, kind } = this.listed
-    const answer = await this.#start().request({ op: 'open', path, block: kind === 'block' }, this.#limits.requestMs)
+    const answer = await this.#start().request({ op: 'open', path, block: kind === 'block' }, this.#limits.openMs)
     if (!answer.ok) return this.#failed(answer.error)
     const { identity = null, entries = [], readOnly = false } = answer.value
     const decoded = decodeImage(entries)

@@ -2,6 +2,8 @@
 export interface Timing {
   /** A replica that has not answered by then is out. */
   readonly requestMs: number
+  /** Same, for starting its helper and reading everything. */
+  readonly openMs: number
   /** Same, for making or rebuilding one. */
   readonly createMs: number
   /** How long a commit that already holds waits for the replicas that have not answered. */
@@ -21,6 +23,7 @@ export interface Timing {
 
 export const DEFAULT_TIMING: Timing = {
   requestMs: 10_000,
+  openMs: 20_000,
   createMs: 60_000,
   slowMs: 1_000,
   retries: 100,

@@ -1,0 +1,163 @@
+/** The native boundary as the control plane uses it. */
+import { execFile } from 'node:child_process'
+import { closeSync, openSync, truncateSync, writeFileSync } from 'node:fs'
+import { connect, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { blocks } from '../../../src/base/units.js'
+import { COUNTERS, namedCounters } from '../../../src/dataplane/counters.js'
+import { fdOf, selfTest } from '../../../src/dataplane/handover.js'
+import { blockDeviceInfo, lockFile, loadDataPlane, peerUid, sdNotify } from '../../../src/dataplane/native.js'
+import { BLOCKS, readAt, receive, request, Rig, TERMS } from './rig.js'
+
+const WRITE = 1
+const READ = 0
+
+t.test('a client writes through the engine; the counters say so', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const file = rig.file(5)
+  await rig.install(0, [file])
+  const data = Buffer.alloc(4096, 0xa5)
+  const first = Buffer.concat([request(WRITE, 8192, 4096, 77), data])
+  // The handshake had read the header and a part of the payload.
+  const { socket } = await rig.connect(0, first.subarray(0, 1000))
+  socket.write(first.subarray(1000))
+  const reply = await receive(socket, 16)
+  t.equal(reply.readUInt32BE(0), 0x67446698)
+  t.equal(reply.readUInt32BE(4), 0)
+  t.equal(reply.readBigUInt64BE(8), 77n)
+  t.same(readAt(file, 8192, 4096), data)
+  socket.write(request(READ, 8192, 4096, 78))
+  t.same((await receive(socket, 16 + 4096)).subarray(16), data)
+  await rig.engine.flush(0)
+  const raw = rig.engine.counters(0)
+  t.equal(raw.length, COUNTERS.length)
+  t.match(namedCounters(raw), { reads: 1n, readBytes: 4096n, writes: 1n, writeBytes: 4096n, connections: 1n })
+  t.same(rig.engine.counters(99), new BigUint64Array(COUNTERS.length))
+})
+
+t.test('refusals are rejections with a reason', async (t) => {
+  const rig = new Rig()
+  await rig.start(1)
+  t.teardown(() => rig.close())
+  const file = rig.file(5)
+  await t.rejects(rig.engine.install(0, new Uint8Array(3), []), { message: 'too short' })
+  await t.rejects(rig.engine.flush(0))
+  t.throws(() => rig.engine.adopt(0, 0, TERMS, new Uint8Array(0)), { message: 'no such device' })
+  await rig.install(0, [file])
+  t.throws(() => rig.engine.adopt(file.component.fd, 0, TERMS, new Uint8Array(0)), { message: 'not a socket' })
+  t.throws(() => rig.engine.start({ threads: 1, queueDepth: 1, maxRequestBytes: 65536, spinMicros: 0 }, () => {}))
+  t.throws(() => loadDataPlane().adopt(0, 0, TERMS, new Uint8Array(0)), { message: 'the engine is not started' })
+})
+
+t.test('disconnect and remove close connections and say so', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  await rig.install(4, [rig.file(5)])
+  const a = await rig.connect(4)
+  rig.engine.disconnect(a.id, 'now')
+  t.equal((await receive(a.socket, 1)).length, 0)
+  const closed = await rig.event((e) => e.kind === 'connectionClosed' && e.connection === a.id)
+  t.match(closed, { device: 4, reason: 'disconnected' })
+  const b = await rig.connect(4)
+  b.socket.write(request(READ, 0, 512, 1))
+  t.equal((await receive(b.socket, 528)).length, 528)
+  await rig.engine.remove(4)
+  t.equal((await receive(b.socket, 1)).length, 0)
+  t.match(await rig.event((e) => e.kind === 'connectionClosed' && e.connection === b.id), { device: 4 })
+  await rig.engine.remove(4)
+})
+
+t.test('a lost end of a file is an event with its component and block', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const file = rig.file(7)
+  await rig.install(2, [file], false, 31)
+  const { socket } = await rig.connect(2)
+  truncateSync(file.path, 4096)
+  socket.write(request(READ, 65536, 4096, 1))
+  t.equal((await receive(socket, 16)).readUInt32BE(4), 5)
+  t.match(await rig.event((e) => e.kind === 'componentError'), {
+    device: 2,
+    generation: 31,
+    component: 7,
+    op: 'read',
+    block: 128,
+    errno: 5,
+  })
+})
+
+t.test('a mirror is resynced, with progress and an end', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const one = rig.file(1)
+  const two = rig.file(2)
+  writeFileSync(one.path, Buffer.alloc(BLOCKS * 512, 0x3c))
+  await rig.install(6, [one, two], true)
+  rig.engine.resync(6, { job: 9, target: 1, from: blocks(0), bufferBlocks: 64, bytesPerSecond: 0 })
+  const ended = await rig.event((e) => e.kind === 'resyncEnded')
+  t.match(ended, { device: 6, job: 9, outcome: 'done', errno: 0, done: BLOCKS })
+  t.same(readAt(two, 0, BLOCKS * 512), readAt(one, 0, BLOCKS * 512))
+  rig.engine.resync(6, { job: 10, target: 9, from: blocks(0), bufferBlocks: 64, bytesPerSecond: 0 })
+  t.match(await rig.event((e) => e.kind === 'resyncEnded' && e.job === 10), { outcome: 'failed' })
+  rig.engine.cancelResync(6)
+})
+
+t.test('stop is idempotent, ends connections, and the engine can be forgotten without it', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  await rig.install(0, [rig.file(1)])
+  const { socket } = await rig.connect(0)
+  const twice = [rig.engine.stop(), rig.engine.stop()]
+  await Promise.all(twice)
+  await rig.close()
+  t.equal((await receive(socket, 1)).length, 0)
+  const source = `
+    import { loadDataPlane } from ${JSON.stringify(new URL('../../../src/dataplane/native.js', import.meta.url).href)}
+    loadDataPlane().start({ threads: 2, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 20 }, () => {})
+    console.log('running')`
+  const run = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', source])
+  t.equal(run.stdout, 'running\n')
+})
+
+t.test('sockets: the descriptor, the peer, and the self test', async (t) => {
+  t.equal(await selfTest(), true)
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const path = join(rig.directory, 'other')
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(path, resolve))
+  const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
+  const client = connect(path)
+  const socket = await accepted
+  t.equal(peerUid(fdOf(socket)), process.getuid?.())
+  client.destroy()
+  socket.destroy()
+  server.close()
+  t.throws(() => fdOf(socket))
+})
+
+t.test('locks, block devices, systemd', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const path = join(rig.directory, 'lock')
+  const one = openSync(path, 'w')
+  const two = openSync(path, 'w')
+  t.equal(lockFile(one), true)
+  t.equal(lockFile(two), false)
+  closeSync(one)
+  t.equal(lockFile(two), true)
+  t.throws(() => blockDeviceInfo(two), { message: /BLKGETSIZE64/ })
+  closeSync(two)
+  t.throws(() => lockFile(two))
+  // Nobody listens: setting the variable here would reach a real service manager.
+  if (process.env['NOTIFY_SOCKET'] === undefined) t.equal(sdNotify('READY=1'), false)
+})

@@ -57,12 +57,11 @@ export class Daemon {
   }
 
   async start(): Promise<void> {
-    let system: System | undefined
     const db = await openMddb({
       configDir: this.#where.etc,
       events: {
         notice: this.#notice,
-        healthChanged: (health: DatabaseHealth) => void system?.healthChanged(health),
+        healthChanged: (health: DatabaseHealth) => void this.#parts?.system.healthChanged(health),
       },
     })
     const engine = loadDataPlane()
@@ -70,7 +69,7 @@ export class Daemon {
     engine.start({ threads, queueDepth, maxRequestBytes, spinMicros }, () => this.#drain())
     const components = new Components(this.#config)
     const metadevices = new Metadevices(engine, components)
-    system = new System({
+    const system = new System({
       config: this.#config,
       where: this.#where,
       db,

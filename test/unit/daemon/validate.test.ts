@@ -1,6 +1,5 @@
 import t from 'tap'
 import * as fc from 'fast-check'
-import type { LineObject } from '../../../src/ctl/lines.js'
 import { validateRequest } from '../../../src/daemon/validate.js'
 
 t.test('whole requests pass as they are', async (t) => {
@@ -21,7 +20,7 @@ t.test('missing, wrong and unknown fields are refused by name', async (t) => {
 t.test('no object makes it throw', async () => {
   fc.assert(
     fc.property(fc.dictionary(fc.string(), fc.jsonValue()), (o) => {
-      validateRequest(o as LineObject)
+      validateRequest(o)
       validateRequest({ ...o, op: 'init' })
     }),
   )

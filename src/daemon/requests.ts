@@ -186,6 +186,7 @@ const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise
         continue
       }
     }
+    system.setResyncBuffer(unit.name, r.bufferBlocks)
     system.kickResyncs([wanted])
   }
   return status

@@ -62,8 +62,9 @@ export class ControlServer {
     const uid = peerUid(fdOf(socket))
     const allowed = uid === 0 || uid === process.getuid?.()
     if (!allowed || this.#open.size >= MAX_CONNECTIONS) {
-      if (!allowed) this.#log.warn({ uid }, 'control connection refused')
-      socket.end(encodeLine({ reply: 'error', error: metaError('notRoot') }) + encodeLine({ reply: 'done', status: 1 }))
+      this.#log.warn({ uid }, 'control connection refused')
+      const error = allowed ? metaError('protocol', undefined, 'too many connections') : metaError('notRoot')
+      socket.end(encodeLine({ reply: 'error', error }) + encodeLine({ reply: 'done', status: 1 }))
       return
     }
     this.#open.add(socket)

@@ -53,6 +53,8 @@ export class System {
   readonly #errors: ComponentErrors
   /** Why a metadevice is not served. */
   readonly #unserved = new Map<UnitName, MetaError>()
+  /** What metasync asked for, until the next metasync. */
+  readonly #bufferBlocks = new Map<UnitName, number>()
   #tree: Tree = new Map()
 
   constructor(parts: SystemParts) {
@@ -65,7 +67,8 @@ export class System {
       start: (mirror, target, job, from) => {
         const device = this.parts.metadevices.deviceOf(mirror)
         if (device === undefined) throw new Error(`resync of ${mirror}, which is not served`)
-        const { resyncBufferBlocks: bufferBlocks, resyncBytesPerSecond: bytesPerSecond } = this.parts.config
+        const { resyncBufferBlocks, resyncBytesPerSecond: bytesPerSecond } = this.parts.config
+        const bufferBlocks = this.#bufferBlocks.get(mirror) ?? resyncBufferBlocks
         this.parts.engine.resync(device, { job, target: target.side, from, bufferBlocks, bytesPerSecond })
       },
       cancel: (mirror) => {
@@ -159,6 +162,12 @@ export class System {
     for (const u of units)
       if (u.kind === 'mirror' && u.submirrors.some((s) => s.state === 'attached' || s.state === 'resync'))
         this.resyncs.kick(u.name).catch((e: unknown) => this.parts.log.error(e, 'resync'))
+  }
+
+  /** @param blocks 0 or null: the setting; at most 2048 (md_max_xfer_bufsz). Counts from the next copy on. */
+  setResyncBuffer(mirror: UnitName, blocks: number | null): void {
+    if (blocks === null || blocks === 0) this.#bufferBlocks.delete(mirror)
+    else this.#bufferBlocks.set(mirror, Math.min(blocks, 2048))
   }
 
   exported(): readonly Exported[] {

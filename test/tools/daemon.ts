@@ -24,11 +24,13 @@ const METAD = join(TOP, 'build/js/cmd/metad.js')
 const COMMANDS = join(TOP, 'build/cli/meta.cjs')
 const START_MILLIS = 30_000
 const STOP_MILLIS = 20_000
+const FILE_MILLIS = 240_000
 const COMMAND_MILLIS = 60_000
 
 /** What is used of tap's test object. */
 export interface Test {
   teardown(done: () => Promise<void>): void
+  setTimeout?(millis: number): void
 }
 
 export interface Outcome {
@@ -128,6 +130,8 @@ export const startMetad = async (t: Test, options: MetadOptions = {}): Promise<M
     return { status, stdout, stderr }
   }
 
+  // tap's 30 seconds for a whole file are short when the machine is busy.
+  t.setTimeout?.(FILE_MILLIS)
   t.teardown(async () => {
     await end('SIGTERM')
     rmSync(root, { recursive: true, force: true })

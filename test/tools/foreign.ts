@@ -4,7 +4,10 @@ import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { Metad } from './daemon.js'
 
-const PLACES = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin']
+/** The system's first: nbdsh takes the first python3 on the PATH, and only the system's has libnbd. */
+const PLACES = ['/usr/bin', ...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin']
+
+const ENV = { ...process.env, PATH: PLACES.join(delimiter), LC_ALL: 'C' }
 
 /** Value for a test's `skip`: false, or why it cannot run here. */
 export const missing = (...tools: readonly string[]): string | false => {
@@ -14,7 +17,8 @@ export const missing = (...tools: readonly string[]): string | false => {
 
 /** nbdsh without libnbd's Python module is no nbdsh. */
 export const missingNbdsh = (): string | false =>
-  missing('nbdsh') || (spawnSync('nbdsh', ['-c', 'pass']).status === 0 ? false : 'nbdsh cannot load its Python module')
+  missing('nbdsh') ||
+  (spawnSync('nbdsh', ['-c', 'pass'], { env: ENV }).status === 0 ? false : 'nbdsh cannot load its Python module')
 
 export interface Ran {
   readonly status: number | null
@@ -25,8 +29,12 @@ export interface Ran {
 /** Asynchronous, because the test may be serving or watching something meanwhile. */
 export const foreign = (program: string, args: readonly string[], input = '', millis = 60_000): Promise<Ran> =>
   new Promise((resolve, reject) => {
-    const env = { ...process.env, PATH: PLACES.join(delimiter), LC_ALL: 'C' }
-    const child = spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'], timeout: millis, killSignal: 'SIGKILL' })
+    const child = spawn(program, args, {
+      env: ENV,
+      stdio: ['pipe', 'pipe', 'pipe'],
+      timeout: millis,
+      killSignal: 'SIGKILL',
+    })
     let stdout = ''
     let stderr = ''
     child.stdout.on('data', (b: Buffer) => (stdout += b.toString()))
@@ -82,9 +90,26 @@ export const everyKind = async (metad: Metad, mebibytes: number): Promise<readon
 
 /** Waits until no submirror is being resynced. */
 export const resynced = async (metad: Metad): Promise<void> => {
-  const end = Date.now() + 60_000
+  const end = Date.now() + 30_000
   while (/Resync in progress|Resyncing/i.test(metad.must('metastat', []))) {
     if (Date.now() > end) throw new Error('resync does not end')
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
+}
+
+const findSize = (value: unknown, name: string): number | undefined => {
+  if (typeof value !== 'object' || value === null) return undefined
+  if ('name' in value && value.name === name && 'size' in value && typeof value.size === 'number') return value.size
+  for (const inner of Object.values(value)) {
+    const size = findSize(inner, name)
+    if (size !== undefined) return size
+  }
+  return undefined
+}
+
+/** Bytes of a metadevice as metastat reports it. */
+export const sizeOf = (metad: Metad, name: string): number => {
+  const blocks = findSize(JSON.parse(metad.must('metastat', ['--json', name])), name)
+  if (blocks === undefined) throw new Error(`metastat --json does not name ${name}`)
+  return blocks * 512
 }

@@ -14,8 +14,8 @@ export interface ConnectOptions {
   readonly contexts?: readonly string[]
   /** EXPORT_NAME instead of GO. */
   readonly oldGo?: boolean
-  /** Bytes sent in one piece with the option that ends the handshake. */
-  readonly early?: Buffer
+  /** A request sent in one piece with the option that ends the handshake; its answer is `client.early`. */
+  readonly early?: Request
 }
 
 export interface Extent {
@@ -99,6 +99,7 @@ export class NbdClient {
   /** Contexts granted: name to id. */
   readonly contexts: ReadonlyMap<string, number>
   readonly closed: Promise<void>
+  readonly early: Promise<Answer> | undefined
   readonly #input: Input
   readonly #structured: boolean
   readonly #extended: boolean
@@ -125,6 +126,7 @@ export class NbdClient {
       if (socket.destroyed) resolve()
       else socket.on('close', () => resolve())
     })
+    if (options.early !== undefined) this.early = this.#expect(options.early, ++this.#cookie)
     this.#read().catch((e: unknown) => this.#fail(e instanceof Error ? e : new Error(String(e))))
   }
 
@@ -146,7 +148,8 @@ export class NbdClient {
       if (options.contexts !== undefined)
         for (const r of await ask(OPT.setMetaContext, contextData(options.name, options.contexts)))
           if (r.type === REP.metaContext) contexts.set(r.data.subarray(4).toString(), r.data.readUInt32BE(0))
-      const early = options.early ?? Buffer.alloc(0)
+      const early =
+        options.early === undefined ? Buffer.alloc(0) : encodeRequest(options.early, 1n, options.extended ?? false)
       let info: Buffer | undefined
       if (options.oldGo) {
         socket.write(Buffer.concat([option(OPT.exportName, Buffer.from(options.name)), early]))
@@ -165,29 +168,16 @@ export class NbdClient {
   }
 
   request(request: Request): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      if (this.#failed !== undefined) {
-        reject(this.#failed)
-        return
-      }
-      const cookie = ++this.#cookie
-      this.#waiting.set(cookie, { request, data: [], extents: [], error: 0, chunks: 0, resolve, reject })
-      this.socket.write(this.encode(request, cookie))
-    })
+    if (this.#failed !== undefined) return Promise.reject(this.#failed)
+    const cookie = ++this.#cookie
+    const answer = this.#expect(request, cookie)
+    this.socket.write(this.encode(request, cookie))
+    return answer
   }
 
   /** The bytes of a request, for tests that send them in other ways. */
-  encode({ command, flags = 0, offset = 0n, length = 0, payload }: Request, cookie: bigint): Buffer {
-    const head = Buffer.alloc(this.#extended ? 32 : 28)
-    const carries = this.#extended && command === CMD.write ? CMD_FLAG.payloadLength : 0
-    head.writeUInt32BE(this.#extended ? nbd.EXTENDED_REQUEST_MAGIC : nbd.REQUEST_MAGIC, 0)
-    head.writeUInt16BE(flags | carries, 4)
-    head.writeUInt16BE(command, 6)
-    head.writeBigUInt64BE(cookie, 8)
-    head.writeBigUInt64BE(offset, 16)
-    if (this.#extended) head.writeBigUInt64BE(BigInt(payload?.length ?? length), 24)
-    else head.writeUInt32BE(payload?.length ?? length, 24)
-    return payload === undefined ? head : Buffer.concat([head, payload])
+  encode(request: Request, cookie: bigint): Buffer {
+    return encodeRequest(request, cookie, this.#extended)
   }
 
   read(offset: bigint, length: number, flags = 0): Promise<Answer> {
@@ -218,6 +208,12 @@ export class NbdClient {
   }
   destroy(): void {
     this.socket.destroy()
+  }
+
+  #expect(request: Request, cookie: bigint): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(cookie, { request, data: [], extents: [], error: 0, chunks: 0, resolve, reject })
+    })
   }
 
   #fail(error: Error): void {
@@ -296,6 +292,20 @@ export class NbdClient {
     } else if (type !== CHUNK.none) throw new Error(`unknown chunk ${type}`)
     if ((flags & nbd.CHUNK_DONE) !== 0) this.#finish(cookie, waiting)
   }
+}
+
+const encodeRequest = (request: Request, cookie: bigint, extended: boolean): Buffer => {
+  const { command, flags = 0, offset = 0n, length = 0, payload } = request
+  const head = Buffer.alloc(extended ? 32 : 28)
+  const carries = extended && command === CMD.write ? CMD_FLAG.payloadLength : 0
+  head.writeUInt32BE(extended ? nbd.EXTENDED_REQUEST_MAGIC : nbd.REQUEST_MAGIC, 0)
+  head.writeUInt16BE(flags | carries, 4)
+  head.writeUInt16BE(command, 6)
+  head.writeBigUInt64BE(cookie, 8)
+  head.writeBigUInt64BE(offset, 16)
+  if (extended) head.writeBigUInt64BE(BigInt(payload?.length ?? length), 24)
+  else head.writeUInt32BE(payload?.length ?? length, 24)
+  return payload === undefined ? head : Buffer.concat([head, payload])
 }
 
 /** All replies to one option; rejects on an error reply. */

@@ -101,7 +101,6 @@ class IoThread final : public nbd::ConnectionHost {
   bool busy_ = false;    // the last turn did something
   int spinCredit_ = 16;  // falls with every spin in vain
   unsigned sleeps_ = 0;
-  std::uint64_t checkedAt_ = 0;
   std::atomic<bool> ready_{false};
   std::thread thread_;
 };

@@ -318,7 +318,7 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
   Io& io = *op.io;
   switch (op.phase) {
     case Phase::transfer:
-      if (result < 0 && io.op == IoOp::write && io.fua) io.file->syncFailed.store(true, std::memory_order_relaxed);
+      if (result == -EIO && io.op == IoOp::write && io.fua) io.file->syncFailed.store(true, std::memory_order_relaxed);
       if (result < 0) return finish(op, result);
       if (result == 0) return finish(op, -EIO);
       op.done += static_cast<std::uint64_t>(result);

@@ -117,6 +117,9 @@ class Rig {
     });
   }
 
+  // The threads ring until they are gone.
+  ~Rig() { engine.reset(); }
+
   // Collects until `until` holds; false after ten seconds.
   template <typename Until>
   bool wait(Until until, int millis = 10'000) {

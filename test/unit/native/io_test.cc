@@ -1,0 +1,164 @@
+// Component I/O below the volumes: claims on ranges, failed syncs, limits, zeroes.
+#include <unistd.h>
+
+#include "engine_rig.h"
+#include "io/uring.h"
+
+using namespace metadisk;
+using namespace metadisk::test;
+
+namespace {
+
+unsigned granted = 0;
+
+RangeClaim claimOf(std::uint64_t start, std::uint64_t end, bool exclusive) {
+  RangeClaim claim;
+  claim.start = start;
+  claim.end = end;
+  claim.exclusive = exclusive;
+  claim.granted = [](RangeClaim&) noexcept { ++granted; };
+  return claim;
+}
+
+struct Backed {
+  explicit Backed(bool workers, std::uint64_t bytes = 1 << 20)
+      : file(bytes, "/var/tmp"), backend(home, UringOptions{64, workers}) {
+    ComponentSpec spec;
+    spec.fd = file.fd.get();
+    spec.size = bytes;
+    CHECK(openComponent(spec, component) == "");
+  }
+  // The result of one operation.
+  int run(IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data = nullptr, bool fua = false) {
+    Io io;
+    io.op = op;
+    io.fua = fua;
+    io.file = &component;
+    io.offset = offset;
+    io.length = length;
+    io.data = data;
+    io.result = 1;
+    io.complete = [](Io&) noexcept {};
+    backend.start(io);
+    for (int i = 0; io.result == 1 && i < 100'000; ++i) {
+      backend.submit();
+      backend.poll();
+      if (io.result == 1) ::usleep(100);
+    }
+    return io.result;
+  }
+
+  TempFile file;
+  Mailbox home;
+  ComponentFile component;
+  UringBackend backend;
+};
+
+}  // namespace
+
+TEST_CASE("plain writers share, a read-modify-write has its range alone, and nobody overtakes it") {
+  RangeLock lock;
+  granted = 0;
+  RangeClaim a = claimOf(0, 4096, false);
+  RangeClaim b = claimOf(0, 4096, false);
+  RangeClaim cycle = claimOf(2048, 8192, true);
+  RangeClaim late = claimOf(0, 4096, false);
+  RangeClaim apart = claimOf(8192, 12288, true);
+  CHECK(lock.claim(a));
+  CHECK(lock.claim(b));
+  CHECK_FALSE(lock.claim(cycle));
+  CHECK_FALSE(lock.claim(late));
+  CHECK(lock.claim(apart));
+  lock.release(a);
+  CHECK(granted == 0);
+  lock.release(b);
+  CHECK(granted == 1);
+  CHECK(cycle.held);
+  CHECK_FALSE(late.held);
+  lock.release(cycle);
+  CHECK(granted == 2);
+  CHECK(late.held);
+  lock.release(late);
+  lock.release(apart);
+}
+
+TEST_CASE("a failed sync stays failed, also for writes that promise to be stable") {
+  for (const bool workers : {false, true}) {
+    CAPTURE(workers);
+    Backed b(workers);
+    Bytes data = pattern(4096, 1);
+    CHECK(b.run(IoOp::sync, 0, 0) == 0);
+    CHECK(b.run(IoOp::write, 0, 4096, data.data(), true) == 0);
+    b.component.syncFailed = true;
+    CHECK(b.run(IoOp::sync, 0, 0) == -EIO);
+    CHECK(b.run(IoOp::write, 0, 4096, data.data(), true) == -EIO);
+    CHECK(b.run(IoOp::write, 4096, 4096, data.data()) == 0);
+  }
+}
+
+TEST_CASE("the failure of a sync itself is what makes it stay") {
+  for (const bool workers : {false, true}) {
+    CAPTURE(workers);
+    Backed b(workers);
+    // A pipe cannot be synced: the kernel's refusal stands for a disk's.
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    const Fd other(ends[1]);
+    b.component.fd = Fd(ends[0]);
+    CHECK(b.run(IoOp::sync, 0, 0) < 0);
+    b.component.fd = Fd::duplicate(b.file.fd.get());
+    CHECK(b.run(IoOp::sync, 0, 0) == -EIO);
+  }
+}
+
+TEST_CASE("nothing happens outside the component, and a short file is an error") {
+  for (const bool workers : {false, true}) {
+    CAPTURE(workers);
+    Backed b(workers);
+    Bytes data = pattern(8192, 1);
+    CHECK(b.run(IoOp::write, (1 << 20) - 4096, 8192, data.data()) == -EIO);
+    CHECK(b.run(IoOp::read, UINT64_MAX - 100, 4096, data.data()) == -EIO);
+    CHECK(::lseek(b.file.plain.get(), 0, SEEK_END) == 1 << 20);
+    REQUIRE(::ftruncate(b.file.plain.get(), 5000) == 0);
+    CHECK(b.run(IoOp::read, 4096, 4096, data.data()) == -EIO);
+    CHECK(b.run(IoOp::read, 0, 4096, data.data()) == 0);
+    // Inside the component the file may grow back.
+    CHECK(b.run(IoOp::write, 65537, 777, data.data()) == 0);
+    CHECK(b.run(IoOp::read, 65537, 777, data.data() + 1000) == 0);
+    CHECK(std::memcmp(data.data(), data.data() + 1000, 777) == 0);
+  }
+}
+
+TEST_CASE("zero and discard") {
+  for (const bool workers : {false, true}) {
+    CAPTURE(workers);
+    Backed b(workers);
+    Bytes data = pattern(65536, 3);
+    CHECK(b.run(IoOp::write, 0, data.size(), data.data()) == 0);
+    CHECK(b.run(IoOp::zero, 1000, 30000, nullptr, true) == 0);
+    std::fill(data.begin() + 1000, data.begin() + 31000, std::byte{});
+    CHECK(b.file.read(0, data.size()) == data);
+    CHECK(b.run(IoOp::discard, 0, 4096) == 0);
+    CHECK(b.file.read(4096, data.size() - 4096) == Bytes(data.begin() + 4096, data.end()));
+    CHECK(b.run(IoOp::cache, 0, 1 << 20) == 0);
+  }
+}
+
+TEST_CASE("the buffer pool keeps its limit and reuses what it has") {
+  BufferPool pool(64 * 1024);
+  std::byte* const a = pool.acquire(5000);
+  REQUIRE(a != nullptr);
+  CHECK(reinterpret_cast<std::uintptr_t>(a) % 4096 == 0);
+  CHECK(pool.lent() == 8192);
+  CHECK(pool.acquire(65536) == nullptr);
+  pool.release(a, 5000);
+  CHECK(pool.acquire(8192) == a);
+  pool.release(a, 8192);
+  CHECK(pool.kept() == 8192);
+  std::byte* const all = pool.acquire(65536);  // the kept one makes room
+  CHECK(all != nullptr);
+  CHECK(pool.kept() == 0);
+  CHECK(pool.acquire(1) == nullptr);
+  pool.release(all, 65536);
+  CHECK(pool.acquire(std::size_t{1} << 40U) == nullptr);
+}

@@ -145,38 +145,53 @@ const writeZeroes = (fd: number, bytes: number): void => {
   fsyncSync(fd)
 }
 
-/** Empties the storage. A path that exists is only taken when it is an empty file, a device, or ours to rebuild. */
-const prepare = (request: HelperRequest & { op: 'create' }): { readonly made: boolean } => {
+/** LMDB dies on a full file system, so the space is asked for with plain writes first; its lock file needs some too. */
+const emptyFile = (path: string, physical: number): void => {
+  const fd = openSync(path, 'r+')
+  try {
+    const zeroes = Buffer.alloc(physical + FILLER_SLACK)
+    for (let at = 0; at < zeroes.length;) at += writeSync(fd, zeroes, at, zeroes.length - at, at)
+    ftruncateSync(fd, 0)
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Whether the path may be taken: a device, a file that is ours to rebuild, an empty file, or nothing yet. */
+const claim = (request: HelperRequest & { op: 'create' }): { readonly made: boolean } => {
   const { path, block, mode, identity } = request
-  if (block || mode === 'rebuild') {
-    if (mode === 'rebuild' && identityOf(path) !== identity) refuse('M', 'storage was replaced')
-    const fd = openSync(path, block ? constants.O_RDWR | constants.O_EXCL : constants.O_RDWR)
-    try {
-      if (block) writeZeroes(fd, WIPE_BYTES)
-      else {
-        ftruncateSync(fd, 0)
-        fsyncSync(fd)
-      }
-    } finally {
-      closeSync(fd)
-    }
+  if (mode === 'rebuild') {
+    if (identityOf(path) !== identity) refuse('M', 'storage was replaced')
     return { made: false }
   }
+  if (block) return { made: false }
   if (existsSync(path)) {
     const s = statSync(path)
     if (!s.isFile() || s.size !== 0) refuse('F', 'file is not empty')
     return { made: false }
   }
   closeSync(openSync(path, 'wx', 0o600))
-  syncDirectory(path)
   return { made: true }
+}
+
+const emptyStorage = (path: string, block: boolean, physical: number): void => {
+  if (!block) return emptyFile(path, physical)
+  const fd = openSync(path, constants.O_RDWR | constants.O_EXCL)
+  try {
+    writeZeroes(fd, WIPE_BYTES)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 const create = async (request: HelperRequest & { op: 'create' }): Promise<HelperAnswer> => {
   await closeOpened()
   const { path, block, physical, entries } = request
-  const { made } = prepare(request)
+  const { made } = claim(request)
   try {
+    emptyStorage(path, block, physical)
+    if (made) syncDirectory(path)
     const db = openDatabase(path, false, physical)
     const fd = openSync(path, 'r')
     opened = { db, path, identity: identityOf(path), fd, block, bytes: 0, head: headIn(entries) }

@@ -16,6 +16,7 @@ import {
   physicalBytes,
 } from './format.js'
 import { Helper, type HelperFault } from './helper-process.js'
+import type { HelperAnswer, HelperRequest } from './wire.js'
 import { type Version, compareVersions } from './quorum.js'
 
 /** Positions of metadb's flag string (commands.md 5.3). */
@@ -63,6 +64,7 @@ export class Replica {
   readonly #limits: Limits
   readonly #onLost: (replica: Replica, fault: HelperFault) => void
   #helper: Helper | null = null
+  #stopped = false
 
   constructor(listed: Listed, limits: Limits, onLost: (replica: Replica, fault: HelperFault) => void) {
     this.listed = listed
@@ -79,6 +81,15 @@ export class Replica {
   /** Asked again after a wait, when the answer may be another. */
   isActive(): boolean {
     return this.active
+  }
+
+  /** Through the helper, which is started if there is none; never again once stopped. */
+  #ask(request: HelperRequest, limitMs: number): Promise<Result<HelperAnswer, HelperFault>> {
+    if (this.#stopped)
+      return Promise.resolve(
+        err({ letter: 'W', problem: 'replica is closed', damaged: false, identity: null, code: 'closed' }),
+      )
+    return this.#start().request(request, limitMs)
   }
 
   #start(): Helper {
@@ -126,7 +137,7 @@ export class Replica {
   /** Starts the helper and reads everything. The contents are checked here, not there. */
   async load(): Promise<Result<Loaded, HelperFault>> {
     const { path, kind } = this.listed
-    const answer = await this.#start().request({ op: 'open', path, block: kind === 'block' }, this.#limits.openMs)
+    const answer = await this.#ask({ op: 'open', path, block: kind === 'block' }, this.#limits.openMs)
     if (!answer.ok) return this.#failed(answer.error)
     const { identity = null, entries = [], readOnly = false } = answer.value
     const decoded = decodeImage(entries)
@@ -160,7 +171,7 @@ export class Replica {
   ): Promise<Result<void, HelperFault>> {
     const { path, kind, blocks } = this.listed
     const entries = encodeFull(image, this.id, promise)
-    const answer = await this.#start().request(
+    const answer = await this.#ask(
       { op: 'create', path, block: kind === 'block', physical: physicalBytes(blocks ?? 0), mode, identity, entries },
       this.#limits.createMs,
     )
@@ -231,18 +242,18 @@ export class Replica {
   /** Deletes the storage, if it is still the one that was opened or made. */
   async wipe(): Promise<Result<void, HelperFault>> {
     const { path, kind } = this.listed
-    const identity = this.identity ?? this.listed.identity
+    // A device's number says little about which disk it is: only one that was opened in this run is known to be ours.
+    const identity = this.identity ?? (kind === 'file' ? this.listed.identity : null)
     this.active = false
     if (identity === null) return ok(undefined)
-    const answer = await this.#start().request(
-      { op: 'wipe', path, block: kind === 'block', identity },
-      this.#limits.requestMs,
-    )
+    const answer = await this.#ask({ op: 'wipe', path, block: kind === 'block', identity }, this.#limits.requestMs)
     await this.stop()
     return answer.ok ? ok(undefined) : err(answer.error)
   }
 
+  /** For good: a repair under way must not start another helper. */
   async stop(): Promise<void> {
+    this.#stopped = true
     const helper = this.#helper
     this.#helper = null
     this.active = false

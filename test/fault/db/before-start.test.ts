@@ -37,17 +37,15 @@ t.setTimeout(600_000)
 const everywhere = (rig: Rig): string => [...rig.replicas, join(rig.etc, 'mddb.cf')].map(hashOf).join()
 
 interface Shared {
-  readonly t: Tap.Test
+  readonly t: Checks
   readonly rig: Rig
   /** What was acknowledged last. */
   last: number
 }
-declare namespace Tap {
-  interface Test {
-    ok(value: unknown, message: string): boolean
-    equal(a: unknown, b: unknown, message: string): boolean
-    match(a: string, b: RegExp, message: string): boolean
-  }
+interface Checks {
+  ok(value: unknown, message: string): boolean
+  equal(a: unknown, b: unknown, message: string): boolean
+  match(a: string, b: RegExp, message: string): boolean
 }
 
 const stale = async (s: Shared, db: Mddb, intact: number, where: string): Promise<void> => {

@@ -131,7 +131,7 @@ const runProtocol = (first: number, steps: readonly Step[]): void => {
   const initial = names.slice(0, first)
   for (const id of initial)
     disks.set(id, { promise: 1, version: { term: 1, epoch: 1 }, list: initial, previous: null, log: [] })
-  let running: { term: number; state: Disk } | null = null
+  const daemon: { running: { term: number; state: Disk } | null } = { running: null }
   let acknowledged: readonly number[] = []
   let serial = 0
   const pick = (mask: readonly boolean[]): Set<string> => new Set(names.filter((_, i) => mask[i]))
@@ -148,7 +148,7 @@ const runProtocol = (first: number, steps: readonly Step[]): void => {
     return commitHolds(next, holders)
   }
   const start = (reach: Set<string>, again: Set<string>): void => {
-    running = null
+    daemon.running = null
     const readable = [...disks].filter(([id]) => reach.has(id))
     const choice = choose(
       readable.map(([id, d]) => ({ id, version: d.version, list: d.list, previous: d.previous, copied: false })),
@@ -176,30 +176,30 @@ const runProtocol = (first: number, steps: readonly Step[]): void => {
       if (!store(term, final, promised)) return
       state = final
     }
-    running = { term, state }
+    daemon.running = { term, state }
   }
 
   for (const step of steps) {
     const reach = pick(step.reach)
-    if (step.kind === 'restart' || running === null) {
+    if (step.kind === 'restart' || daemon.running === null) {
       start(reach, pick(step.again))
       continue
     }
-    const { term, state } = running as { term: number; state: Disk }
+    const { term, state } = daemon.running
     const version = { term, epoch: state.version.epoch + 1 }
     if (step.kind === 'commit') {
       const next = { ...state, version, log: [...state.log, ++serial] }
       if (store(term, next, reach)) {
-        running = { term, state: next }
+        daemon.running = { term, state: next }
         acknowledged = next.log
-      } else running = null
+      } else daemon.running = null
     } else {
       const list = names.filter((_, i) => step.again[i])
       if (list.length === 0) continue
       const joint = { ...state, version, list, previous: state.list }
       const final = { ...joint, previous: null, version: { term, epoch: version.epoch + 1 } }
-      if (store(term, joint, new Set([...reach])) && store(term, final, reach)) running = { term, state: final }
-      else running = null
+      if (store(term, joint, new Set([...reach])) && store(term, final, reach)) daemon.running = { term, state: final }
+      else daemon.running = null
     }
   }
 }

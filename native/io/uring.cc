@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <span>
 
 namespace metadisk {
 
@@ -25,9 +26,51 @@ constexpr std::uint64_t kPage = 4096;
 std::uint64_t down(std::uint64_t n, std::uint64_t unit) noexcept { return n / unit * unit; }
 std::uint64_t up(std::uint64_t n, std::uint64_t unit) noexcept { return (n + unit - 1) / unit * unit; }
 
+// The memory of an Io as a list, whichever way it was given.
+std::span<const iovec> memory(const Io& io, const iovec& one) noexcept {
+  return io.iov != nullptr ? std::span(io.iov, io.iovCount) : std::span(&one, 1);
+}
+
 bool aligned(const Io& io) noexcept {
   const std::uint64_t mask = io.file->align - 1;
-  return ((reinterpret_cast<std::uintptr_t>(io.data) | io.offset | io.length) & mask) == 0;
+  std::uint64_t bits = io.offset | io.length;
+  const iovec one{io.data, io.length};
+  for (const iovec& v : memory(io, one)) {
+    bits |= reinterpret_cast<std::uintptr_t>(v.iov_base) | v.iov_len;
+  }
+  return (bits & mask) == 0;
+}
+
+// The contiguous memory at byte `done` of an Io: to the end of the list's entry that holds it.
+std::span<std::byte> pieceAt(const Io& io, std::uint64_t done) noexcept {
+  const iovec one{io.data, io.length};
+  for (const iovec& v : memory(io, one)) {
+    if (done < v.iov_len) return {static_cast<std::byte*>(v.iov_base) + done, v.iov_len - done};
+    done -= v.iov_len;
+  }
+  return {};
+}
+
+void scatter(const Io& io, std::uint64_t done, const std::byte* from, std::uint64_t length) noexcept {
+  while (length > 0) {
+    const auto piece = pieceAt(io, done);
+    const std::uint64_t n = std::min<std::uint64_t>(piece.size(), length);
+    std::memcpy(piece.data(), from, n);
+    from += n;
+    done += n;
+    length -= n;
+  }
+}
+
+void gather(const Io& io, std::uint64_t done, std::byte* to, std::uint64_t length) noexcept {
+  while (length > 0) {
+    const auto piece = pieceAt(io, done);
+    const std::uint64_t n = std::min<std::uint64_t>(piece.size(), length);
+    std::memcpy(to, piece.data(), n);
+    to += n;
+    done += n;
+    length -= n;
+  }
 }
 
 void answer(Io& io, std::int32_t result) noexcept {
@@ -89,6 +132,7 @@ UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   RingOp* const op = free_;
   free_ = op->next;
   op->io = &io;
+  op->call.iov = nullptr;
   op->phase = Phase::transfer;
   op->done = 0;
   op->attempt = 0;
@@ -138,11 +182,19 @@ void UringBackend::issue(RingOp& op) noexcept {
   const auto length = static_cast<unsigned>(call.length);
   switch (call.kind) {
     case SysKind::read:
-      io_uring_prep_read(sqe, call.fd, call.data, length, call.offset);
+      if (call.iov != nullptr) {
+        io_uring_prep_readv(sqe, call.fd, call.iov, call.iovCount, call.offset);
+      } else {
+        io_uring_prep_read(sqe, call.fd, call.data, length, call.offset);
+      }
       sqe->rw_flags = call.flags;
       break;
     case SysKind::write:
-      io_uring_prep_write(sqe, call.fd, call.data, length, call.offset);
+      if (call.iov != nullptr) {
+        io_uring_prep_writev(sqe, call.fd, call.iov, call.iovCount, call.offset);
+      } else {
+        io_uring_prep_write(sqe, call.fd, call.data, length, call.offset);
+      }
       sqe->rw_flags = call.flags;
       break;
     case SysKind::sync: io_uring_prep_fsync(sqe, call.fd, IORING_FSYNC_DATASYNC); break;
@@ -239,8 +291,10 @@ void UringBackend::startRead(Io& io) noexcept {
   ComponentFile& file = *io.file;
   std::uint64_t done = 0;
   if (!file.direct && (file.memory || file.nowait.load(std::memory_order_relaxed))) {
-    const iovec iov{io.data, io.length};
-    const ssize_t n = ::preadv2(file.fd.get(), &iov, 1, static_cast<off_t>(io.offset), file.memory ? 0 : RWF_NOWAIT);
+    const iovec one{io.data, io.length};
+    const auto list = memory(io, one);
+    const ssize_t n = ::preadv2(file.fd.get(), list.data(), static_cast<int>(list.size()),
+                                static_cast<off_t>(io.offset), file.memory ? 0 : RWF_NOWAIT);
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
     if (n > 0) done = static_cast<std::uint64_t>(n);
     if (n == 0) return answer(io, -EIO);
@@ -262,7 +316,10 @@ void UringBackend::startWrite(Io& io) noexcept {
   // A partial page that is not cached would be read first, so only whole pages are written inline.
   const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
   if (!file.direct && !file.blockDevice && (file.memory || (pages && !io.fua))) {
-    const ssize_t n = ::pwrite(file.fd.get(), io.data, io.length, static_cast<off_t>(io.offset));
+    const iovec one{io.data, io.length};
+    const auto list = memory(io, one);
+    const ssize_t n =
+        ::pwritev(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(io.offset));
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
     if (n < 0 && errno != EINTR && errno != EAGAIN) return answer(io, -errno);
     if (n > 0) done = static_cast<std::uint64_t>(n);
@@ -307,9 +364,18 @@ void UringBackend::transfer(RingOp& op) noexcept {
   op.phase = Phase::transfer;
   op.call.kind = io.op == IoOp::read ? SysKind::read : SysKind::write;
   op.call.flags = io.op == IoOp::write && io.fua ? RWF_DSYNC : 0;
-  op.call.data = io.data + op.done;
   op.call.offset = io.offset + op.done;
-  op.call.length = io.length - op.done;
+  if (io.iov != nullptr && op.done == 0) {
+    op.call.iov = io.iov;
+    op.call.iovCount = io.iovCount;
+    op.call.length = io.length;
+  } else {
+    // What a short transfer left goes on entry by entry.
+    const auto piece = pieceAt(io, op.done);
+    op.call.iov = nullptr;
+    op.call.data = piece.data();
+    op.call.length = piece.size();
+  }
   issue(op);
 }
 
@@ -392,12 +458,12 @@ void UringBackend::windowRead(RingOp& op, std::int32_t result) noexcept {
   if (got < op.call.length && got < skip + op.window) return finish(op, -EIO);
   std::memset(op.bounce + got, 0, op.call.length - got);
   if (io.op == IoOp::read) {
-    std::memcpy(io.data + op.done, op.bounce + skip, op.window);
+    scatter(io, op.done, op.bounce + skip, op.window);
     op.done += op.window;
     return op.done < io.length ? nextWindow(op) : finish(op, 0);
   }
   if (io.op == IoOp::write) {
-    std::memcpy(op.bounce + skip, io.data + op.done, op.window);
+    gather(io, op.done, op.bounce + skip, op.window);
   } else {
     std::memset(op.bounce + skip, 0, op.window);
   }

@@ -12,13 +12,15 @@ namespace metadisk {
 namespace {
 
 std::int32_t perform(const SysCall& call) noexcept {
-  const iovec iov{call.data, call.length};
+  const iovec one{call.data, call.length};
+  const iovec* const iov = call.iov != nullptr ? call.iov : &one;
+  const auto count = static_cast<int>(call.iov != nullptr ? call.iovCount : 1);
   const auto at = static_cast<off_t>(call.offset);
   ssize_t n = 0;
   do {
     switch (call.kind) {
-      case SysKind::read: n = ::preadv2(call.fd, &iov, 1, at, call.flags); break;
-      case SysKind::write: n = ::pwritev2(call.fd, &iov, 1, at, call.flags); break;
+      case SysKind::read: n = ::preadv2(call.fd, iov, count, at, call.flags); break;
+      case SysKind::write: n = ::pwritev2(call.fd, iov, count, at, call.flags); break;
       case SysKind::sync: n = ::fdatasync(call.fd); break;
       case SysKind::fallocate: n = ::fallocate(call.fd, call.flags, at, static_cast<off_t>(call.length)); break;
     }

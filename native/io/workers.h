@@ -4,6 +4,8 @@
 // once; the destructor waits for calls under way.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -23,6 +25,8 @@ struct SysCall {
   int flags = 0;  // RWF_... or the fallocate mode
   std::byte* data = nullptr;
   std::uint64_t length = 0;
+  const iovec* iov = nullptr;  // read, write: when not null, used instead of `data`
+  unsigned iovCount = 0;
   std::uint64_t offset = 0;
   std::int32_t result = 0;  // as io_uring reports it
   SysCall* next = nullptr;

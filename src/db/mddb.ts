@@ -22,7 +22,7 @@ import {
 import type { HelperFault } from './helper-process.js'
 import { readLocations, writeLocations } from './locations.js'
 import { Members } from './members.js'
-import { type AddOptions, isAt, planReplicas } from './places.js'
+import { type AddOptions, isAt, planReplicas, sameStorageTwice } from './places.js'
 import { type Version, commitHolds, deleteMakesStale, sameVersion, startHolds } from './quorum.js'
 import { type Replica, flagString } from './replica.js'
 import { type Found, findDatabase } from './start.js'
@@ -389,10 +389,10 @@ export class Mddb implements StateDatabase {
       return err(createError(failed.r.listed.path, failed.result.error))
     }
     // Already refused by the plan, but two names may have led to one empty file.
-    const twice = made.find((r, i) => made.findIndex((x) => x.identity === r.identity) !== i)
+    const twice = await sameStorageTwice(made.map((r) => r.listed.path))
     if (twice !== undefined) {
       await this.#unmake(made)
-      return err(metaError('replicaExists', twice.listed.path))
+      return err(metaError('replicaExists', twice))
     }
     for (const r of made) {
       r.activate(next)

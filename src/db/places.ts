@@ -8,7 +8,7 @@ import { dirname, join, resolve } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
 import { type Result, err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
-import { deviceBytes, identityOf } from './check.js'
+import { deviceBytes } from './check.js'
 import { type Listed, physicalBytes } from './format.js'
 import type { ReplicaPlace } from './types.js'
 
@@ -128,12 +128,20 @@ export const isAt = (listed: Listed, place: string): boolean => {
   return listed.place === p || listed.path === p
 }
 
-const identityOrNull = (path: string): string | null => {
+/** Which storage a path leads to right now: enough to find two names of one, not to know it again later. */
+const storageKey = async (path: string): Promise<string | null> => {
   try {
-    return identityOf(path)
+    const s = await stat(path, { bigint: true })
+    return s.isBlockDevice() ? `block ${s.rdev}` : `${s.dev} ${s.ino}`
   } catch {
     return null
   }
+}
+
+/** The first path that leads where an earlier one leads. */
+export const sameStorageTwice = async (paths: readonly string[]): Promise<string | undefined> => {
+  const keys = await Promise.all(paths.map(storageKey))
+  return paths.find((_, i) => keys[i] !== null && keys.indexOf(keys[i] ?? null) < i)
 }
 
 export interface AddOptions {
@@ -163,8 +171,7 @@ export const planReplicas = async (
     const place = resolve(given.path)
     const taken = [...existing, ...planned]
     if (taken.some((l) => isAt(l, place))) return err(metaError('replicaExists', place))
-    const identity = identityOrNull(place)
-    if (identity !== null && taken.some((l) => l.identity === identity || identityOrNull(l.path) === identity))
+    if ((await sameStorageTwice([...taken.map((l) => l.path), place])) === place)
       return err(metaError('replicaExists', place))
     const plan = await planPlace(place, count, blocks)
     if (!plan.ok) return plan

@@ -24,20 +24,20 @@ inline constexpr std::uint32_t kIovecsMax = 64;
 
 struct Io {
   IoOp op = IoOp::read;
-  bool fua = false;             // write: RWF_DSYNC
-  bool noHole = false;          // zero: FALLOC_FL_ZERO_RANGE, never punch
-  bool fastZero = false;        // zero: -ENOTSUP when it would have to write
+  bool fua = false;       // write: RWF_DSYNC
+  bool noHole = false;    // zero: FALLOC_FL_ZERO_RANGE, never punch
+  bool fastZero = false;  // zero: -ENOTSUP when it would have to write
   ComponentFile* file = nullptr;
-  std::uint64_t offset = 0;     // bytes in the file or device
+  std::uint64_t offset = 0;  // bytes in the file or device
   std::uint64_t length = 0;
   std::byte* data = nullptr;
   // read, write: when not null, used instead of `data`; iovCount entries that add up to `length`,
   // at most kIovecsMax, unchanged until complete().
   const iovec* iov = nullptr;
   std::uint32_t iovCount = 0;
-  std::int32_t result = 0;      // 0 or -errno once complete
+  std::int32_t result = 0;  // 0 or -errno once complete
   void (*complete)(Io&) noexcept = nullptr;
-  Io* next = nullptr;           // owner's use: free lists and queues
+  Io* next = nullptr;  // owner's use: free lists and queues
 };
 
 class Backend {

@@ -11,75 +11,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <span>
+
+#include "io/buffers.h"
 
 namespace metadisk {
 
 namespace {
 
-constexpr std::uint64_t kWindow = 256 * 1024;      // of a bounce buffer
-constexpr std::uint64_t kZeroChunk = 1024 * 1024;  // of the shared zeroes
-constexpr unsigned kBounces = 16;
 constexpr unsigned kSlab = 256;
-constexpr std::uint64_t kPage = 4096;
-
-std::uint64_t down(std::uint64_t n, std::uint64_t unit) noexcept { return n / unit * unit; }
-std::uint64_t up(std::uint64_t n, std::uint64_t unit) noexcept { return (n + unit - 1) / unit * unit; }
-
-// The memory of an Io as a list, whichever way it was given.
-std::span<const iovec> memory(const Io& io, const iovec& one) noexcept {
-  return io.iov != nullptr ? std::span(io.iov, io.iovCount) : std::span(&one, 1);
-}
-
-bool aligned(const Io& io) noexcept {
-  const std::uint64_t mask = io.file->align - 1;
-  std::uint64_t bits = io.offset | io.length;
-  const iovec one{io.data, io.length};
-  for (const iovec& v : memory(io, one)) {
-    bits |= reinterpret_cast<std::uintptr_t>(v.iov_base) | v.iov_len;
-  }
-  return (bits & mask) == 0;
-}
-
-// The contiguous memory at byte `done` of an Io: to the end of the list's entry that holds it.
-std::span<std::byte> pieceAt(const Io& io, std::uint64_t done) noexcept {
-  const iovec one{io.data, io.length};
-  for (const iovec& v : memory(io, one)) {
-    if (done < v.iov_len) return {static_cast<std::byte*>(v.iov_base) + done, v.iov_len - done};
-    done -= v.iov_len;
-  }
-  return {};
-}
-
-void scatter(const Io& io, std::uint64_t done, const std::byte* from, std::uint64_t length) noexcept {
-  while (length > 0) {
-    const auto piece = pieceAt(io, done);
-    const std::uint64_t n = std::min<std::uint64_t>(piece.size(), length);
-    std::memcpy(piece.data(), from, n);
-    from += n;
-    done += n;
-    length -= n;
-  }
-}
-
-void gather(const Io& io, std::uint64_t done, std::byte* to, std::uint64_t length) noexcept {
-  while (length > 0) {
-    const auto piece = pieceAt(io, done);
-    const std::uint64_t n = std::min<std::uint64_t>(piece.size(), length);
-    std::memcpy(to, piece.data(), n);
-    to += n;
-    done += n;
-    length -= n;
-  }
-}
 
 void answer(Io& io, std::int32_t result) noexcept {
   io.result = result;
   io.complete(io);
-}
-
-bool unsupported(std::int32_t result) noexcept {
-  return result == -EOPNOTSUPP || result == -ENOSYS || result == -ENODEV || result == -ENOTTY;
 }
 
 }  // namespace
@@ -415,119 +358,6 @@ void UringBackend::syncAfter(RingOp& op) noexcept {
   op.phase = Phase::sync;
   op.call.kind = SysKind::sync;
   op.call.flags = 0;
-  issue(op);
-}
-
-// ---- O_DIRECT with odd offsets
-
-// Reads the blocks around the next part of the Io into the bounce buffer.
-void UringBackend::nextWindow(RingOp& op) noexcept {
-  const Io& io = *op.io;
-  if (op.bounce == nullptr) {
-    if (!bounces_.empty()) {
-      op.bounce = bounces_.back();
-      bounces_.pop_back();
-    } else if (bouncesMade_ < kBounces) {
-      op.bounce = static_cast<std::byte*>(std::aligned_alloc(kPage, kWindow));
-      if (op.bounce == nullptr) return finish(op, -ENOMEM);
-      ++bouncesMade_;
-    } else {
-      bounceWaiters_.push_back(&op);
-      return;
-    }
-  }
-  const std::uint64_t at = io.offset + op.done;
-  op.windowStart = down(at, io.file->align);
-  const std::uint64_t end = std::min(up(io.offset + io.length, io.file->align), op.windowStart + kWindow);
-  op.window = std::min(end, io.offset + io.length) - at;
-  op.phase = Phase::bounceRead;
-  op.call.kind = SysKind::read;
-  op.call.flags = 0;
-  op.call.data = op.bounce;
-  op.call.offset = op.windowStart;
-  op.call.length = end - op.windowStart;
-  issue(op);
-}
-
-void UringBackend::windowRead(RingOp& op, std::int32_t result) noexcept {
-  Io& io = *op.io;
-  if (result < 0) return finish(op, result);
-  const std::uint64_t skip = io.offset + op.done - op.windowStart;
-  const auto got = static_cast<std::uint64_t>(result);
-  // The last block of a file may end inside the window, never before the component's end.
-  if (got < op.call.length && got < skip + op.window) return finish(op, -EIO);
-  std::memset(op.bounce + got, 0, op.call.length - got);
-  if (io.op == IoOp::read) {
-    scatter(io, op.done, op.bounce + skip, op.window);
-    op.done += op.window;
-    return op.done < io.length ? nextWindow(op) : finish(op, 0);
-  }
-  if (io.op == IoOp::write) {
-    gather(io, op.done, op.bounce + skip, op.window);
-  } else {
-    std::memset(op.bounce + skip, 0, op.window);
-  }
-  op.phase = Phase::bounceWrite;
-  op.call.kind = SysKind::write;
-  issue(op);
-}
-
-// ---- discard and zero
-
-void UringBackend::allocate(RingOp& op) noexcept {
-  const Io& io = *op.io;
-  const ComponentFile& file = *io.file;
-  constexpr int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-  constexpr int zero = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-  std::uint64_t start = io.offset;
-  std::uint64_t end = io.offset + io.length;
-  int modes[2] = {punch, zero};
-  unsigned count = 2;
-  if (io.op == IoOp::discard) {
-    count = 1;
-    if (file.blockDevice) {
-      start = up(start, kPage);
-      end = down(end, kPage);
-      if (start >= end) return finish(op, 0);
-    }
-  } else {
-    if (io.noHole) modes[0] = zero;
-    if (io.noHole || (io.fastZero && file.blockDevice)) count = 1;
-    if (file.blockDevice && io.noHole && io.fastZero) count = 0;
-    if (file.blockDevice && ((start | end) & (kPage - 1)) != 0) count = 0;
-  }
-  if (op.attempt < count) {
-    op.phase = Phase::allocate;
-    op.call.kind = SysKind::fallocate;
-    op.call.flags = modes[op.attempt];
-    op.call.offset = start;
-    op.call.length = end - start;
-    return issue(op);
-  }
-  if (io.op == IoOp::discard) return finish(op, 0);
-  if (io.fastZero) return finish(op, -ENOTSUP);
-  if (file.direct && ((io.offset | io.length) & (file.align - 1)) != 0) return nextWindow(op);
-  zeroChunk(op);
-}
-
-void UringBackend::allocated(RingOp& op, std::int32_t result) noexcept {
-  if (unsupported(result)) {
-    ++op.attempt;
-    return allocate(op);
-  }
-  if (result < 0) return finish(op, result);
-  if (op.io->fua) return syncAfter(op);
-  finish(op, 0);
-}
-
-void UringBackend::zeroChunk(RingOp& op) noexcept {
-  const Io& io = *op.io;
-  op.phase = Phase::zeroWrite;
-  op.call.kind = SysKind::write;
-  op.call.flags = 0;
-  op.call.data = zeroes_;
-  op.call.offset = io.offset + op.done;
-  op.call.length = std::min(kZeroChunk, io.length - op.done);
   issue(op);
 }
 

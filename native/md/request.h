@@ -14,13 +14,13 @@ enum class Op : std::uint8_t { read, write, flush, trim, zero, cache };
 
 struct Request {
   Op op = Op::read;
-  bool fua = false;        // write, trim, zero: on stable storage of every component before done()
-  bool noHole = false;     // zero: do not deallocate
-  bool fastZero = false;   // zero: fail with ENOTSUP rather than write zeroes
-  std::uint64_t offset = 0;  // bytes from the start of the metadevice
-  std::uint64_t length = 0;  // bytes; reads and writes at most the engine's maximum
-  std::byte* data = nullptr; // read, write: `length` bytes, aligned to 4096
-  int error = 0;             // errno, 0 on success; valid in done()
+  bool fua = false;           // write, trim, zero: on stable storage of every component before done()
+  bool noHole = false;        // zero: do not deallocate
+  bool fastZero = false;      // zero: fail with ENOTSUP rather than write zeroes
+  std::uint64_t offset = 0;   // bytes from the start of the metadevice
+  std::uint64_t length = 0;   // bytes; reads and writes at most the engine's maximum
+  std::byte* data = nullptr;  // read, write: `length` bytes, aligned to 4096
+  int error = 0;              // errno, 0 on success; valid in done()
   void (*done)(Request&) noexcept = nullptr;
   void* owner = nullptr;
 };

@@ -35,7 +35,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   'native/io': ['native/core', 'native/plan'],
   'native/md': ['native/io', 'native/core', 'native/plan'],
   'native/nbd': ['native/md', 'native/core', 'native/io'],
-  'native/addon': ['native/nbd', 'native/md', 'native/io', 'native/core', 'native/plan'],
+  'native/engine': ['native/nbd', 'native/md', 'native/io', 'native/core', 'native/plan'],
+  'native/addon': ['native/engine', 'native/nbd', 'native/md', 'native/io', 'native/core', 'native/plan'],
 }
 
 /** Tests, benchmarks and fuzzers may look everywhere. */

@@ -79,9 +79,6 @@ for (const rule of RULES) {
   })
 }
 
-/** Known to hold two ideas; nothing may join them. */
-const TO_BE_SPLIT = new Set(['src/db/mddb.ts'])
-
 t.test(`source files stay under ${LONGEST_FILE} lines`, async (t) => {
   const code = files.filter((f) => /^(?:src|cmd|native|bench)\/.*\.(?:ts|cc|h)$/.test(f))
   t.strictSame(

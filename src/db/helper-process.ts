@@ -89,6 +89,8 @@ export class Helper {
 
   request(request: HelperRequest, limitMs: number): Promise<Result<HelperAnswer, HelperFault>> {
     if (this.#ended !== null) return Promise.resolve(err(this.#ended))
+    // Out of processes or descriptors: there is not even a channel.
+    if (this.#child.pid === undefined) return Promise.resolve(err(died('helper could not be started', 'exit')))
     const seq = ++this.#seq
     return new Promise((resolve) => {
       const timer = setTimeout(() => {

@@ -4,7 +4,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Cell, measureSection, type Pace } from './lib/measure.js'
-import { nbdload } from './lib/nbdload.js'
 import { TOP } from './lib/process.js'
 import { results, tables, verdicts } from './lib/report.js'
 import { SECTIONS, type Section } from './lib/workloads.js'
@@ -62,7 +61,6 @@ const main = async (): Promise<number> => {
     process.stderr.write(USAGE)
     return 2
   }
-  await nbdload()
   const places = {
     disk: mkdtempSync(join(values.dir ?? tmpdir(), 'metadisk-bench-')),
     tmpfs: mkdtempSync('/dev/shm/metadisk-bench-'),

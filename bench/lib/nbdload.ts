@@ -1,8 +1,7 @@
-/** Builds bench/load when needed and runs it; its one line of JSON as a value. */
+/** Runs the load generator that scripts/build made of bench/load; its one line of JSON as a value. */
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { must, run, TOP } from './process.js'
+import { run, TOP } from './process.js'
 
 export interface Verified {
   readonly blocks: number
@@ -43,17 +42,7 @@ export interface LoadRun {
   readonly stderr: string
 }
 
-let built: Promise<string> | undefined
-
-const build = async (): Promise<string> => {
-  const dir = join(TOP, 'build/bench')
-  if (!existsSync(join(dir, 'build.ninja'))) await must(['cmake', '-S', join(TOP, 'bench'), '-B', dir, '-G', 'Ninja'])
-  await must(['ninja', '-C', dir])
-  return join(dir, 'nbdload')
-}
-
-/** Path of the program, built once per process. */
-export const nbdload = (): Promise<string> => (built ??= build())
+const PROGRAM = join(TOP, 'build/bench/nbdload')
 
 const toRun = (status: number, stdout: string, stderr: string): LoadRun => ({
   status,
@@ -62,14 +51,13 @@ const toRun = (status: number, stdout: string, stderr: string): LoadRun => ({
 })
 
 export const load = async (args: readonly string[]): Promise<LoadRun> => {
-  const { status, stdout, stderr } = await run([await nbdload(), ...args])
+  const { status, stdout, stderr } = await run([PROGRAM, ...args])
   return toRun(status, stdout, stderr)
 }
 
 /** Started now, awaited later: the caller does something to the server in between. */
-export const loadInBackground = async (args: readonly string[]): Promise<{ readonly finished: Promise<LoadRun> }> => {
-  const program = await nbdload()
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+export const loadInBackground = (args: readonly string[]): { readonly finished: Promise<LoadRun> } => {
+  const child = spawn(PROGRAM, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (s: string) => (stdout += s))

@@ -106,7 +106,7 @@ const strike = async (t: Test, metad: Metad, cycle: number): Promise<void> => {
     const ready = join(dir, `${name}.ready`)
     rmSync(ready, { force: true })
     const words = ['--seconds', '60', '--warmup', '0', '--tolerate-disconnect', '--ready-file', ready]
-    const run = await loadInBackground([...metad.target(name).address, ...journal(name), ...shape(), ...words])
+    const run = loadInBackground([...metad.target(name).address, ...journal(name), ...shape(), ...words])
     runs.push({ name, ready, run })
   }
   await until('all loads run', () => runs.every((r) => existsSync(r.ready)))

@@ -167,7 +167,7 @@ t.test('kill -9 of the server: kept, or lost and reported', { skip }, async (t) 
     const words = honest ? ['file', image] : ['--filter=cow', 'file', image, 'cow-on-cache=false']
     const before = await nbdkit(dir, ...words)
     t.equal((await load([...before.unix, ...init])).status, 0)
-    const running = await loadInBackground([
+    const running = loadInBackground([
       ...[...before.unix, '--rw', 'write', '--qd', '16', '--flush-every', '20', '--seconds', '20', '--warmup', '0'],
       ...['--tolerate-disconnect', '--ready-file', join(dir, 'ready')],
     ])

@@ -56,7 +56,14 @@ const stale = async (s: Shared, db: Mddb, intact: number, where: string): Promis
   s.t.equal(refused.ok ? 'ok' : refused.error.code, 'stale', `${where}: refuses`)
 }
 
-const good = async (s: Shared, db: Mddb, damage: Damage, chosen: readonly number[], where: string): Promise<void> => {
+const good = async (
+  s: Shared,
+  db: Mddb,
+  damage: Damage,
+  chosen: readonly number[],
+  undo: () => void,
+  where: string,
+): Promise<void> => {
   s.t.equal(db.health, 'good', `${where}: good`)
   s.t.equal(db.records.get('count'), s.last, `${where}: nothing lost`)
   must(await db.commit(set('count', ++s.last)))
@@ -72,22 +79,28 @@ const good = async (s: Shared, db: Mddb, damage: Damage, chosen: readonly number
     if (bad.includes(r.path)) s.t.match(r.flags, new RegExp(`^[^a]*${letter}`), `${where}: flagged`)
   }
   s.t.equal(bad.map(hashOf).join(), before, `${where}: what is not ours is left alone`)
+  undo()
+  s.t.ok(await eventually(() => allGood(db)), `${where}: back when the place is back`)
 }
 
 const scenario = async (s: Shared, damage: Damage, chosen: readonly number[]): Promise<void> => {
   const n = s.rig.replicas.length
   const where = `${damage.name} ${chosen.join('')} of ${n}`
   s.rig.notices.length = 0
-  const undo = chosen.map((i) => damage.make(s.rig.replicas[i] ?? '', random))
+  const undos = chosen.map((i) => damage.make(s.rig.replicas[i] ?? '', random))
+  const undo = (): void => {
+    for (const u of undos) u()
+  }
   const before = everywhere(s.rig)
   const db = await s.rig.open()
   const intact = n - chosen.length
   const works = intact > n / 2
-  if (works) await good(s, db, damage, chosen, where)
+  if (works) await good(s, db, damage, chosen, undo, where)
   else await stale(s, db, damage === readOnly ? n : intact, where)
   await db.close()
-  if (!works) s.t.equal(everywhere(s.rig), before, `${where}: no byte changed`)
-  if (!works || !damage.rebuilt) for (const u of undo) u()
+  if (works) return
+  s.t.equal(everywhere(s.rig), before, `${where}: no byte changed`)
+  undo()
 }
 
 for (let n = 1; n <= 5; n++) {

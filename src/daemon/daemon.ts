@@ -16,6 +16,7 @@ import { toBytes } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
 import { errorText } from '../msg/errors.js'
 import type { Socket } from 'node:net'
+import { DeviceLinks } from '../sys/links.js'
 import { Components } from './components.js'
 import type { Config } from './config.js'
 import { type Logger, type Notice, noticeTo } from './log.js'
@@ -43,6 +44,7 @@ export class Daemon {
         readonly db: StateDatabase
         readonly engine: DataPlane
         readonly components: Components
+        readonly links: DeviceLinks
         readonly system: System
         readonly control: ControlServer
         readonly nbd: NbdListener
@@ -68,7 +70,9 @@ export class Daemon {
     const { threads, queueDepth, maxRequestBytes, spinMicros } = this.#config
     engine.start({ threads, queueDepth, maxRequestBytes, spinMicros }, () => this.#drain())
     const components = new Components(this.#config)
-    const metadevices = new Metadevices(engine, components)
+    const nbdPath = join(this.#where.run, 'nbd.sock')
+    const links = new DeviceLinks(this.#where.dev, nbdPath, (text) => this.#log.warn(text))
+    const metadevices = new Metadevices(engine, components, links)
     const system = new System({
       config: this.#config,
       where: this.#where,
@@ -81,11 +85,12 @@ export class Daemon {
     })
     const control = new ControlServer(makeHandler(system), this.#log)
     const nbd = this.#listener(system)
-    this.#parts = { db, engine, components, system, control, nbd }
+    this.#parts = { db, engine, components, links, system, control, nbd }
 
+    await links.clear()
     await system.load()
     await control.listen(join(this.#where.run, 'admin.sock'))
-    await nbd.listenUnix(join(this.#where.run, 'nbd.sock'))
+    await nbd.listenUnix(nbdPath)
     if (this.#config.nbdTcp !== null) await nbd.listenTcp(this.#config.nbdTcp.host, this.#config.nbdTcp.port)
     system.startResyncs()
   }
@@ -97,6 +102,7 @@ export class Daemon {
     await parts.nbd.close()
     await parts.control.close()
     await parts.system.stop()
+    await parts.links.clear()
     await parts.engine.stop()
     parts.components.closeAll()
     await parts.db.close()

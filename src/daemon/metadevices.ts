@@ -13,6 +13,7 @@ import type { Component, Tree, Unit, UnitName } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { encodePlan } from '../plan/encode.js'
 import type { OpenComponent } from '../plan/types.js'
+import type { DeviceLinks } from '../sys/links.js'
 import type { Components } from './components.js'
 
 interface Served {
@@ -25,14 +26,16 @@ interface Served {
 export class Metadevices {
   readonly #engine: DataPlane
   readonly #components: Components
+  readonly #links: DeviceLinks
   readonly #byName = new Map<UnitName, Served>()
   readonly #byDevice = new Map<number, Served>()
   #nextDevice = 1
   #generation = 1
 
-  constructor(engine: DataPlane, components: Components) {
+  constructor(engine: DataPlane, components: Components, links: DeviceLinks) {
     this.#engine = engine
     this.#components = components
+    this.#links = links
   }
 
   /** Opens what `unit` stands on, all or nothing. Call release() with the same list when it is not kept. */
@@ -84,8 +87,10 @@ export class Metadevices {
     }
     this.release(served.components)
     served.components = acquired
+    const fresh = !this.#byName.has(unit.name)
     this.#byName.set(unit.name, served)
     this.#byDevice.set(served.device, served)
+    if (fresh) await this.#links.add(unit.name)
     return ok(undefined)
   }
 
@@ -93,6 +98,7 @@ export class Metadevices {
     const served = this.#byName.get(name)
     if (served === undefined) return
     this.#byName.delete(name)
+    await this.#links.remove(name)
     await this.#engine.remove(served.device)
     this.#byDevice.delete(served.device)
     this.release(served.components)

@@ -10,7 +10,7 @@ die() { printf '%s\n' "$*" >&2; exit 1; }
 build_packages='cmake ninja-build g++ pkg-config liburing-dev libisal-dev doctest-dev'
 # nbdinfo shows the kind of content by file(1), and rubbish where that is missing.
 demo_packages='libnbd-bin file'
-test_packages='python3-libnbd qemu-utils qemu-system-common fio nbd-client nbdkit fuse3 e2fsprogs clang-format'
+test_packages='python3-libnbd qemu-utils qemu-system-common fio nbd-client nbdkit fuse3 libfuse3-dev e2fsprogs clang-format'
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q '^install ok installed$'; }
 

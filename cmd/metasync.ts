@@ -3,7 +3,7 @@ import { fetchAtBoot } from '../src/cli/stat-fetch.js'
 
 /** A device that fails makes the daemon answer 255 (commands.md 0.4); not reaching it is 1 as everywhere. */
 const sync = (call: Call, cancel: boolean, bufferBlocks: number | null, names: readonly string[]): Promise<number> =>
-  call.request({ op: 'sync', cancel, bufferBlocks, names })
+  call.request({ op: 'sync', cancel, restart: false, verify: null, bufferBlocks, names })
 
 /** `-r`, the boot form: mirrors by pass number, pass 0 never. No state database is no error at boot. */
 const boot = async (call: Call, buffer: number | null): Promise<number> => {

@@ -65,6 +65,7 @@ const show = (command: Command, host: string, print: Printer, reply: Exclude<Rep
       return print.error(formatError(command.name, host, reply.error))
     case 'progress':
       return print.progress(`${reply.name}: ${percentDone(reply.done, reply.total, 0)} % done`)
+    case 'verified':
     case 'stat':
     case 'replicas':
     case 'pong':

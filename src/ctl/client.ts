@@ -34,6 +34,7 @@ const REPLY_FIELDS: { readonly [R in Reply['reply']]: Readonly<Record<string, Ch
   warning: { lines: isStrings },
   error: { error: (v) => isObject(v) && isString(v['code']) },
   progress: { name: isString, done: isNumber, total: isNumber },
+  verified: { report: (v) => isObject(v) && isString(v['name']) && isArray(v['ranges']) },
   stat: { report: (v) => isObject(v) && isArray(v['units']) && isStrings(v['show']) && isArray(v['relocation']) },
   replicas: { replicas: isArray },
   pong: { version: isNumber },

@@ -43,9 +43,25 @@ export type Request =
       readonly pass: string | null
       readonly hotSparePool: string | null
     }
+  | { readonly op: 'offline'; readonly force: boolean; readonly mirror: string; readonly submirror: string }
+  | { readonly op: 'online'; readonly force: boolean; readonly mirror: string; readonly submirror: string }
+  | {
+      readonly op: 'replace'
+      readonly cwd: string
+      readonly force: boolean
+      readonly unit: string
+      readonly old: string
+      /** null: the component is used again (-e). */
+      readonly new: string | null
+    }
   | {
       readonly op: 'sync'
       readonly cancel: boolean
+      /** The boot form (-r): every mirror that needs it, by pass number; `names` is empty, `cancel` and `verify` unset. */
+      readonly restart: boolean
+      /** Compare the sides instead of copying; answered when all are compared, with `progress` and `verified` replies. */
+      readonly verify: null | 'check' | 'repair'
+      /** null or 0: the setting. */
       readonly bufferBlocks: number | null
       readonly names: readonly string[]
     }
@@ -70,13 +86,29 @@ export type Change =
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOfflined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
+  | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
+
+/** What a comparison of a mirror's sides found; in blocks of the mirror. */
+export interface VerifyReport {
+  readonly name: string
+  /** The mode: differences were only counted, or the sides were made equal to the first readable one. */
+  readonly repaired: boolean
+  /** All differing blocks, also those whose ranges were too many to list. */
+  readonly mismatchBlocks: number
+  /** Ascending, adjacent ones merged, at most 1000. */
+  readonly ranges: readonly { readonly block: number; readonly blocks: number }[]
+}
 
 export type Reply =
   | { readonly reply: 'change'; readonly change: Change }
   | { readonly reply: 'warning'; readonly lines: readonly string[] }
   | { readonly reply: 'error'; readonly error: MetaError }
   | { readonly reply: 'progress'; readonly name: string; readonly done: number; readonly total: number }
+  | { readonly reply: 'verified'; readonly report: VerifyReport }
   | { readonly reply: 'stat'; readonly report: StatReport }
   | { readonly reply: 'replicas'; readonly replicas: readonly ReplicaReport[] }
   | { readonly reply: 'pong'; readonly version: number; readonly pid: number; readonly metad: string }

@@ -206,6 +206,20 @@ const doCancel = async (system: System, send: Send, r: RequestOf<'sync'>): Promi
   return status
 }
 
+/** The boot form: by pass number, in the background as SVM's. */
+const doRestart = async (system: System, send: Send): Promise<number> => {
+  const refused = refusal(system)
+  if (refused !== null) return fail(send, refused.error, refused.status)
+  system.startResyncs()
+  return 0
+}
+
+const doSyncOrElse = (system: System, send: Send, r: RequestOf<'sync'>): Promise<number> => {
+  if (r.verify !== null) return Promise.resolve(fail(send, metaError('unsupported', undefined, 'verification'), 255))
+  if (r.cancel) return doCancel(system, send, r)
+  return system.writer.run(() => (r.restart ? doRestart(system, send) : doSync(system, send, r)))
+}
+
 const doStat = async (system: System, send: Send, r: RequestOf<'stat'>): Promise<number> => {
   if (r.probe) await system.probe()
   const live = liveStatusOf(system, await replicaIdentities(system))
@@ -229,7 +243,11 @@ const dispatch = (system: System, request: Request, send: Send): Promise<number>
     case 'param':
       return writing(() => doParam(system, send, request))
     case 'sync':
-      return request.cancel ? doCancel(system, send, request) : writing(() => doSync(system, send, request))
+      return doSyncOrElse(system, send, request)
+    case 'offline':
+    case 'online':
+    case 'replace':
+      return Promise.resolve(fail(send, metaError('unsupported', undefined, `meta${request.op}`)))
     case 'stat':
       return doStat(system, send, request)
     case 'dbAdd':

@@ -8,6 +8,7 @@ const isString: Check = (v) => typeof v === 'string' && v.length <= 4096 && !v.i
 const isBoolean: Check = (v) => typeof v === 'boolean'
 const isNatural: Check = (v) => Number.isSafeInteger(v) && (v as number) >= 0
 const isWords: Check = (v) => Array.isArray(v) && v.length <= 4096 && v.every(isString)
+const isVerify: Check = (v) => v === 'check' || v === 'repair'
 const orNull =
   (check: Check): Check =>
   (v) =>
@@ -32,7 +33,16 @@ const FIELDS: { readonly [O in Request['op']]: Readonly<Record<string, Check>> }
     pass: orNull(isString),
     hotSparePool: orNull(isString),
   },
-  sync: { cancel: isBoolean, bufferBlocks: orNull(isNatural), names: isWords },
+  offline: { force: isBoolean, mirror: isString, submirror: isString },
+  online: { force: isBoolean, mirror: isString, submirror: isString },
+  replace: { cwd: isString, force: isBoolean, unit: isString, old: isString, new: orNull(isString) },
+  sync: {
+    cancel: isBoolean,
+    restart: isBoolean,
+    verify: orNull(isVerify),
+    bufferBlocks: orNull(isNatural),
+    names: isWords,
+  },
   stat: { probe: isBoolean, names: isWords },
   dbAdd: { cwd: isString, force: isBoolean, count: isNatural, length: orNull(isNatural), words: isWords },
   dbDelete: { cwd: isString, force: isBoolean, words: isWords },

@@ -14,6 +14,10 @@ export type Change =
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOfflined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
+  | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 export interface Outcome {

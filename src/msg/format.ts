@@ -76,6 +76,10 @@ export type ChangeText =
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOfflined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
+  | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
+  | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 const KIND_TITLE = { stripe: 'Concat/Stripe', mirror: 'Mirror' } as const
@@ -94,6 +98,14 @@ export const formatChange = (c: ChangeText): string => {
       return `${c.name}: ${c.count === 1 ? 'component is' : 'components are'} attached\n`
     case 'submirrorDetached':
       return `${c.name}: submirror ${c.submirror} is detached\n`
+    case 'submirrorOfflined':
+      return `${c.name}: submirror ${c.submirror} is offlined\n`
+    case 'submirrorOnlined':
+      return `${c.name}: submirror ${c.submirror} is onlined\n`
+    case 'deviceReplaced':
+      return `${c.name}: device ${c.device} is replaced with ${c.by}\n`
+    case 'deviceEnabled':
+      return `${c.name}: device ${c.device} is enabled\n`
     case 'parameters':
       return c.lines.map((line) => `${line}\n`).join('')
     default:

@@ -16,7 +16,7 @@ t.test('what each command line asks for', async (t) => {
   }
   const attach = { op: 'attach', cwd: '/here', check: false, interlace: null }
   const param = { op: 'param', name: 'd0', read: null, write: null, pass: null, hotSparePool: null }
-  const sync = { op: 'sync', cancel: false, bufferBlocks: null }
+  const sync = { op: 'sync', cancel: false, restart: false, verify: null, bufferBlocks: null }
   for (const [line, want] of [
     ['metainit d0 1 2 a b -i 32k', { ...init, words: ['d0', '1', '2', 'a', 'b', '-i', '32k'] }],
     ['metainit -n -f d0', { ...init, check: true, force: true, words: ['d0'] }],
@@ -180,7 +180,7 @@ t.test('metasync fails with 255 for a device, with 1 without metad', async (t) =
     status: 255,
     out: '',
     err: 'metasync: ada: d3: unknown metadevice type\n\n',
-    asked: [{ op: 'sync', cancel: false, bufferBlocks: null, names: ['d3'] }],
+    asked: [{ op: 'sync', cancel: false, restart: false, verify: null, bufferBlocks: null, names: ['d3'] }],
   })
   t.equal((await run(t, 'metasync d3', script(66))).status, 66)
   t.equal((await run(t, 'metasync d3', [], { absent: true })).status, 1)

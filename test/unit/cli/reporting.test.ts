@@ -120,6 +120,13 @@ t.test('boot forms', async (t) => {
   })
   const passes = { ...busy, units: [mirror('a', { pass: 3 }), mirror('b', { pass: 0 }), mirror('c', { pass: 1 })] }
   const synced = await run(t, 'metasync -r 64', [stat(passes), [done()]])
-  t.strictSame(synced.asked[1], { op: 'sync', cancel: false, bufferBlocks: 64, names: ['c', 'a'] })
+  t.strictSame(synced.asked[1], {
+    op: 'sync',
+    cancel: false,
+    restart: false,
+    verify: null,
+    bufferBlocks: 64,
+    names: ['c', 'a'],
+  })
   t.equal((await run(t, 'metasync -r', [stat({ ...busy, units: [] }), [done()]])).asked.length, 1)
 })

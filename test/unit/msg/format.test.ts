@@ -93,6 +93,10 @@ t.test('success lines', (t) => {
     formatChange({ change: 'componentsAttached', name: 'd1', count: 1, check: true }),
     formatChange({ change: 'componentsAttached', name: 'd1', count: 2, check: true }),
     formatChange({ change: 'submirrorDetached', name: 'd2', submirror: 'd1' }),
+    formatChange({ change: 'submirrorOfflined', name: 'd2', submirror: 'd1' }),
+    formatChange({ change: 'submirrorOnlined', name: 'd2', submirror: 'd1' }),
+    formatChange({ change: 'deviceReplaced', name: 'd2', device: '/a', by: '/b' }),
+    formatChange({ change: 'deviceEnabled', name: 'd2', device: '/a' }),
     formatChange({ change: 'parameters', lines: ['a', '    b'] }),
   ]
   t.equal(
@@ -109,6 +113,10 @@ t.test('success lines', (t) => {
       'd1: attaching component would suceed',
       'd1: attaching components would suceed',
       'd2: submirror d1 is detached',
+      'd2: submirror d1 is offlined',
+      'd2: submirror d1 is onlined',
+      'd2: device /a is replaced with /b',
+      'd2: device /a is enabled',
       'a',
       '    b',
       '',

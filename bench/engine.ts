@@ -82,6 +82,7 @@ const main = async (): Promise<void> => {
   const unit = { name: 'd0', device: 0, sizeBytes, readOnly: false, description: shape, preferredBlockBytes: 0 }
   const listener = new NbdListener({
     exports: makeExportTable(() => [unit], { maxRequestBytes: MAX_REQUEST_BYTES }),
+    active: () => 0,
     handover: (socket, to, residual) => {
       takeSocketFd(socket, (fd) => engine.adopt(fd, to.export.device, to.terms, residual))
     },

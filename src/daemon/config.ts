@@ -1,6 +1,7 @@
 /** md.conf: `name = value` lines, `#` comments. A missing file means the defaults. */
 import { availableParallelism } from 'node:os'
 import { readFileSync } from 'node:fs'
+import { DEFAULT_LIMITS } from '../nbd/limits.js'
 import { err, ok, type Result } from '../base/result.js'
 
 export type IoMode = 'auto' | 'buffered' | 'direct'
@@ -10,6 +11,8 @@ export interface Config {
   readonly threads: number
   /** Requests in flight per connection, 1-1024. */
   readonly queueDepth: number
+  /** NBD clients at once, 1-65536. */
+  readonly maxConnections: number
   /** Largest NBD request in bytes, 64 KiB - 64 MiB. */
   readonly maxRequestBytes: number
   /** Busy wait before sleeping in microseconds, 0-1000. */
@@ -30,6 +33,7 @@ export interface Config {
 export const DEFAULTS: Config = {
   threads: Math.min(availableParallelism(), 64),
   queueDepth: 128,
+  maxConnections: DEFAULT_LIMITS.maxConnections,
   maxRequestBytes: 32 << 20,
   spinMicros: 20,
   io: 'auto',
@@ -49,6 +53,7 @@ const oneOf = <T extends string>(all: readonly T[], word: string): T | undefined
 const NUMBERS = {
   threads: ['threads', 1, 64],
   queue_depth: ['queueDepth', 1, 1024],
+  max_connections: ['maxConnections', 1, 65536],
   max_request_bytes: ['maxRequestBytes', 64 << 10, 64 << 20],
   spin_micros: ['spinMicros', 0, 1000],
   resync_buffer_blocks: ['resyncBufferBlocks', 1, 2048],

@@ -6,17 +6,14 @@
 import { join } from 'node:path'
 import type { DatabaseHealth, StateDatabase } from '../db/types.js'
 import { openMddb } from '../db/mddb.js'
-import { takeSocketFd } from '../dataplane/handover.js'
 import { loadDataPlane } from '../dataplane/native.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { type ExportUnit, makeExportTable } from '../nbd/exports.js'
 import { NbdListener } from '../nbd/listener.js'
-import type { Handover } from '../nbd/types.js'
 import { toBytes } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
-import { errorText } from '../msg/errors.js'
-import type { Socket } from 'node:net'
 import { DeviceLinks } from '../sys/links.js'
+import { Clients } from './clients.js'
 import { Components } from './components.js'
 import type { Config } from './config.js'
 import { type Logger, type Notice, noticeTo } from './log.js'
@@ -48,6 +45,7 @@ export class Daemon {
         readonly system: System
         readonly control: ControlServer
         readonly nbd: NbdListener
+        readonly clients: Clients
       }
     | undefined
 
@@ -84,8 +82,9 @@ export class Daemon {
       notice: this.#notice,
     })
     const control = new ControlServer(makeHandler(system), this.#log)
-    const nbd = this.#listener(system)
-    this.#parts = { db, engine, components, links, system, control, nbd }
+    const clients = new Clients(system, this.#log)
+    const nbd = this.#listener(system, clients)
+    this.#parts = { db, engine, components, links, system, control, nbd, clients }
 
     await links.clear()
     await system.load()
@@ -100,6 +99,7 @@ export class Daemon {
     const parts = this.#parts
     if (parts === undefined) return
     await parts.nbd.close()
+    await parts.clients.arrived()
     await parts.control.close()
     await parts.system.stop()
     await parts.links.clear()
@@ -108,7 +108,7 @@ export class Daemon {
     await parts.db.close()
   }
 
-  #listener(system: System): NbdListener {
+  #listener(system: System, clients: Clients): NbdListener {
     const units = (): readonly ExportUnit[] =>
       system.exported().map((e) => ({
         name: e.unit.name,
@@ -120,25 +120,11 @@ export class Daemon {
       }))
     return new NbdListener({
       exports: makeExportTable(units, { maxRequestBytes: this.#config.maxRequestBytes }),
-      handover: (socket: Socket, to: Handover, residual: Buffer) => {
-        this.#handover(system, socket, to, residual).catch((e: unknown) => {
-          this.#log.error(e, 'connection not handed over')
-          socket.destroy()
-        })
-      },
+      handover: (socket, to, residual) => clients.take(socket, to, residual),
+      active: () => clients.count(),
+      limits: { maxConnections: this.#config.maxConnections },
       log: (level, message, fields) => this.#log[level](fields ?? {}, message),
     })
-  }
-
-  /** The socket is silent until the engine has it: what the client sends meanwhile waits in the kernel. */
-  async #handover(system: System, socket: Socket, to: Handover, residual: Buffer): Promise<void> {
-    const admitted = await system.admit(to.export.device, to.terms.readOnly)
-    if (!admitted.ok) {
-      this.#log.warn({ export: to.export.name }, `client refused: ${errorText(admitted.error)}`)
-      socket.destroy()
-      return
-    }
-    takeSocketFd(socket, (fd) => system.adopt(to.export.device, fd, to.terms, residual))
   }
 
   #drain(): void {

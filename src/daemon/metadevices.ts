@@ -113,6 +113,12 @@ export class Metadevices {
   names(): readonly UnitName[] {
     return [...this.#byName.keys()]
   }
+  /** Connections in the engine, those of a metadevice that is just being removed included. */
+  clients(): number {
+    let count = 0
+    for (const served of this.#byDevice.values()) count += served.clients.size
+    return count
+  }
   isOpen(name: UnitName): boolean {
     return (this.#byName.get(name)?.clients.size ?? 0) > 0
   }

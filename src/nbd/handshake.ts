@@ -2,7 +2,8 @@
  * Fixed newstyle negotiation as a pure machine: `(state, bytes) -> { state, reply, effect }`.
  *
  * Invariants
- * - No clock, socket or global state; the only thing consulted is the export table of the moment.
+ * - No clock, socket or global state; the only things consulted are what the configuration's functions say of
+ *   the moment: exports, places, the end of service.
  * - One step answers at most one option. `again` means bytes of a further one are already here, so
  *   the caller can write the reply (and wait until it is taken) before it asks for more: output is
  *   bounded by one reply, however many options a client sends at once.
@@ -19,6 +20,10 @@ import type { ExportInfo, ExportTable, Handover } from './types.js'
 
 export interface HandshakeConfig {
   readonly exports: ExportTable
+  /** Asked when a client wants to be served: as many as are allowed are served already. */
+  readonly full: () => boolean
+  /** Asked before every option: nobody is served any more. */
+  readonly stopping: () => boolean
   /** `unsupported`: no TLS in this server; `disabled`: refused by its administrator; `available`: a hook takes over. */
   readonly tls: 'unsupported' | 'disabled' | 'available'
   /** Options one client may send; one more ends the connection. */
@@ -30,6 +35,8 @@ export interface HandshakeConfig {
 }
 
 export const HANDSHAKE_DEFAULTS = {
+  full: () => false,
+  stopping: () => false,
   tls: 'unsupported',
   maxOptions: 256,
   maxOptionBytes: 16384,
@@ -142,6 +149,7 @@ const exportName = (config: HandshakeConfig, state: HandshakeState, data: Buffer
   if (!name.ok) return close(state, `EXPORT_NAME: ${name.error.text}`)
   const info = config.exports.lookup(name.value)
   if (info === undefined) return close(state, 'EXPORT_NAME: no such export')
+  if (config.full()) return close(state, 'EXPORT_NAME: too many clients')
   const reply = Buffer.alloc(10 + (state.noZeroes ? 0 : ZERO_PADDING_BYTES))
   reply.writeBigUInt64BE(info.sizeBytes, 0)
   reply.writeUInt16BE(transmissionFlags(info, state.structured), 8)
@@ -153,6 +161,8 @@ const go = (config: HandshakeConfig, state: HandshakeState, option: number, data
   if (!request.ok) return next(state, options.encodeError(option, request.error))
   const info = config.exports.lookup(request.value.name)
   if (info === undefined) return refuse(state, option, REP.errUnknown, 'no such export')
+  if (option === OPT.go && config.full())
+    return refuse(state, option, REP.errPolicy, 'too many clients, try again later')
   const size = Buffer.alloc(10)
   size.writeBigUInt64BE(info.sizeBytes, 0)
   size.writeUInt16BE(transmissionFlags(info, state.structured || state.extended), 8)
@@ -207,6 +217,10 @@ const DATALESS: ReadonlySet<number> = new Set([OPT.list, OPT.startTls, OPT.struc
 const KNOWN: ReadonlySet<number> = new Set(Object.values(OPT))
 
 const answer = (config: HandshakeConfig, state: HandshakeState, option: number, data: Buffer): Step => {
+  if (option !== OPT.abort && config.stopping()) {
+    if (option === OPT.exportName) return close(state, 'EXPORT_NAME: stopping')
+    return refuse(state, option, REP.errShutdown, 'metad is stopping')
+  }
   if (DATALESS.has(option) && data.length > 0)
     return refuse(state, option, REP.errInvalid, 'this option carries no data')
   switch (option) {

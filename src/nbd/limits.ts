@@ -6,8 +6,10 @@ export interface NbdLimits {
   readonly handshakeMillis: number
   /** Handshakes at once; one more pushes the oldest out, so idlers cannot lock others out. */
   readonly maxHandshakes: number
-  /** Clients in transmission; counted by the daemon (`active`). */
+  /** Clients in transmission; handed over to the daemon, which counts them (`active`). */
   readonly maxConnections: number
+  /** How long close() lets clients in the middle of a handshake hear that the server stops. */
+  readonly goodbyeMillis: number
   readonly maxOptions: number
   readonly maxOptionBytes: number
   readonly maxSkipBytes: number
@@ -17,6 +19,7 @@ export const DEFAULT_LIMITS: NbdLimits = {
   handshakeMillis: 30_000,
   maxHandshakes: 1024,
   maxConnections: 4096,
+  goodbyeMillis: 300,
   maxOptions: HANDSHAKE_DEFAULTS.maxOptions,
   maxOptionBytes: HANDSHAKE_DEFAULTS.maxOptionBytes,
   maxSkipBytes: HANDSHAKE_DEFAULTS.maxSkipBytes,

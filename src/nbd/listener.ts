@@ -5,12 +5,15 @@
  * Invariants
  * - While the gate is shut nothing is said to a client and no export is looked up; clients that
  *   connect meanwhile wait, bounded like handshakes are.
+ * - Clients in transmission and those that were just told they are served never exceed maxConnections;
+ *   one more is told so in answer to its GO, and may ask again on the same connection.
  * - Memory per client in handshake is bounded (session.ts, handshake.ts); clients are bounded by
  *   limits; the oldest handshake makes room for the newest.
  * - Nothing a client does throws out of here or touches another client.
  */
 import { chmod } from 'node:fs/promises'
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import type { HandshakeConfig } from './handshake.js'
 import { DEFAULT_LIMITS, DEFAULT_TCP_HOST, DEFAULT_TCP_PORT, type NbdLimits } from './limits.js'
 import { NbdSession } from './session.js'
@@ -25,8 +28,8 @@ export interface NbdListenerOptions {
   readonly handover: (socket: Socket, handover: Handover, residual: Buffer) => void
   readonly log: (level: LogLevel, message: string, fields: Readonly<Record<string, unknown>>) => void
   readonly limits?: Partial<NbdLimits>
-  /** Clients in transmission right now, for maxConnections; without it they are not bounded here. */
-  readonly active?: () => number
+  /** Clients handed over that are still there, for maxConnections. Counts from the call of `handover` on. */
+  readonly active: () => number
   /** `shut`: nobody is served before openGate(). Default `open`. */
   readonly gate?: 'open' | 'shut'
   /** Takes over a socket whose client was told to begin TLS. Absent: STARTTLS is not supported. */
@@ -68,6 +71,8 @@ export class NbdListener {
     this.#open = options.gate !== 'shut'
     this.#config = {
       exports: options.exports,
+      full: () => this.#full(),
+      stopping: () => this.#closed,
       tls: options.startTls === undefined ? 'unsupported' : 'available',
       maxOptions: this.#limits.maxOptions,
       maxOptionBytes: this.#limits.maxOptionBytes,
@@ -125,7 +130,10 @@ export class NbdListener {
     }
   }
 
-  /** Stops listening and drops clients that are not handed over yet. Idempotent. */
+  /**
+   * Stops listening. Clients in a handshake are told NBD_REP_ERR_SHUTDOWN when they ask for anything, and
+   * are dropped when they go on all the same. Idempotent.
+   */
   async close(): Promise<void> {
     this.#closed = true
     // Not awaited: its callback waits for sockets whose owner is somebody else by now.
@@ -133,6 +141,8 @@ export class NbdListener {
     this.#servers.clear()
     for (const socket of this.#waiting) socket.destroy()
     this.#waiting.clear()
+    const end = Date.now() + this.#limits.goodbyeMillis
+    while (this.#sessions.size > 0 && Date.now() < end) await setTimeout(5)
     for (const session of [...this.#sessions]) session.drop('server stops')
     await new Promise((resolve) => setImmediate(resolve))
   }
@@ -194,14 +204,7 @@ export class NbdListener {
   }
 
   #begin(socket: Socket): void {
-    const { active, log } = this.#options
-    if (active !== undefined && active() >= this.#limits.maxConnections) {
-      this.#refused++
-      this.#warn('nbd connections at their limit, client refused', { limit: this.#limits.maxConnections })
-      socket.on('error', () => {})
-      socket.destroy()
-      return
-    }
+    const { log } = this.#options
     this.#makeRoom()
     const session: NbdSession = new NbdSession(socket, this.#config, this.#limits.handshakeMillis, {
       handover: (s, handover, residual) => this.#handOver(s, handover, residual),
@@ -215,6 +218,15 @@ export class NbdListener {
       },
     })
     this.#sessions.add(session)
+  }
+
+  #full(): boolean {
+    let clients = this.#options.active()
+    for (const session of this.#sessions) if (session.granted) clients++
+    if (clients < this.#limits.maxConnections) return false
+    this.#refused++
+    this.#warn('nbd connections at their limit, client refused', { limit: this.#limits.maxConnections })
+    return true
   }
 
   #handOver(socket: Socket, handover: Handover, residual: Buffer): void {

@@ -36,6 +36,7 @@ export class NbdSession {
   #state: HandshakeState = initialState
   #timer: NodeJS.Timeout
   #over = false
+  #granted = false
   /** The last step left bytes that may hold a whole option. */
   #again = false
   #scheduled = false
@@ -55,6 +56,11 @@ export class NbdSession {
     socket.on('data', this.#onData)
     // The peer's socket may die between accept and here; write then reports through 'error'.
     socket.write(greeting())
+  }
+
+  /** The client is being told that it is served; its socket is not handed over yet. */
+  get granted(): boolean {
+    return this.#granted
   }
 
   /** Ends the session at once; nothing more is said to the client. */
@@ -110,6 +116,7 @@ export class NbdSession {
 
   #handOver(handover: Handover, residual: Buffer, reply: Buffer): void {
     const socket = this.#socket
+    this.#granted = true
     socket.off('data', this.#onData)
     if (!stopReading(socket)) {
       this.drop('socket closed before handover')

@@ -10,6 +10,7 @@ t.test('every setting is taken', async (t) => {
 threads = 3
 queue_depth = 64      # comment
 max_request_bytes = 65536
+max_connections = 7
 spin_micros = 0
 io = direct
 io /disks/a = buffered
@@ -25,6 +26,7 @@ log_level = debug
     threads: 3,
     queueDepth: 64,
     maxRequestBytes: 65536,
+    maxConnections: 7,
     spinMicros: 0,
     io: 'direct',
     nbdTcp: { host: '::1', port: 10809 },

@@ -40,6 +40,7 @@ const rig = async (t: Test, over: Partial<NbdListenerOptions> = {}): Promise<Rig
   const listener = new NbdListener({
     exports: sampleTable,
     handover: (socket, handover, residual) => taken.push({ socket, handover, residual }),
+    active: () => taken.filter((c) => !c.socket.destroyed).length,
     log: (level, message) => logs.push(`${level} ${message}`),
     ...over,
   })
@@ -148,7 +149,7 @@ t.test('residual is whole however the bytes arrive', async (t) => {
 t.test('socket file: mode, stale, live, foreign, too long', async (t) => {
   const { path, listener } = await rig(t)
   t.equal(statSync(path).mode & 0o777, 0o600)
-  const second = new NbdListener({ exports: sampleTable, handover: () => {}, log: () => {} })
+  const second = new NbdListener({ exports: sampleTable, handover: () => {}, active: () => 0, log: () => {} })
   await t.rejects(second.listenUnix(path), /in use/)
   t.same(await honest(path), HONEST, 'the live one was left alone')
   const plain = `${path}.txt`
@@ -285,20 +286,62 @@ t.test('thousands of idlers', async (t) => {
   t.ok(await until(() => left() <= 0, 10_000), `${left()} left behind`)
 })
 
-t.test('limit on clients in transmission', async (t) => {
-  let active = 0
-  const { path, taken, listener } = await rig(t, { active: () => active, limits: { maxConnections: 1 } })
+const told = (peer: Peer): number[] => parseReplies(peer.got().subarray(GREETING.length)).map((r) => r.type)
+
+t.test('limit on clients in transmission: told so, and served on the same connection later', async (t) => {
+  const { path, taken, listener } = await rig(t, { limits: { maxConnections: 1 } })
+  const go = option(OPT.go, goData('d0'))
   const first = dial(path)
-  first.socket.write(haggle(option(OPT.go, goData('d0'))))
+  first.socket.write(haggle(go))
   t.ok(await until(() => taken.length === 1))
-  active = 1
   const second = dial(path)
-  await second.closed
-  t.equal(second.got().length, 0)
-  t.equal(listener.counts().refused, 1)
-  active = 0
+  second.socket.write(haggle(option(OPT.info, goData('d0')), option(OPT.go, goData('no such')), go))
+  t.ok(await until(() => told(second).includes(REP.errPolicy)))
+  t.same(told(second), [REP.info, REP.info, REP.ack, REP.errUnknown, REP.errPolicy], 'asking is free')
+  t.equal(listener.counts().refused, 1, 'only the GO')
+  const old = dial(path)
+  old.socket.write(haggle(option(OPT.exportName, Buffer.from('d0'))))
+  await old.closed
+  t.same(told(old), [], 'EXPORT_NAME has no other way to say it')
   t.same(await honest(path), HONEST)
-  first.socket.destroy()
+  t.equal(taken[0]?.socket.destroyed, false)
+  taken[0]?.socket.destroy()
+  second.socket.write(go)
+  t.ok(await until(() => taken.length === 2), 'the place came back')
+})
+
+t.test('clients that are just being told that they are served count', async (t) => {
+  // The daemon counts from the handover on; before, a reply is on its way to each of these.
+  const { path, taken } = await rig(t, { limits: { maxConnections: 5 } })
+  const peers = Array.from({ length: 60 }, () => dial(path))
+  for (const p of peers) p.socket.write(haggle(option(OPT.go, goData('d0'))))
+  t.ok(await until(() => peers.every((p) => told(p).length > 0)))
+  t.equal(peers.filter((p) => told(p).includes(REP.ack)).length, 5)
+  t.equal(peers.filter((p) => told(p).includes(REP.errPolicy)).length, 55)
+  t.ok(await until(() => taken.length === 5))
+  for (const p of peers) p.socket.destroy()
+})
+
+t.test('closing: clients in a handshake hear it, whoever says nothing is dropped', async (t) => {
+  const { path, listener } = await rig(t, { limits: { goodbyeMillis: 60_000 } })
+  const asking = dial(path)
+  const leaving = dial(path)
+  asking.socket.write(haggle())
+  leaving.socket.write(haggle())
+  t.ok(await until(() => listener.counts().handshakes === 2))
+  const closed = listener.close()
+  asking.socket.write(Buffer.concat([option(OPT.list), option(OPT.go, goData('d0')), option(77), option(OPT.abort)]))
+  leaving.socket.write(option(OPT.exportName, Buffer.from('d0')))
+  await Promise.all([asking.closed, leaving.closed])
+  t.same(told(asking), [REP.errShutdown, REP.errShutdown, REP.errShutdown, REP.ack])
+  t.same(told(leaving), [])
+  await closed
+
+  const short = await rig(t, { limits: { goodbyeMillis: 20 } })
+  const silent = dial(short.path)
+  t.ok(await until(() => silent.got().length > 0))
+  await short.listener.close()
+  await silent.closed
 })
 
 t.test('a failing handover harms only its client', async (t) => {

@@ -4,7 +4,10 @@ import { command as metaclear } from './metaclear.js'
 import { command as metadb } from './metadb.js'
 import { command as metadetach } from './metadetach.js'
 import { command as metainit } from './metainit.js'
+import { command as metaoffline } from './metaoffline.js'
+import { command as metaonline } from './metaonline.js'
 import { command as metaparam } from './metaparam.js'
+import { command as metareplace } from './metareplace.js'
 import { command as metastat } from './metastat.js'
 import { command as metasync } from './metasync.js'
 import { command as metattach } from './metattach.js'
@@ -14,7 +17,10 @@ export const COMMANDS: readonly Command[] = [
   metadb,
   metadetach,
   metainit,
+  metaoffline,
+  metaonline,
   metaparam,
+  metareplace,
   metastat,
   metasync,
   metattach,

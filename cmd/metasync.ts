@@ -1,45 +1,73 @@
 import type { Call, Command } from '../src/cli/command.js'
 import { fetchAtBoot } from '../src/cli/stat-fetch.js'
+import { formatVerify } from '../src/msg/format.js'
+
+type Sync = Extract<Parameters<Call['request']>[0], { readonly op: 'sync' }>
+
+/** Sides that differ are a finding, not a failure of the command. */
+const DIFFERS = 2
 
 /** A device that fails makes the daemon answer 255 (commands.md 0.4); not reaching it is 1 as everywhere. */
-const sync = (call: Call, cancel: boolean, bufferBlocks: number | null, names: readonly string[]): Promise<number> =>
-  call.request({ op: 'sync', cancel, restart: false, verify: null, bufferBlocks, names })
+const sync = (call: Call, what: Partial<Sync>): Promise<number> =>
+  call.request({ op: 'sync', cancel: false, restart: false, verify: null, bufferBlocks: null, names: [], ...what })
 
-/** `-r`, the boot form: mirrors by pass number, pass 0 never. No state database is no error at boot. */
-const boot = async (call: Call, buffer: number | null): Promise<number> => {
+/** `-r`, the boot form: by pass number, pass 0 never. No state database is no error at boot. */
+const boot = async (call: Call, bufferBlocks: number | null): Promise<number> => {
   const { status, report, empty } = await fetchAtBoot(call)
   if (empty) return 0
-  if (status !== 0 || report === null) return status
-  const mirrors = report.units.flatMap((u) => (u.kind === 'mirror' && u.pass > 0 ? [u] : []))
-  const names = mirrors.toSorted((a, b) => a.pass - b.pass).map((m) => m.name)
-  return names.length === 0 ? 0 : sync(call, false, buffer, names)
+  return status !== 0 || report === null ? status : sync(call, { restart: true, bufferBlocks })
+}
+
+const verify = async (call: Call, what: Partial<Sync>): Promise<number> => {
+  let differs = false
+  const json = call.flag('json')
+  const all: object[] = []
+  const status = await call.request(
+    { op: 'sync', cancel: false, restart: false, verify: 'check', bufferBlocks: null, names: [], ...what },
+    (reply) => {
+      if (reply.reply !== 'verified') return false
+      differs ||= reply.report.mismatchBlocks > 0 && !reply.report.repaired
+      if (json) all.push(reply.report)
+      else call.print.out(formatVerify(reply.report))
+      return true
+    },
+  )
+  if (json) call.print.out(`${JSON.stringify({ schema: 1, verified: all }, null, 2)}\n`)
+  return status === 0 && differs ? DIFFERS : status
 }
 
 export const command: Command = {
   name: 'metasync',
-  summary: 'start or cancel the resync of mirrors',
+  summary: 'start or cancel the resync of mirrors, or compare their sides',
   synopsis: [
     '[--root DIR] [buffer_size] metadevice...',
     '[--root DIR] -c metadevice...',
     '[--root DIR] -r [buffer_size]',
+    '[--root DIR] --verify [--repair] [--json] [buffer_size] metadevice...',
     '-h',
   ],
   options: [
     { name: 'c', text: 'cancel the running resync; a plain metasync goes on from there' },
     { name: 'r', text: 'boot form: every mirror that needs it, by pass number' },
+    { name: 'verify', text: 'compare the sides of mirrors; status 2 when they differ' },
+    { name: 'repair', text: 'with --verify: make the others equal to the first side in step' },
+    { name: 'json', text: 'with --verify: print the result as JSON' },
   ],
   operands: 'metadevice',
   run: async (call) => {
-    const cancel = call.flag('c')
+    const [cancel, restart, comparing] = [call.flag('c'), call.flag('r'), call.flag('verify')]
     const [first, ...rest] = call.operands
     if (first !== undefined && /^-\d+$/.test(first)) return call.usage('illegalBufferSize', first)
     const given = first !== undefined && /^\d+$/.test(first)
     const names = given ? rest : call.operands
     const size = given ? Number(first) : 0
     if (!Number.isSafeInteger(size)) return call.usage('illegalBufferSize', String(first))
-    const buffer = size === 0 ? null : size
-    if (call.flag('r')) return cancel || names.length > 0 ? call.usage() : boot(call, buffer)
+    const bufferBlocks = size === 0 ? null : size
+    if ([cancel, restart, comparing].filter(Boolean).length > 1) return call.usage()
+    if (!comparing && (call.flag('repair') || call.flag('json'))) return call.usage()
+    if (restart) return names.length > 0 ? call.usage() : boot(call, bufferBlocks)
     if (names.length === 0 || (cancel && given)) return call.usage()
-    return sync(call, cancel, buffer, names)
+    if (comparing) return verify(call, { verify: call.flag('repair') ? 'repair' : 'check', bufferBlocks, names })
+    return sync(call, { cancel, bufferBlocks, names })
   },
 }

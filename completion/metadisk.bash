@@ -35,10 +35,25 @@ _metadisk() {
       operands=both
       case $prev in -s|--root) argument=$prev ;; esac
       ;;
+    metaoffline)
+      options='-f -h -s --root --quiet --help --version'
+      operands=metadevice
+      case $prev in -s|--root) argument=$prev ;; esac
+      ;;
+    metaonline)
+      options='-h -s --root --quiet --help --version'
+      operands=metadevice
+      case $prev in -s|--root) argument=$prev ;; esac
+      ;;
     metaparam)
       options='-h -p -r -w -s --root --quiet --help --version'
       operands=metadevice
       case $prev in -h|-p|-r|-w|-s|--root) argument=$prev ;; esac
+      ;;
+    metareplace)
+      options='-e -f -h -s --root --quiet --help --version'
+      operands=both
+      case $prev in -s|--root) argument=$prev ;; esac
       ;;
     metastat)
       options='-a -B -c -D -i --json -p -q -r -t --watch -h -s --root --quiet --help --version'
@@ -46,7 +61,7 @@ _metadisk() {
       case $prev in -s|--root) argument=$prev ;; esac
       ;;
     metasync)
-      options='-c -r -h -s --root --quiet --help --version'
+      options='-c -r --verify --repair --json -h -s --root --quiet --help --version'
       operands=metadevice
       case $prev in -s|--root) argument=$prev ;; esac
       ;;
@@ -85,4 +100,4 @@ _metadisk() {
   esac
 }
 
-complete -F _metadisk metaclear metadb metadetach metainit metaparam metastat metasync metattach
+complete -F _metadisk metaclear metadb metadetach metainit metaoffline metaonline metaparam metareplace metastat metasync metattach

@@ -112,3 +112,26 @@ export const formatChange = (c: ChangeText): string => {
       return unreachable(c)
   }
 }
+
+/** Blocks `first-last` or a single number, as badblocks and fsck list them. */
+const rangeText = (r: { readonly block: number; readonly blocks: number }): string =>
+  r.blocks === 1 ? String(r.block) : `${r.block}-${r.block + r.blocks - 1}`
+
+/** What a comparison of a mirror's sides found: a line, and the ranges below it. */
+export const formatVerify = (r: {
+  readonly name: string
+  readonly repaired: boolean
+  readonly mismatchBlocks: number
+  readonly ranges: readonly { readonly block: number; readonly blocks: number }[]
+}): string => {
+  if (r.mismatchBlocks === 0) return `${r.name}: submirrors are equal\n`
+  const one = r.mismatchBlocks === 1
+  const found = `${r.name}: ${r.mismatchBlocks} ${one ? 'block' : 'blocks'}`
+  const listed = r.ranges.reduce((n, range) => n + range.blocks, 0)
+  return [
+    r.repaired ? `${found} differed and ${one ? 'was' : 'were'} made equal` : `${found} ${one ? 'differs' : 'differ'}`,
+    ...r.ranges.map((range) => `    ${rangeText(range)}`),
+    ...(listed < r.mismatchBlocks ? [`    and ${r.mismatchBlocks - listed} more`] : []),
+    '',
+  ].join('\n')
+}

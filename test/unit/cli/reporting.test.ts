@@ -123,10 +123,23 @@ t.test('boot forms', async (t) => {
   t.strictSame(synced.asked[1], {
     op: 'sync',
     cancel: false,
-    restart: false,
+    restart: true,
     verify: null,
     bufferBlocks: 64,
-    names: ['c', 'a'],
+    names: [],
   })
-  t.equal((await run(t, 'metasync -r', [stat({ ...busy, units: [] }), [done()]])).asked.length, 1)
+  t.equal((await run(t, 'metasync -r', [stat({ ...busy, units: [] }), [done()]])).asked.length, 2)
+})
+
+t.test('metasync --verify: what differs, and the status that says so', async (t) => {
+  const report = { name: 'd0', repaired: false, mismatchBlocks: 3, ranges: [{ block: 8, blocks: 3 }] }
+  const script = (r: typeof report): Reply[][] => [[{ reply: 'verified', report: r }, done()]]
+  t.match(await run(t, 'metasync --verify d0', script(report)), { status: 2, out: 'd0: 3 blocks differ\n    8-10\n' })
+  const repaired = { ...report, repaired: true }
+  t.match(await run(t, 'metasync --verify --repair d0', script(repaired)), { status: 0, out: /were made equal/ })
+  const equal = { ...report, mismatchBlocks: 0, ranges: [] }
+  t.match(await run(t, 'metasync --verify d0', script(equal)), { status: 0, out: 'd0: submirrors are equal\n' })
+  const json = await run(t, 'metasync --verify --json d0', script(report))
+  t.equal(json.status, 2)
+  t.strictSame(JSON.parse(json.out), { schema: 1, verified: [report] })
 })

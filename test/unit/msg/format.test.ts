@@ -3,6 +3,7 @@ import { metaError } from '../../../src/msg/errors.js'
 import {
   compactSize,
   formatChange,
+  formatVerify,
   formatError,
   formatTime,
   humanSize,
@@ -123,4 +124,19 @@ t.test('success lines', (t) => {
     ].join('\n'),
   )
   t.end()
+})
+
+t.test('what a comparison of sides found', async (t) => {
+  const report = { name: 'd0', repaired: false, mismatchBlocks: 0, ranges: [] }
+  t.equal(formatVerify(report), 'd0: submirrors are equal\n')
+  const ranges = [
+    { block: 7, blocks: 1 },
+    { block: 2048, blocks: 16 },
+  ]
+  t.equal(formatVerify({ ...report, mismatchBlocks: 17, ranges }), 'd0: 17 blocks differ\n    7\n    2048-2063\n')
+  t.equal(
+    formatVerify({ ...report, repaired: true, mismatchBlocks: 20, ranges }),
+    'd0: 20 blocks differed and were made equal\n    7\n    2048-2063\n    and 3 more\n',
+  )
+  t.equal(formatVerify({ ...report, mismatchBlocks: 1, ranges: ranges.slice(0, 1) }), 'd0: 1 block differs\n    7\n')
 })

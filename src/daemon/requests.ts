@@ -160,10 +160,11 @@ const doParam = async (system: System, send: Send, r: RequestOf<'param'>): Promi
   return carryOut(system, send, param(r, system.tree), false)
 }
 
-/** A cancelled copy is wanted again. */
+/** Copies that were cancelled or failed are wanted again. */
 const rearmed = (m: MirrorUnit): MirrorUnit => ({
   ...m,
-  submirrors: m.submirrors.map((s) => (s.state === 'cancelled' ? { ...s, state: 'attached', changed: Date.now() } : s)),
+  cancelled: false,
+  submirrors: m.submirrors.map((s) => (s.state === 'attached' ? { ...s, state: 'resync', changed: Date.now() } : s)),
 })
 
 const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise<number> => {
@@ -179,7 +180,7 @@ const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise
       continue
     }
     const wanted = rearmed(unit)
-    if (wanted.submirrors.some((s, i) => s !== unit.submirrors[i])) {
+    if (unit.cancelled || wanted.submirrors.some((s, i) => s !== unit.submirrors[i])) {
       const applied = await system.apply(outcome(system.tree, { put: [wanted] }))
       if (!applied.ok) {
         status = fail(send, applied.error, STATUS_SYNC)

@@ -324,9 +324,9 @@ export class System {
     const m = this.#tree.get(name)
     const submirror = m?.kind === 'mirror' ? m.submirrors.find((s) => s.slot === target.slot) : undefined
     if (m?.kind !== 'mirror' || submirror === undefined) return
-    const state = outcome === 'done' ? 'okay' : outcome === 'cancelled' ? 'cancelled' : 'attached'
+    const state = outcome === 'done' ? 'okay' : outcome === 'cancelled' ? 'resync' : 'attached'
     if (outcome === 'cancelled') this.parts.notice('warning', `md: ${name}: Resync cancelled`)
-    const recorded = await this.#record(m, [submirror], state)
+    const recorded = await this.#record({ ...m, cancelled: outcome === 'cancelled' }, [submirror], state)
     if (!recorded.ok) {
       this.parts.log.error({ mirror: name }, `resync not recorded: ${errorText(recorded.error)}`)
       return

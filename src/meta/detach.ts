@@ -29,7 +29,7 @@ export const detach = (words: readonly string[], force: boolean, tree: Tree, liv
   if (staying.length === 0) return err(metaError('lastSubmirror', m.name))
   // Only what is in step may answer reads, so force cannot leave a mirror without such a side.
   if (!staying.some((s) => s.state === 'okay')) return err(metaError('noReadableSubmirrors', m.name))
-  if (!force && (going.state === 'cancelled' || live.isErred(going.unit)))
+  if (!force && ((going.state === 'resync' && m.cancelled) || live.isErred(going.unit)))
     return err(metaError('submirrorErred', m.name))
   return ok(
     outcome(tree, {

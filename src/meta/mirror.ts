@@ -25,8 +25,19 @@ import type {
 } from './kind.js'
 import { parseUnitName, rawPath } from './names.js'
 import type { Reader } from './reader.js'
+import { isRegionSize, MAX_REGIONS, MIN_REGION_BLOCKS, regionBlocksFor } from './regions.js'
 import { parentOf, stripeOf, submirrorStripes } from './tree.js'
-import type { MirrorUnit, ReadPolicy, StripeUnit, Submirror, Tree, UnitName, WritePolicy } from './types.js'
+import type {
+  Checkpoint,
+  MirrorUnit,
+  ReadPolicy,
+  Slot,
+  StripeUnit,
+  Submirror,
+  Tree,
+  UnitName,
+  WritePolicy,
+} from './types.js'
 
 export const MAX_SUBMIRRORS = 4
 export const READ_POLICIES = ['roundrobin', 'geometric', 'first'] as const satisfies readonly ReadPolicy[]
@@ -133,7 +144,7 @@ const build = (d: MirrorDefinition, context: BuildContext): MetaResult<Built<Mir
       name: d.name,
       minor: context.minor,
       submirrors: d.submirrors.map((unit, slot) => ({
-        slot: slot as Submirror['slot'],
+        slot: slot as Slot,
         unit,
         state: 'okay',
         changed: now,
@@ -144,19 +155,23 @@ const build = (d: MirrorDefinition, context: BuildContext): MetaResult<Built<Mir
       geometry: first.geometry,
       labelled: first.labelled,
       blocks: size,
+      errors: 0,
+      regionBlocks: regionBlocksFor(size),
+      cancelled: false,
+      checkpoint: null,
     },
     warnings: d.submirrors.length > 1 ? [multiWayWarning(d.name)] : [],
   })
 }
 
-/** The mirror with `stripe` in its lowest free slot, waiting for its first resync. */
+/** The mirror with `stripe` in its lowest free slot, for a full resync. */
 export const withSubmirror = (m: MirrorUnit, stripe: StripeUnit, now: number): MetaResult<MirrorUnit> => {
   const slot = ([0, 1, 2, 3] as const).find((n) => m.submirrors.every((s) => s.slot !== n))
   if (slot === undefined) return err(metaError('maxSubmirrors', m.name))
   if (stripe.blocks < m.blocks) return err(metaError('submirrorTooSmall', stripe.name))
   if (stripe.labelled && !m.labelled) return err(metaError('labelledToUnlabelled', stripe.name))
-  const added: Submirror = { slot, unit: stripe.name, state: 'attached', changed: now }
-  return ok({ ...m, submirrors: [...m.submirrors, added].sort((a, b) => a.slot - b.slot) })
+  const added: Submirror = { slot, unit: stripe.name, state: 'resync', changed: now }
+  return ok({ ...m, cancelled: false, submirrors: [...m.submirrors, added].sort((a, b) => a.slot - b.slot) })
 }
 
 /** The size the submirrors allow now; never less than the mirror has. */
@@ -171,7 +186,7 @@ export const grown = (m: MirrorUnit, tree: Tree): MirrorUnit => {
   const size = growthOf(m, tree)
   if (size === m.blocks && m.growPending === undefined) return m
   const { growPending: _, ...rest } = m
-  return { ...rest, blocks: size }
+  return { ...rest, blocks: size, regionBlocks: regionBlocksFor(size, m.regionBlocks) }
 }
 
 const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => {
@@ -191,7 +206,7 @@ const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => 
 const reportSubmirror = (m: MirrorUnit, s: Submirror, unit: StripeUnit, live: LiveStatus): SubmirrorReport => {
   const resync = live.resync(m.name)
   const running = resync?.state === 'running'
-  const cancelled = s.state === 'cancelled' || (s.state !== 'okay' && resync?.state === 'cancelled')
+  const cancelled = s.state !== 'okay' && m.cancelled
   const troubles = unit.rows
     .flatMap((r) => r.components)
     .flatMap((c) => {
@@ -236,13 +251,24 @@ const report = (m: MirrorUnit, tree: Tree, live: LiveStatus): MirrorReport => ({
   tab: toTab(m),
 })
 
+const decodeCheckpoint = (from: Reader | null): Checkpoint | null =>
+  from === null
+    ? null
+    : {
+        slot: from.integer('slot', 0, MAX_SUBMIRRORS - 1) as Slot,
+        component: from.has('component') ? from.integer('component', 0, 1 << 30) : null,
+        identity: from.text('identity'),
+        done: from.blocks('done'),
+      }
+
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): MirrorUnit => ({
   kind: 'mirror',
   ...common,
   submirrors: from.list('submirrors', 1, MAX_SUBMIRRORS, (s) => ({
-    slot: s.integer('slot', 0, MAX_SUBMIRRORS - 1) as Submirror['slot'],
+    slot: s.integer('slot', 0, MAX_SUBMIRRORS - 1) as Slot,
     unit: s.name('unit'),
-    state: s.word('state', ['okay', 'attached', 'resync', 'cancelled']),
+    state: s.word('state', ['okay', 'attached', 'resync', 'offline', 'offlineResync', 'optimized']),
+    ...(s.has('unsynced') && s.boolean('unsynced') ? { unsynced: true as const } : {}),
     changed: s.time('changed'),
   })),
   read: from.word('read', READ_POLICIES),
@@ -251,6 +277,10 @@ const decode = (from: Reader, common: { readonly name: UnitName; readonly minor:
   geometry: from.geometry('geometry'),
   labelled: from.boolean('labelled'),
   blocks: from.blocks('blocks', 1),
+  errors: from.integer('errors', 0, Number.MAX_SAFE_INTEGER),
+  regionBlocks: from.blocks('regionBlocks', MIN_REGION_BLOCKS),
+  cancelled: from.boolean('cancelled'),
+  checkpoint: decodeCheckpoint(from.objectOrNull('checkpoint')),
   ...(from.has('growPending') && from.boolean('growPending') ? { growPending: true } : {}),
 })
 
@@ -266,7 +296,9 @@ const verify = (m: MirrorUnit, tree: Tree): string | null => {
     if (parent !== null && parent.name !== m.name) return `submirror ${s.unit} is part of ${parent.name}`
     if (unit.blocks < m.blocks) return `submirror ${s.unit} is smaller than the mirror`
   }
-  return m.submirrors.some((s) => s.state === 'okay') ? null : 'no submirror is readable'
+  if (!isRegionSize(m.regionBlocks)) return 'regionBlocks is not a power of two'
+  if (m.blocks > m.regionBlocks * MAX_REGIONS) return 'too many dirty regions'
+  return m.submirrors.some((s) => s.state === 'okay' || s.state === 'optimized') ? null : 'no submirror is readable'
 }
 
 export const mirror: KindModule<'mirror'> = {

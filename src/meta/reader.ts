@@ -81,6 +81,10 @@ export class Reader {
   nameOrNull(key: string): UnitName | null {
     return this.#get(key) === null ? null : this.name(key)
   }
+  /** null when the field is null. */
+  objectOrNull(key: string): Reader | null {
+    return this.#get(key) === null ? null : this.object(key)
+  }
   object(key: string): Reader {
     return new Reader(this.#get(key), this.#path === '' ? key : `${this.#path}.${key}`, this.#notes)
   }

@@ -10,8 +10,8 @@ import { isUnitName } from './names.js'
 import { type Json, Reader } from './reader.js'
 import { childrenOf, EMPTY_TREE, MAX_UNITS, withUnits } from './tree.js'
 import type { Tree, Unit, UnitName } from './types.js'
+import { RECORD_VERSION, upgraded } from './upgrade.js'
 
-export const RECORD_VERSION = 1
 const PREFIX = 'unit/'
 
 export const recordKey = (name: UnitName): string => `${PREFIX}${name}`
@@ -25,10 +25,11 @@ export const encodeUnit = (unit: Unit): Json => ({
 const damaged = (key: string, why: string): MetaError => metaError('damagedRecord', key, why)
 
 export const decodeUnit = (key: string, value: Json): MetaResult<Unit> => {
-  const from = Reader.of(value)
-  const version = from.integer('version', 1, Number.MAX_SAFE_INTEGER)
-  if (from.problem === null && version > RECORD_VERSION)
-    return err(damaged(key, `written by a later release (version ${version})`))
+  const written = Reader.of(value)
+  const version = written.integer('version', 1, Number.MAX_SAFE_INTEGER)
+  if (written.problem !== null) return err(damaged(key, written.problem))
+  if (version > RECORD_VERSION) return err(damaged(key, `written by a later release (version ${version})`))
+  const from = Reader.of(upgraded(value, version))
   const kind = from.text('kind')
   const name = from.name('name')
   const minor = from.integer('minor', 0, MAX_UNITS - 1)

@@ -27,7 +27,7 @@ import { blocksPerComponent, MAX_BLOCKS, rowBlocks, startBlock, stripeSize } fro
 import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
 import { parentOf } from './tree.js'
-import type { Component, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
+import type { Component, Device, Row, Slice, StripeUnit, Tree, UnitName } from './types.js'
 
 const NUMBER = /^\d{1,15}$/
 
@@ -107,6 +107,9 @@ const component = (d: Device, start: Blocks, now: number): Component => ({
   offset: d.offset,
   size: d.size,
   start,
+  state: 'okay',
+  erredOrder: 0,
+  spare: null,
   changed: now,
 })
 
@@ -217,24 +220,37 @@ export const reportStripe = (u: StripeUnit, tree: Tree, live: LiveStatus, state:
   }
 }
 
+/** The fields of a Slice; also those of what a hot spare stands in for. */
+export const decodeSlice = (c: Reader): Slice => {
+  const extent = c.object('extent')
+  return {
+    name: c.text('name'),
+    path: c.text('path'),
+    identity: c.text('identity'),
+    extent: { first: extent.blocks('first'), blocks: extent.blocks('blocks') },
+    offset: c.blocks('offset'),
+    size: c.blocks('size', 1),
+    start: c.blocks('start'),
+  }
+}
+
+const decodeComponent = (c: Reader): Component => {
+  const spare = c.objectOrNull('spare')
+  return {
+    ...decodeSlice(c),
+    state: c.word('state', ['okay', 'erred', 'lastErred', 'resync']),
+    erredOrder: c.integer('erredOrder', 0, Number.MAX_SAFE_INTEGER),
+    spare: spare === null ? null : { pool: spare.name('pool'), original: decodeSlice(spare.object('original')) },
+    changed: c.time('changed'),
+  }
+}
+
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): StripeUnit => ({
   kind: 'stripe',
   ...common,
   rows: from.list('rows', 1, 1 << 16, (r) => ({
     interlace: blocks(r.integer('interlace', MIN_INTERLACE, MAX_INTERLACE)),
-    components: r.list('components', 1, 1 << 16, (c) => {
-      const extent = c.object('extent')
-      return {
-        name: c.text('name'),
-        path: c.text('path'),
-        identity: c.text('identity'),
-        extent: { first: extent.blocks('first'), blocks: extent.blocks('blocks') },
-        offset: c.blocks('offset'),
-        size: c.blocks('size', 1),
-        start: c.blocks('start'),
-        changed: c.time('changed'),
-      }
-    }),
+    components: r.list('components', 1, 1 << 16, decodeComponent),
     blocks: r.blocks('blocks', 1),
   })),
   hotSparePool: from.nameOrNull('hotSparePool'),

@@ -19,8 +19,8 @@ export interface Extent {
   readonly blocks: Blocks
 }
 
-/** One slice, disk or file under a row. Sizes are those seen when it was added. */
-export interface Component {
+/** A slice, disk or file as it was seen when it was configured. */
+export interface Slice {
   /** What metastat -p prints: an absolute path or a cXtYdZsN name. */
   readonly name: string
   /** Where it is opened. */
@@ -35,6 +35,27 @@ export interface Component {
   readonly size: Blocks
   /** First data block, relative to the slice (driver.md 1.2). */
   readonly start: Blocks
+}
+
+/**
+ * State of a component, used while its stripe is a submirror; `okay` everywhere else. metastat calls
+ * them Okay, Maintenance, Last Erred and Resyncing. `okay` and `lastErred` are read sources; all but
+ * `erred` are written.
+ */
+export type ComponentState = 'okay' | 'erred' | 'lastErred' | 'resync'
+
+/** What a component's slice was before a hot spare of `pool` stood in for it. */
+export interface SpareInPlace {
+  readonly pool: UnitName
+  readonly original: Slice
+}
+
+/** One slice under a row. While a hot spare stands in, the slice is the spare's. */
+export interface Component extends Slice {
+  readonly state: ComponentState
+  /** The mirror's change counter when the state last changed; 0: never. */
+  readonly erredOrder: number
+  readonly spare: SpareInPlace | null
   /** Time of the last state change, ms since the epoch. */
   readonly changed: number
 }
@@ -65,16 +86,36 @@ export type ReadPolicy = 'roundrobin' | 'geometric' | 'first'
 export type WritePolicy = 'parallel' | 'serial'
 
 /**
- * `okay` is the only state that may be a read source. `attached` waits for its first resync,
- * `resync` has one running (or interrupted by a restart), `cancelled` had one cancelled.
+ * Whether a side is in step; what its components are is theirs, and the two together make the state
+ * that metastat shows (mirrorstate.ts).
+ * - `okay`: in step.
+ * - `attached`: no valid data, not written; what a failed full resync leaves.
+ * - `resync`: a full resync is wanted or runs; written, never read.
+ * - `offline`: by the administrator; neither read nor written.
+ * - `offlineResync`: coming online: what was written meanwhile is copied; written, never read.
+ * - `optimized`: was in step when metad ended without notice: regions that were dirty are copied.
  */
-export type SubmirrorState = 'okay' | 'attached' | 'resync' | 'cancelled'
+export type SubmirrorState = 'okay' | 'attached' | 'resync' | 'offline' | 'offlineResync' | 'optimized'
+export type Slot = 0 | 1 | 2 | 3
 
 export interface Submirror {
-  readonly slot: 0 | 1 | 2 | 3
+  readonly slot: Slot
   readonly unit: UnitName
   readonly state: SubmirrorState
+  /** An `offline` side that was not in step before: it comes back by a full resync. */
+  readonly unsynced?: true
   readonly changed: number
+}
+
+/** How far a copy has come; it goes on from there only while its target is still the same storage. */
+export interface Checkpoint {
+  readonly slot: Slot
+  /** Index of the component over all rows; null: the whole side. */
+  readonly component: number | null
+  /** Identities of everything that was being written. */
+  readonly identity: string
+  /** Everything below this block of the mirror is copied. */
+  readonly done: Blocks
 }
 
 export interface MirrorUnit {
@@ -90,6 +131,13 @@ export interface MirrorUnit {
   readonly geometry: Geometry
   readonly labelled: boolean
   readonly blocks: Blocks
+  /** Counts changes of component states; see Component.erredOrder. */
+  readonly errors: number
+  /** Blocks of a dirty region: a power of two (regions.ts). */
+  readonly regionBlocks: Blocks
+  /** metasync -c stopped the resync; the next start of one takes this away. */
+  readonly cancelled: boolean
+  readonly checkpoint: Checkpoint | null
   /** Every submirror has grown while a resync ran: the mirror grows when the resync ends. */
   readonly growPending?: true
 }

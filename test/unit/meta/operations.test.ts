@@ -33,6 +33,10 @@ const done = (r: { ok: true; value: Outcome } | { ok: false; error: Parameters<t
   if (!r.ok) throw new Error(text(r.error))
   return r.value
 }
+const cancelled = (tree: Tree, submirror: string): Tree => {
+  const next = withState(tree, submirror, 'resync')
+  return withUnits(next, [{ ...mirrorIn(next, 'd0'), cancelled: true }])
+}
 const withState = (tree: Tree, sub: string, state: SubmirrorState, mirror = 'd0'): Tree => {
   const m = mirrorIn(tree, mirror)
   return withUnits(tree, [{ ...m, submirrors: m.submirrors.map((s) => (s.unit === sub ? { ...s, state } : s)) }])
@@ -156,7 +160,7 @@ t.test('metattach of a submirror', async (t) => {
     mirrorIn(out.tree, 'd0').submirrors.map((s) => [s.slot, s.unit, s.state, s.changed]),
     [
       [0, 'd1', 'okay', 1000],
-      [1, 'd2', 'attached', 2000],
+      [1, 'd2', 'resync', 2000],
     ],
   )
   t.equal(tree.get(name('d0')), mirrorIn(tree, 'd0'))
@@ -288,7 +292,7 @@ t.test('metadetach', async (t) => {
   )
   const erred = 'd0: attempt an operation on a submirror that has erred components'
   t.equal(r('d0 d1', tree, { isErred: only('d1') }), erred)
-  t.equal(r('d0 d2', withState(tree, 'd2', 'cancelled')), erred)
+  t.equal(r('d0 d2', cancelled(tree, 'd2')), erred)
   t.match(r('d0 d1', tree, { isErred: only('d1') }, true), [{ change: 'submirrorDetached' }])
   t.match(r('d0 d2', withState(tree, 'd2', 'attached')), [{ change: 'submirrorDetached' }])
 })
@@ -317,7 +321,7 @@ t.test('metaclear', async (t) => {
   const half = r('d0', { ...plain, recursive: true }, tree, { isOpen: only('d1') })
   t.same([refusals(half), half.outcome.remove], [['d1: metadevice is open'], []], 'all or nothing')
 
-  const bad = withState(done(attachTo('d0 d2', tree)).tree, 'd2', 'cancelled')
+  const bad = cancelled(done(attachTo('d0 d2', tree)).tree, 'd2')
   t.same(refusals(r('d0', plain, bad)), ['d0: attempted to clear mirror with submirror(s) in invalid state'])
   t.same(refusals(r('d0', plain, tree, { isErred: only('d1') })).length, 1)
   t.same(refusals(r('d0', force, bad)), [])

@@ -30,9 +30,37 @@ t.test('what is written is read', async (t) => {
   t.same(decodeUnit('unit/d0', encodeUnit(pending)), { ok: true, value: pending })
 })
 
+t.test('version 1 had no component states, and cancelled submirrors', async (t) => {
+  const old = (of: string): Loose => structuredClone(stored().get(`unit/${of}`)) as unknown as Loose
+  const d1 = old('d1')
+  for (const row of Object.values(d1['rows'] ?? {}))
+    for (const c of Object.values(row['components'] ?? {}))
+      for (const field of ['state', 'erredOrder', 'spare']) Reflect.deleteProperty(c, field)
+  const d0 = old('d0')
+  for (const field of ['errors', 'regionBlocks', 'cancelled', 'checkpoint']) Reflect.deleteProperty(d0, field)
+  const records = stored()
+  for (const [key, r] of [
+    ['unit/d1', d1],
+    ['unit/d0', d0],
+  ] as const)
+    records.set(key, { ...(r as unknown as { readonly [k: string]: Json }), version: 1 })
+  t.same(readTree(records), { tree: TREE, errors: [] })
+  Object.assign(d0['submirrors']?.['1'] ?? {}, { state: 'cancelled' })
+  t.match(decodeUnit('unit/d0', { ...(d0 as unknown as { readonly [k: string]: Json }), version: 1 }), {
+    ok: true,
+    value: { cancelled: true, submirrors: [{ state: 'okay' }, { state: 'resync' }] },
+  })
+  for (const junk of [
+    { kind: 'stripe', rows: [null, { components: 5 }] },
+    { kind: 'mirror', submirrors: 'x', blocks: -1 },
+  ])
+    t.match(decodeUnit('unit/d0', { ...junk, version: 1, name: 'd0', minor: 0 }), { ok: false })
+  t.match(decodeUnit('unit/d0', { ...(d0 as unknown as { readonly [k: string]: Json }), version: 2 }), { ok: false })
+})
+
 t.test('damage is reported with the record and leaves what stands on it out', async (t) => {
   const cases: readonly [string, (r: Loose) => void, RegExp][] = [
-    ['later release', (r) => Object.assign(r, { version: 2 }), /written by a later release/],
+    ['later release', (r) => Object.assign(r, { version: 3 }), /written by a later release/],
     ['no version', (r) => delete r['version'], /version/],
     ['kind', (r) => Object.assign(r, { kind: 'raid' }), /unknown kind raid/],
     ['prototype kind', (r) => Object.assign(r, { kind: 'constructor' }), /unknown kind/],
@@ -64,6 +92,8 @@ t.test('damage of a mirror leaves its submirrors', async (t) => {
     ['pass', (r) => Object.assign(r, { pass: 10 }), /pass/],
     ['policy', (r) => Object.assign(r, { read: 'random' }), /read: not one of/],
     ['state', (r) => Object.assign(r['submirrors']?.['0'] ?? {}, { state: 'fine' }), /state: not one of/],
+    ['region size', (r) => Object.assign(r, { regionBlocks: 3000 }), /not a power of two/],
+    ['checkpoint', (r) => Object.assign(r, { checkpoint: { slot: 1 } }), /checkpoint\./],
     ['slots', (r) => Object.assign(r['submirrors']?.['0'] ?? {}, { slot: 1 }), /slot order/],
     ['twice', (r) => Object.assign(r['submirrors']?.['1'] ?? {}, { unit: 'd1' }), /appears twice/],
     [

@@ -69,8 +69,9 @@ t.test('submirror states and what to do', async (t) => {
   t.same(sides(second('resync')), ['Okay', 'Needs maintenance / metasync d0'])
   t.same(sides(second('resync'), resync('running')), ['Okay', 'Resyncing'])
   t.same(sides(second('attached'), resync('running')), ['Okay', 'Resyncing'])
-  t.same(sides(second('cancelled')), ['Okay', 'Resync cancelled / metasync d0'])
-  t.same(sides(second('resync'), resync('cancelled')), ['Okay', 'Resync cancelled / metasync d0'])
+  const half = second('resync')
+  const cancelled = withUnits(half, [{ ...mirrorIn(half, 'd0'), cancelled: true }])
+  t.same(sides(cancelled, resync('cancelled')), ['Okay', 'Resync cancelled / metasync d0'])
   t.same(sides(TREE, trouble({ '/disks/b': 'Maintenance' })), [
     'Okay',
     'Needs maintenance / metareplace d0 /disks/b <new device>',

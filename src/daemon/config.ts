@@ -27,6 +27,14 @@ export interface Config {
   readonly resyncBufferBlocks: number
   /** Bytes per second per resync, 0: unlimited. */
   readonly resyncBytesPerSecond: number
+  /** Seconds between records of how far a resync has come, 1-3600. */
+  readonly resyncCheckpointSeconds: number
+  /** Seconds after which an operation of a component counts as failed, 0-3600; 0: never. */
+  readonly componentTimeoutSeconds: number
+  /** Read errors of one open component that are repaired before the next one takes it out of service, 0-1000000. */
+  readonly componentReadErrors: number
+  /** A dirty region becomes clean one to two of these after its last write, 1-3600 seconds. */
+  readonly regionCleanSeconds: number
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error'
 }
 
@@ -41,6 +49,10 @@ export const DEFAULTS: Config = {
   nbdTcp: null,
   resyncBufferBlocks: 1024,
   resyncBytesPerSecond: 0,
+  resyncCheckpointSeconds: 30,
+  componentTimeoutSeconds: 30,
+  componentReadErrors: 20,
+  regionCleanSeconds: 10,
   logLevel: 'info',
 }
 
@@ -58,6 +70,10 @@ const NUMBERS = {
   spin_micros: ['spinMicros', 0, 1000],
   resync_buffer_blocks: ['resyncBufferBlocks', 1, 2048],
   resync_bytes_per_second: ['resyncBytesPerSecond', 0, Number.MAX_SAFE_INTEGER],
+  resync_checkpoint_seconds: ['resyncCheckpointSeconds', 1, 3600],
+  component_timeout: ['componentTimeoutSeconds', 0, 3600],
+  component_read_errors: ['componentReadErrors', 0, 1_000_000],
+  region_clean_seconds: ['regionCleanSeconds', 1, 3600],
 } as const satisfies Record<string, readonly [keyof Config, number, number]>
 
 const address = (value: string): Config['nbdTcp'] | undefined => {

@@ -17,6 +17,10 @@ io /disks/a = buffered
 nbd_tcp = [::1]:10809
 resync_buffer_blocks = 2048
 resync_bytes_per_second = 1000000
+resync_checkpoint_seconds = 60
+component_timeout = 0
+component_read_errors = 3
+region_clean_seconds = 1
 log_level = debug
 `)
   t.ok(parsed.ok)
@@ -32,6 +36,10 @@ log_level = debug
     nbdTcp: { host: '::1', port: 10809 },
     resyncBufferBlocks: 2048,
     resyncBytesPerSecond: 1000000,
+    resyncCheckpointSeconds: 60,
+    componentTimeoutSeconds: 0,
+    componentReadErrors: 3,
+    regionCleanSeconds: 1,
     logLevel: 'debug',
   })
   t.same([...ioOf], [['/disks/a', 'buffered']])
@@ -42,6 +50,8 @@ t.test('a wrong line is named, and nothing is taken by halves', async (t) => {
     ['threads = 0', 'line 1: threads must be 1 to 64'],
     ['\nthreads = 1e3', 'line 2: threads must be 1 to 64'],
     ['spin_micros = x', 'line 1: spin_micros must be 0 to 1000'],
+    ['component_timeout = 3601', 'line 1: component_timeout must be 0 to 3600'],
+    ['region_clean_seconds = 0', 'line 1: region_clean_seconds must be 1 to 3600'],
     ['io = fast', 'line 1: io must be one of auto, buffered, direct'],
     ['nbd_tcp = 10809', 'line 1: nbd_tcp must be HOST:PORT or off'],
     ['nbd_tcp = localhost:0', 'line 1: nbd_tcp must be HOST:PORT or off'],

@@ -34,7 +34,7 @@ const planOf = (shape: string, components: readonly OpenComponent[], interlace: 
       break
     case 'mirror':
       plan.addMirror(
-        nodes.map((node) => ({ child: concat([node]), readable: true })),
+        nodes.map((node, slot) => ({ child: concat([node]), slot, readable: true, writable: true, stale: false })),
         blocks(least),
       )
       break
@@ -61,7 +61,7 @@ const main = async (): Promise<void> => {
   const components = files.map((file, i): OpenComponent => {
     const fd = openSync(file, constants.O_RDWR | (direct ? constants.O_DIRECT : 0))
     const size = blocks(Math.floor(fstatSync(fd).size / 512))
-    return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size }
+    return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size, timeoutMillis: 0 }
   })
   const plan = planOf(shape, components, blocks(Number(values.interlace ?? 128)))
   const engine = loadDataPlane()
@@ -71,12 +71,13 @@ const main = async (): Promise<void> => {
       queueDepth: 128,
       maxRequestBytes: MAX_REQUEST_BYTES,
       spinMicros: Number(values.spin ?? 20),
+      regionSweepMillis: 10_000,
     },
     () => {
       engine.drain(1024)
     },
   )
-  await engine.install(0, encodePlan(plan), components)
+  await engine.install(0, encodePlan(plan), components, null)
   const root = plan.nodes.at(-1)
   const sizeBytes = BigInt(root?.blocks ?? 0) * 512n
   const unit = { name: 'd0', device: 0, sizeBytes, readOnly: false, description: shape, preferredBlockBytes: 0 }

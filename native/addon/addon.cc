@@ -1,4 +1,4 @@
-// The engine as a Node object: the only file besides system.cc that includes napi.h.
+// The engine as a Node object: with its neighbours here, the only file that includes napi.h.
 //
 // Invariants: every Napi call is made on the JavaScript thread. I/O threads reach it by one
 // ThreadSafeFunction that carries nothing (NonBlockingCall); what is due is collected there. The
@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "addon/events.h"
 #include "addon/system.h"
 #include "engine/engine.h"
 
@@ -31,7 +32,11 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
                            InstanceMethod<&EngineObject::disconnect>("disconnect"),
                            InstanceMethod<&EngineObject::drain>("drain"),
                            InstanceMethod<&EngineObject::resync>("resync"),
+                           InstanceMethod<&EngineObject::verify>("verify"),
                            InstanceMethod<&EngineObject::cancelResync>("cancelResync"),
+                           InstanceMethod<&EngineObject::settle>("settle"),
+                           InstanceMethod<&EngineObject::marked>("marked"),
+                           InstanceMethod<&EngineObject::busy>("busy"),
                            InstanceMethod<&EngineObject::counters>("counters"),
                            InstanceMethod<&EngineObject::flush>("flush"),
                            InstanceMethod<&EngineObject::stop>("stop"),
@@ -77,6 +82,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     options.queueDepth = number("queueDepth", 1, 1024, 128);
     options.maxRequestBytes = number("maxRequestBytes", 4096, 64U << 20U, 32U << 20U);
     options.spinMicros = number("spinMicros", 0, 1000, 20);
+    options.regionSweepMillis = number("regionSweepMillis", 10, 3'600'000, 10'000);
     wake_ = Napi::Persistent(info[1].As<Napi::Function>());
     doorbell_ = TypedDoorbell::New(env, "metadisk doorbell", 0, 1, this);
     doorbell_.Unref(env);
@@ -101,11 +107,11 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     const std::uint64_t id = nextPromise_++;
     pending_.emplace(id, deferred);
     if (pending_.size() == 1) doorbell_.Ref(env);
-    begin([this, id](const std::string& error) { settle(id, error); });
+    begin([this, id](const std::string& error) { resolve(id, error); });
     return deferred.Promise();
   }
 
-  void settle(std::uint64_t id, const std::string& error) {
+  void resolve(std::uint64_t id, const std::string& error) {
     const auto found = pending_.find(id);
     if (found == pending_.end()) return;
     const Napi::Promise::Deferred deferred = found->second;
@@ -123,8 +129,10 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::Value install(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (!running(env)) return env.Undefined();
-    if (info.Length() < 3 || !info[1].IsTypedArray() || !info[2].IsArray())
-      return fail(env, "install(device, plan, components)");
+    if (info.Length() < 4 || !info[1].IsTypedArray() || !info[2].IsArray() ||
+        !(info[3].IsNull() || info[3].IsTypedArray())) {
+      return fail(env, "install(device, plan, components, dirty)");
+    }
     const auto device = info[0].ToNumber().Uint32Value();
     const auto plan = info[1].As<Napi::Uint8Array>();
     const auto list = info[2].As<Napi::Array>();
@@ -138,10 +146,17 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
       spec.align = given.Get("align").ToNumber().Uint32Value();
       spec.blockDevice = given.Get("blockDevice").ToBoolean();
       spec.size = static_cast<std::uint64_t>(given.Get("size").ToNumber().Int64Value()) * 512U;
+      spec.timeoutMillis = given.Get("timeoutMillis").ToNumber().Uint32Value();
       components.push_back(spec);
     }
     const std::span bytes(reinterpret_cast<const std::byte*>(plan.Data()), plan.ByteLength());
-    return promise(env, [&](Engine::Done done) { engine_->install(device, bytes, components, std::move(done)); });
+    std::span<const std::byte> dirty;
+    if (!info[3].IsNull()) {
+      const auto given = info[3].As<Napi::Uint8Array>();
+      dirty = {reinterpret_cast<const std::byte*>(given.Data()), given.ByteLength()};
+    }
+    return promise(env,
+                   [&](Engine::Done done) { engine_->install(device, bytes, components, dirty, std::move(done)); });
   }
 
   Napi::Value remove(const Napi::CallbackInfo& info) {
@@ -200,46 +215,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     if (!engine_) return out;
     std::uint32_t at = 0;
     for (const EngineEvent& event : engine_->drain(info[0].ToNumber().Uint32Value()))
-      out.Set(at++, convert(env, event));
-    return out;
-  }
-
-  static Napi::Object convert(Napi::Env env, const EngineEvent& event) {
-    const auto number = [&](auto value) { return Napi::Number::New(env, static_cast<double>(value)); };
-    Napi::Object out = Napi::Object::New(env);
-    out.Set("device", number(event.device));
-    switch (event.kind) {
-      case EngineEvent::Kind::componentError: {
-        static constexpr const char* ops[] = {"read", "write", "flush"};
-        out.Set("kind", "componentError");
-        out.Set("generation", number(event.generation));
-        out.Set("component", number(event.component));
-        out.Set("op", ops[static_cast<std::size_t>(event.op)]);
-        out.Set("block", number(event.block));
-        out.Set("errno", number(event.error));
-        break;
-      }
-      case EngineEvent::Kind::resyncProgress:
-        out.Set("kind", "resyncProgress");
-        out.Set("job", number(event.job));
-        out.Set("done", number(event.done));
-        out.Set("total", number(event.total));
-        break;
-      case EngineEvent::Kind::resyncEnded: {
-        static constexpr const char* outcomes[] = {"done", "cancelled", "failed"};
-        out.Set("kind", "resyncEnded");
-        out.Set("job", number(event.job));
-        out.Set("outcome", outcomes[static_cast<std::size_t>(event.outcome)]);
-        out.Set("errno", number(event.error));
-        out.Set("done", number(event.done));
-        break;
-      }
-      case EngineEvent::Kind::connectionClosed:
-        out.Set("kind", "connectionClosed");
-        out.Set("connection", number(event.connection));
-        out.Set("reason", event.reason);
-        break;
-    }
+      out.Set(at++, eventObject(env, event));
     return out;
   }
 
@@ -248,17 +224,69 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     if (!running(env)) return env.Undefined();
     if (info.Length() < 2 || !info[1].IsObject()) return fail(env, "resync(device, job)");
     const auto given = info[1].As<Napi::Object>();
-    const auto count = [&](const char* name) {
-      return static_cast<std::uint64_t>(std::max<std::int64_t>(0, given.Get(name).ToNumber().Int64Value()));
-    };
+    const std::string kind = given.Get("kind").ToString().Utf8Value();
     ResyncJob job;
-    job.job = count("job");
-    job.target = static_cast<std::uint32_t>(count("target"));
-    job.from = count("from");
-    job.bufferBlocks = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(count("bufferBlocks"), 1, 2048));
-    job.bytesPerSecond = count("bytesPerSecond");
+    if (kind == "optimized") {
+      job.kind = ResyncKind::optimized;
+    } else if (kind == "component") {
+      job.kind = ResyncKind::component;
+      job.component = static_cast<std::uint32_t>(count(given, "component"));
+    } else if (kind != "full") {
+      return fail(env, "resync: unknown kind");
+    }
+    job.job = count(given, "job");
+    job.target = static_cast<std::uint32_t>(count(given, "target"));
+    job.from = count(given, "from");
+    job.bufferBlocks = bufferBlocks(given);
+    job.bytesPerSecond = count(given, "bytesPerSecond");
+    job.checkpointMillis =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(count(given, "checkpointMillis"), UINT32_MAX));
     engine_->resync(info[0].ToNumber().Uint32Value(), job);
     return env.Undefined();
+  }
+
+  Napi::Value verify(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!running(env)) return env.Undefined();
+    if (info.Length() < 2 || !info[1].IsObject()) return fail(env, "verify(device, job)");
+    const auto given = info[1].As<Napi::Object>();
+    VerifyJob job;
+    job.job = count(given, "job");
+    job.repair = given.Get("repair").ToBoolean();
+    job.bufferBlocks = bufferBlocks(given);
+    job.bytesPerSecond = count(given, "bytesPerSecond");
+    engine_->verify(info[0].ToNumber().Uint32Value(), job);
+    return env.Undefined();
+  }
+
+  static std::uint64_t count(const Napi::Object& given, const char* name) {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, given.Get(name).ToNumber().Int64Value()));
+  }
+  static std::uint32_t bufferBlocks(const Napi::Object& given) {
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(count(given, "bufferBlocks"), 1, 2048));
+  }
+
+  Napi::Value settle(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!running(env)) return env.Undefined();
+    const std::string verdict = info[2].ToString().Utf8Value();
+    if (verdict != "resume" && verdict != "fail") return fail(env, "settle: unknown verdict");
+    const auto hold = static_cast<std::uint64_t>(info[1].ToNumber().Int64Value());
+    engine_->settle(info[0].ToNumber().Uint32Value(), hold, verdict == "resume");
+    return env.Undefined();
+  }
+
+  Napi::Value marked(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!running(env)) return env.Undefined();
+    const auto ticket = static_cast<std::uint64_t>(info[1].ToNumber().Int64Value());
+    engine_->marked(info[0].ToNumber().Uint32Value(), ticket, info[2].ToBoolean());
+    return env.Undefined();
+  }
+
+  Napi::Value busy(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    return Napi::Boolean::New(env, engine_ && engine_->busy(info[0].ToNumber().Uint32Value()));
   }
 
   Napi::Value cancelResync(const Napi::CallbackInfo& info) {
@@ -297,7 +325,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     engine_->stopNow();
     if (env != nullptr) {
       engine_->collect();
-      while (!pending_.empty()) settle(pending_.begin()->first, "the engine is stopped");
+      while (!pending_.empty()) resolve(pending_.begin()->first, "the engine is stopped");
       if (hooked_) {
         napi_remove_env_cleanup_hook(
             env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);

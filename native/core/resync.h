@@ -13,15 +13,40 @@
 
 namespace metadisk {
 
+// full: everything from `from` on, and below it what was dirty; optimized: the target's stale regions;
+// component: what lies on one component of the target.
+enum class ResyncKind : std::uint8_t { full, optimized, component };
+
 struct ResyncJob {
   std::uint64_t job = 0;
-  std::uint32_t target = 0;           // side that is written
-  std::uint64_t from = 0;             // blocks
+  std::uint32_t target = 0;  // slot of the side that is written
+  ResyncKind kind = ResyncKind::full;
+  std::uint32_t component = 0;         // kind component: its number
+  std::uint64_t from = 0;              // blocks
+  std::uint32_t bufferBlocks = 1024;   // 1 to 2048
+  std::uint64_t bytesPerSecond = 0;    // 0: no limit
+  std::uint32_t checkpointMillis = 0;  // 0: no checkpoints
+};
+
+// Compares all readable sides; `repair` copies from the first one to the others.
+struct VerifyJob {
+  std::uint64_t job = 0;
+  bool repair = false;
   std::uint32_t bufferBlocks = 1024;  // 1 to 2048
   std::uint64_t bytesPerSecond = 0;   // 0: no limit
 };
 
 enum class ResyncOutcome : std::uint8_t { done, cancelled, failed };
+
+struct ResyncEnd {
+  static constexpr std::uint32_t kNoComponent = UINT32_MAX;
+  std::uint64_t job = 0;
+  ResyncOutcome outcome = ResyncOutcome::failed;
+  int error = 0;                           // errno
+  std::uint64_t done = 0;                  // blocks
+  std::uint32_t component = kNoComponent;  // failed: the one that could not be read or written
+  std::uint64_t mismatches = 0;            // verify: blocks that differed
+};
 
 // What the machine needs from the volume.
 class ResyncPort {

@@ -26,16 +26,17 @@ ThreadDevice::Mounted::Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPl
   volume = std::make_unique<Volume>(open->plan, files, owner.backend_, *this);
 }
 
-void ThreadDevice::Mounted::componentError(std::uint32_t component, ComponentOp op, std::uint64_t block,
-                                           int error) noexcept {
+void ThreadDevice::Mounted::componentError(const ComponentFault& fault) noexcept {
   EngineEvent event;
   event.kind = EngineEvent::Kind::componentError;
   event.device = device.number_;
   event.generation = open->plan->generation;
-  event.component = component;
-  event.op = op;
-  event.block = block;
-  event.error = error;
+  event.component = fault.component;
+  event.op = fault.op;
+  event.block = fault.block;
+  event.error = fault.error;
+  event.masked = fault.masked;
+  event.repairFailed = fault.repairFailed;
   device.sinks_.event(std::move(event));
 }
 
@@ -49,15 +50,16 @@ void ThreadDevice::Mounted::resyncProgress(std::uint64_t job, std::uint64_t done
   device.sinks_.event(std::move(event));
 }
 
-void ThreadDevice::Mounted::resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error,
-                                        std::uint64_t done) noexcept {
+void ThreadDevice::Mounted::resyncEnded(const ResyncEnd& end) noexcept {
   EngineEvent event;
   event.kind = EngineEvent::Kind::resyncEnded;
   event.device = device.number_;
-  event.job = job;
-  event.outcome = outcome;
-  event.error = error;
-  event.done = done;
+  event.job = end.job;
+  event.outcome = end.outcome;
+  event.error = end.error;
+  event.done = end.done;
+  event.component = end.component;
+  event.mismatches = end.mismatches;
   device.sinks_.event(std::move(event));
 }
 
@@ -85,7 +87,7 @@ void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
   stateFlags_ = reduced(*current_->open->plan) ? 1U : 0U;
 }
 
-bool ThreadDevice::settle() {
+bool ThreadDevice::advance() {
   bool opened = false;
   older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });
   while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0) {
@@ -130,31 +132,40 @@ void ThreadDevice::startFlushes() {
 }
 
 void ThreadDevice::resync(const ResyncJob& job) {
-  if (resyncWanted_) return resyncFailed(job, ResyncOutcome::failed, EBUSY);
+  if (resyncWanted_) return jobFailed(job.job, ResyncOutcome::failed, EBUSY, job.from);
   resyncWanted_ = job;
   startResync();
 }
+
+void ThreadDevice::verify(const VerifyJob& job) { jobFailed(job.job, ResyncOutcome::failed, ENOTSUP, 0); }
+
+// Nothing is held yet, and no region is marked: whatever is settled is unknown.
+void ThreadDevice::settle(std::uint64_t, bool) {}
+void ThreadDevice::marked(std::uint64_t, bool) {}
 
 void ThreadDevice::startResync() {
   if (!resyncWanted_ || held()) return;
   const ResyncJob job = *std::exchange(resyncWanted_, std::nullopt);
   const int error = current_->volume->startResync(job);
-  if (error != 0) resyncFailed(job, ResyncOutcome::failed, error);
+  if (error != 0) jobFailed(job.job, ResyncOutcome::failed, error, job.from);
 }
 
 void ThreadDevice::cancelResync() {
-  if (resyncWanted_) resyncFailed(*std::exchange(resyncWanted_, std::nullopt), ResyncOutcome::cancelled, 0);
+  if (resyncWanted_) {
+    const ResyncJob job = *std::exchange(resyncWanted_, std::nullopt);
+    jobFailed(job.job, ResyncOutcome::cancelled, 0, job.from);
+  }
   if (current_ != nullptr) current_->volume->cancelResync();
 }
 
-void ThreadDevice::resyncFailed(const ResyncJob& job, ResyncOutcome outcome, int error) {
+void ThreadDevice::jobFailed(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) {
   EngineEvent event;
   event.kind = EngineEvent::Kind::resyncEnded;
   event.device = number_;
-  event.job = job.job;
+  event.job = job;
   event.outcome = outcome;
   event.error = error;
-  event.done = job.from;
+  event.done = done;
   sinks_.event(std::move(event));
 }
 

@@ -40,16 +40,20 @@ class ThreadDevice final : public nbd::Export {
   void install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed);
   void flush(std::function<void(int)> done);
   void resync(const ResyncJob& job);
+  void verify(const VerifyJob& job);
+  // See src/dataplane/types.ts.
+  void settle(std::uint64_t hold, bool resume);
+  void marked(std::uint64_t ticket, bool ok);
   void cancelResync();
   // No plan may wait and no job may run any more; the owner waits for idle().
   void close();
 
   // Between turns. Returns whether the gate opened, so that held connections go on.
-  bool settle();
+  bool advance();
   void tick(std::uint64_t now) noexcept;
   std::uint64_t wakeAt() const noexcept;
   bool idle() const noexcept;
-  // Nothing waits for a turn of the loop: settle() and tick() would do nothing.
+  // Nothing waits for a turn of the loop: advance() and tick() would do nothing.
   bool settled() const noexcept;
 
   std::uint32_t number() const noexcept { return number_; }
@@ -64,9 +68,9 @@ class ThreadDevice final : public nbd::Export {
  private:
   struct Mounted final : VolumeHost {
     Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPlan> opened, std::function<void()> whenInstalled);
-    void componentError(std::uint32_t component, ComponentOp op, std::uint64_t block, int error) noexcept override;
+    void componentError(const ComponentFault& fault) noexcept override;
     void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override;
-    void resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override;
+    void resyncEnded(const ResyncEnd& end) noexcept override;
     std::uint64_t now() noexcept override { return monotonicNanos(); }
 
     ThreadDevice& device;
@@ -84,7 +88,7 @@ class ThreadDevice final : public nbd::Export {
   void mount(std::unique_ptr<Mounted> next);
   void startFlushes();
   void startResync();
-  void resyncFailed(const ResyncJob& job, ResyncOutcome outcome, int error);
+  void jobFailed(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done);
 
   std::uint32_t number_;
   Backend& backend_;

@@ -86,12 +86,36 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
   return checkSizes(plan, sizes);
 }
 
+namespace {
+
+// What a plan may say and this engine does not do yet.
+std::string notBuilt(const Plan& plan, std::span<const ComponentSpec> components) {
+  const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
+  if (mirror != nullptr && mirror->region != 0) return "dirty regions are not built yet";
+  for (const Node& node : plan.nodes) {
+    const auto* const part = std::get_if<ComponentNode>(&node);
+    if (part != nullptr && !part->service.okay()) return "components out of service are not built yet";
+  }
+  for (std::size_t i = 0; mirror != nullptr && i < mirror->sides.size(); i++) {
+    if (!mirror->sides[i].writable) return "sides that are not written are not built yet";
+    if (mirror->sides[i].stale) return "stale sides are not built yet";
+  }
+  for (const ComponentSpec& spec : components) {
+    if (spec.timeoutMillis != 0) return "time limits are not built yet";
+  }
+  return {};
+}
+
+}  // namespace
+
 void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std::span<const ComponentSpec> components,
-                     Done done) {
+                     std::span<const std::byte> dirty, Done done) {
   const auto refuse = [&](std::string why) { complete([done, why = std::move(why)] { done(why); }); };
   if (stopping_ || stopped_) return refuse("the engine is stopped");
   DecodedPlan decoded = decodePlan(bytes);
   if (!decoded.plan) return refuse(decoded.reason);
+  if (std::string why = notBuilt(*decoded.plan, components); !why.empty()) return refuse(why);
+  if (!dirty.empty()) return refuse("dirty regions are not built yet");
   auto open = std::make_shared<OpenPlan>();
   open->plan = decoded.plan;
   if (std::string error = openFiles(*decoded.plan, components, *open); !error.empty()) return refuse(error);
@@ -208,6 +232,27 @@ void Engine::resync(std::uint32_t device, const ResyncJob& job) {
   IoThread* const thread = threads_[owner(device)].get();
   thread->post([thread, device, job] { thread->resync(device, job); });
 }
+
+void Engine::verify(std::uint32_t device, const VerifyJob& job) {
+  if (stopped_) return;
+  IoThread* const thread = threads_[owner(device)].get();
+  thread->post([thread, device, job] { thread->verify(device, job); });
+}
+
+void Engine::settle(std::uint32_t device, std::uint64_t hold, bool resume) {
+  if (stopped_) return;
+  IoThread* const thread = threads_[owner(device)].get();
+  thread->post([thread, device, hold, resume] { thread->settle(device, hold, resume); });
+}
+
+void Engine::marked(std::uint32_t device, std::uint64_t ticket, bool ok) {
+  if (stopped_) return;
+  IoThread* const thread = threads_[owner(device)].get();
+  thread->post([thread, device, ticket, ok] { thread->marked(device, ticket, ok); });
+}
+
+// Nothing is given up before there are time limits.
+bool Engine::busy(std::uint32_t) const noexcept { return false; }
 
 void Engine::cancelResync(std::uint32_t device) {
   if (stopped_) return;

@@ -29,6 +29,7 @@ struct EngineOptions {
   // Payload buffers of all threads together.
   std::size_t bufferBytes = 1024UL * 1024 * 1024;
   bool forceWorkers = false;
+  std::uint32_t regionSweepMillis = 10'000;
 };
 
 class Engine {
@@ -40,8 +41,9 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
+  // `dirty`: the regions of a mirror that does not exist yet, see src/dataplane/types.ts.
   void install(std::uint32_t device, std::span<const std::byte> plan, std::span<const ComponentSpec> components,
-               Done done);
+               std::span<const std::byte> dirty, Done done);
   void remove(std::uint32_t device, Done done);
   void flush(std::uint32_t device, Done done);
   // The connection's number, or 0 with `error` set. `fd` is duplicated.
@@ -49,7 +51,12 @@ class Engine {
                       std::string& error);
   void disconnect(std::uint32_t connection, bool now);
   void resync(std::uint32_t device, const ResyncJob& job);
+  void verify(std::uint32_t device, const VerifyJob& job);
   void cancelResync(std::uint32_t device);
+  void settle(std::uint32_t device, std::uint64_t hold, bool resume);
+  void marked(std::uint32_t device, std::uint64_t ticket, bool ok);
+  // Whether the kernel still holds operations of this component that were given up.
+  bool busy(std::uint32_t component) const noexcept;
   // Zeroes for an unknown device.
   std::array<std::uint64_t, kCounters> counters(std::uint32_t device) const;
   void stop(Done done);

@@ -1,7 +1,8 @@
 // What the engine reports upward, and the queue it waits in.
 //
-// Bounded: one waiting error per component, direction and generation; one progress per job, overwritten
-// by newer; one end per job; one close per connection.
+// Bounded: one waiting error per component, direction, fate and generation; one repair per component,
+// whose blocks are added up; one progress and one checkpoint per job, overwritten by newer; one hold and
+// two tickets per device; 1000 mismatches and one end per job; one close per connection.
 #pragma once
 
 #include <cstddef>
@@ -18,14 +19,31 @@
 namespace metadisk {
 
 struct EngineEvent {
-  enum class Kind : std::uint8_t { componentError, resyncProgress, resyncEnded, connectionClosed };
+  enum class Kind : std::uint8_t {
+    componentError,
+    componentRepaired,
+    held,
+    regionsDirty,
+    regionsIdle,
+    resyncProgress,
+    resyncCheckpoint,
+    verifyMismatch,
+    resyncEnded,
+    connectionClosed,
+  };
   Kind kind = Kind::componentError;
   std::uint32_t device = 0;
   std::uint64_t generation = 0;
-  std::uint32_t component = 0;
+  std::uint32_t component = ResyncEnd::kNoComponent;
   ComponentOp op = ComponentOp::read;
   std::uint64_t block = 0;
+  std::uint64_t blocks = 0;
   int error = 0;
+  bool masked = false;
+  bool repairFailed = false;
+  std::uint64_t ticket = 0;  // of regions, or of a hold
+  std::vector<std::uint32_t> regions;
+  std::uint64_t mismatches = 0;
   std::uint64_t job = 0;
   std::uint64_t done = 0;
   std::uint64_t total = 0;
@@ -38,27 +56,27 @@ class EventQueue {
  public:
   void push(EngineEvent event) {
     const std::lock_guard lock(mutex_);
-    const bool merges =
-        event.kind == EngineEvent::Kind::componentError || event.kind == EngineEvent::Kind::resyncProgress;
-    if (merges) {
-      const Key key = keyOf(event);
-      const auto waiting = merged_.find(key);
-      if (waiting != merged_.end()) {
-        if (event.kind == EngineEvent::Kind::resyncProgress) *waiting->second = std::move(event);
-        return;
-      }
+    if (!merges(event.kind)) {
       events_.push_back(std::move(event));
-      merged_.emplace(key, std::prev(events_.end()));
       return;
     }
-    events_.push_back(std::move(event));
+    const Key key = keyOf(event);
+    const auto waiting = merged_.find(key);
+    if (waiting == merged_.end()) {
+      events_.push_back(std::move(event));
+      merged_.emplace(key, std::prev(events_.end()));
+    } else if (event.kind == EngineEvent::Kind::componentRepaired) {
+      waiting->second->blocks += event.blocks;
+    } else if (event.kind != EngineEvent::Kind::componentError) {
+      *waiting->second = std::move(event);
+    }
   }
 
   std::vector<EngineEvent> take(std::size_t max) {
     std::vector<EngineEvent> out;
     const std::lock_guard lock(mutex_);
     while (!events_.empty() && out.size() < max) {
-      merged_.erase(keyOf(events_.front()));
+      if (merges(events_.front().kind)) merged_.erase(keyOf(events_.front()));
       out.push_back(std::move(events_.front()));
       events_.pop_front();
     }
@@ -71,13 +89,17 @@ class EventQueue {
   }
 
  private:
+  static bool merges(EngineEvent::Kind kind) {
+    return kind == EngineEvent::Kind::componentError || kind == EngineEvent::Kind::componentRepaired ||
+           kind == EngineEvent::Kind::resyncProgress || kind == EngineEvent::Kind::resyncCheckpoint;
+  }
   using Key = std::tuple<EngineEvent::Kind, std::uint32_t, std::uint64_t, std::uint64_t, std::uint32_t>;
   static Key keyOf(const EngineEvent& e) {
-    if (e.kind == EngineEvent::Kind::componentError) {
-      return {e.kind, e.device, e.generation, e.component, static_cast<std::uint32_t>(e.op)};
+    if (e.kind == EngineEvent::Kind::componentError || e.kind == EngineEvent::Kind::componentRepaired) {
+      const auto fate = static_cast<std::uint32_t>(e.op) << 2U | (e.masked ? 2U : 0U) | (e.repairFailed ? 1U : 0U);
+      return {e.kind, e.device, e.generation, e.component, fate};
     }
-    // Closes and ends never merge; their keys only have to miss.
-    return {e.kind, e.device, e.job, e.connection, 0};
+    return {e.kind, e.device, e.job, 0, 0};
   }
 
   std::mutex mutex_;

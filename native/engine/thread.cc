@@ -91,7 +91,7 @@ bool IoThread::turn() {
   busy_ = false;
   if (mailbox_.pending()) any |= mailbox_.run();
   any |= backend_->poll() != 0;
-  if (!attention_.empty()) settle();
+  if (!attention_.empty()) advanceDevices();
   flushDirty();
   backend_->submit();
   feedWaiters();
@@ -350,17 +350,42 @@ void IoThread::flush(std::uint32_t device, std::function<void(int)> done) {
 }
 
 void IoThread::resync(std::uint32_t device, const ResyncJob& job) {
-  if (ThreadDevice* const found = find(device)) {
-    found->resync(job);
-    return attend(device);
-  }
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return jobFailed(device, job.job, job.from);
+  found->resync(job);
+  attend(device);
+}
+
+void IoThread::verify(std::uint32_t device, const VerifyJob& job) {
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return jobFailed(device, job.job, 0);
+  found->verify(job);
+  attend(device);
+}
+
+void IoThread::settle(std::uint32_t device, std::uint64_t hold, bool resume) {
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return;
+  found->settle(hold, resume);
+  attend(device);
+}
+
+void IoThread::marked(std::uint32_t device, std::uint64_t ticket, bool ok) {
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return;
+  found->marked(ticket, ok);
+  attend(device);
+}
+
+// A job for a device that is not there ends at once.
+void IoThread::jobFailed(std::uint32_t device, std::uint64_t job, std::uint64_t done) {
   EngineEvent event;
   event.kind = EngineEvent::Kind::resyncEnded;
   event.device = device;
-  event.job = job.job;
+  event.job = job;
   event.outcome = ResyncOutcome::failed;
   event.error = ENODEV;
-  event.done = job.from;
+  event.done = done;
   sinks_.event(std::move(event));
 }
 
@@ -387,7 +412,7 @@ void IoThread::remove(std::uint32_t device, std::function<void()> gone) {
 }
 
 // Lets waiting plans take over, moves jobs on and finishes removals.
-void IoThread::settle() {
+void IoThread::advanceDevices() {
   const std::uint64_t now = monotonicNanos();
   std::vector<std::function<void()>> reports;
   std::erase_if(attention_, [&](std::uint32_t number) {
@@ -395,7 +420,7 @@ void IoThread::settle() {
     if (found == devices_.end()) return true;
     Local& local = found->second;
     local.device->tick(now);
-    if (local.device->settle()) {
+    if (local.device->advance()) {
       busy_ = true;
       for (auto& [id, connection] : local.connections) connection->resume();
     }

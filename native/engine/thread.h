@@ -46,6 +46,9 @@ class IoThread final : public nbd::ConnectionHost {
                std::function<void()> installed);
   void flush(std::uint32_t device, std::function<void(int)> done);
   void resync(std::uint32_t device, const ResyncJob& job);
+  void verify(std::uint32_t device, const VerifyJob& job);
+  void settle(std::uint32_t device, std::uint64_t hold, bool resume);
+  void marked(std::uint32_t device, std::uint64_t ticket, bool ok);
   void cancelResync(std::uint32_t device);
   void adopt(std::uint32_t device, std::uint32_t id, Fd socket, nbd::Terms terms, std::vector<std::byte> residual);
   void disconnect(std::uint32_t id, bool now);
@@ -69,7 +72,8 @@ class IoThread final : public nbd::ConnectionHost {
   void run();
   bool turn();
   void attend(std::uint32_t device);
-  void settle();
+  void advanceDevices();
+  void jobFailed(std::uint32_t device, std::uint64_t job, std::uint64_t done);
   void feedWaiters();
   void flushDirty();
   void reap();

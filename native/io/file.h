@@ -73,7 +73,8 @@ struct ComponentSpec {
   bool direct = false;
   std::uint32_t align = 512;
   bool blockDevice = false;
-  std::uint64_t size = 0;  // bytes
+  std::uint64_t size = 0;           // bytes
+  std::uint32_t timeoutMillis = 0;  // 0: no limit
 };
 
 // Duplicates spec.fd and looks at what it is. Empty on success, else the reason.

@@ -67,12 +67,22 @@ void Volume::Impl::endFlushes(const Task& task) noexcept {
   startFlushes();
 }
 
+std::uint32_t Volume::Impl::sideOf(std::uint32_t slot) const noexcept {
+  const auto count = static_cast<std::uint32_t>(mirror_->sides.size());
+  for (std::uint32_t side = 0; side < count; side++) {
+    if (mirror_->sides[side].slot == slot) return side;
+  }
+  return count;
+}
+
 int Volume::Impl::startResync(const ResyncJob& job) noexcept {
   if (resync_.running()) return EBUSY;
-  if (mirror_ == nullptr || job.target >= mirror_->sides.size()) return EINVAL;
-  if (balance_->other(1U << job.target) < 0) return EINVAL;
+  if (job.kind != ResyncKind::full || job.checkpointMillis != 0) return ENOTSUP;
+  if (mirror_ == nullptr) return EINVAL;
+  const std::uint32_t side = sideOf(job.target);
+  if (side == mirror_->sides.size() || balance_->other(1U << side) < 0) return EINVAL;
   if (job.from > size_ / kBlockBytes) return EINVAL;
-  target_ = job.target;
+  target_ = side;
   targetFiles_.clear();
   const Node& node = sideNode(target_);
   if (const auto* part = std::get_if<ComponentNode>(&node)) targetFiles_.push_back(part->file);

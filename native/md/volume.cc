@@ -141,15 +141,16 @@ void Volume::Impl::onSingle(Io& io) noexcept {
   Request& r = *child.request;
   int error = -io.result;
   if (error != 0) [[unlikely]] {
-    self.failed(child);
-    if (self.mirror_ != nullptr && r.op == Op::read) {
+    if (self.mirror_ != nullptr && r.op == Op::read && self.balance_->other(child.tried) >= 0) {
       Task* const task = self.newTask(r, Task::Kind::plain);
       if (task != nullptr) {
+        self.failed(child, true);
         self.retryRead(child, *task);
         self.giveChild(child);
         return self.drop(*task);
       }
     }
+    self.failed(child, false);
     if (r.op == Op::cache || (io.op == IoOp::discard && error == EOPNOTSUPP)) error = 0;
   } else if (r.fua && self.anySyncFailed()) {
     error = EIO;
@@ -298,8 +299,10 @@ void Volume::Impl::onChild(Io& io) noexcept {
   Impl& self = *child.impl;
   Task& task = *child.task;
   if (io.result != 0) [[unlikely]] {
-    self.failed(child);
-    if (io.op == IoOp::read && self.mirror_ != nullptr) {
+    const bool another = io.op == IoOp::read && self.mirror_ != nullptr && self.balance_->other(child.tried) >= 0;
+    const bool copying = task.request == nullptr && task.kind != Task::Kind::flush;
+    self.failed(child, another || copying);
+    if (another) {
       self.retryRead(child, task);
     } else if (io.op != IoOp::cache && !(io.op == IoOp::discard && io.result == -EOPNOTSUPP)) {
       task.error = -io.result;
@@ -309,13 +312,9 @@ void Volume::Impl::onChild(Io& io) noexcept {
   self.drop(task);
 }
 
-// Every piece of a failed read is asked of a side that has not been asked for it yet.
+// Every piece of a failed read is asked of a side that has not been asked for it yet; there is one.
 void Volume::Impl::retryRead(Child& child, Task& task) noexcept {
   const int side = balance_->other(child.tried);
-  if (side < 0) {
-    task.error = -child.result;
-    return;
-  }
   const std::uint32_t tried = child.tried | 1U << side;
   const iovec single{child.data, child.length};
   const iovec* const pieces = child.iov != nullptr ? child.iov : &single;
@@ -327,7 +326,7 @@ void Volume::Impl::retryRead(Child& child, Task& task) noexcept {
   }
 }
 
-void Volume::Impl::failed(const Child& child) noexcept {
+void Volume::Impl::failed(const Child& child, bool masked) noexcept {
   const int error = -child.result;
   if (child.op == IoOp::sync || (child.fua && !harmlessForSync(error))) {
     child.file->syncFailed.store(true, std::memory_order_release);
@@ -338,7 +337,11 @@ void Volume::Impl::failed(const Child& child) noexcept {
   const ComponentOp op = child.op == IoOp::sync                              ? ComponentOp::flush
                          : child.op == IoOp::read || child.op == IoOp::cache ? ComponentOp::read
                                                                              : ComponentOp::write;
-  host_.componentError(plan_->components[child.index], op, child.offset / kBlockBytes, error);
+  host_.componentError({.component = plan_->components[child.index],
+                        .op = op,
+                        .block = child.offset / kBlockBytes,
+                        .error = error,
+                        .masked = masked});
 }
 
 void Volume::Impl::drop(Task& task) noexcept {

@@ -21,14 +21,23 @@ namespace metadisk {
 
 enum class ComponentOp : std::uint8_t { read, write, flush };
 
+struct ComponentFault {
+  std::uint32_t component = 0;
+  ComponentOp op = ComponentOp::read;
+  std::uint64_t block = 0;    // on the component's storage
+  int error = 0;              // errno
+  bool masked = false;        // no client has seen it
+  bool repairFailed = false;  // read: the block could not be rewritten
+};
+
 // What the volume tells its surroundings; called on the volume's thread, from inside poll() or submit().
 class VolumeHost {
  public:
   virtual ~VolumeHost() = default;
-  // `block` on the component's storage; `error` a positive errno. May come once per failing Io.
-  virtual void componentError(std::uint32_t component, ComponentOp op, std::uint64_t block, int error) noexcept = 0;
+  // May come once per failing Io.
+  virtual void componentError(const ComponentFault& fault) noexcept = 0;
   virtual void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept = 0;
-  virtual void resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept = 0;
+  virtual void resyncEnded(const ResyncEnd& end) noexcept = 0;
   // Monotonic nanoseconds.
   virtual std::uint64_t now() noexcept = 0;
 };

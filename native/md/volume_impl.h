@@ -95,7 +95,9 @@ class Volume::Impl final : public ResyncPort {
   void writeSides(Task& task) noexcept;
   void endOfData(Request& r, int error) noexcept;
   void retryRead(Child& child, Task& task) noexcept;
-  void failed(const Child& child) noexcept;
+  void failed(const Child& child, bool masked) noexcept;
+  // Of a slot; sides.size() when there is none.
+  std::uint32_t sideOf(std::uint32_t slot) const noexcept;
   bool anySyncFailed() const noexcept;
   const Node& sideNode(std::uint32_t side) const noexcept { return plan_->nodes[mirror_->sides[side].child]; }
 
@@ -115,7 +117,7 @@ class Volume::Impl final : public ResyncPort {
     host_.resyncProgress(job, done, total);
   }
   void ended(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override {
-    host_.resyncEnded(job, outcome, error, done);
+    host_.resyncEnded({.job = job, .outcome = outcome, .error = error, .done = done});
   }
 
   std::shared_ptr<const Plan> plan_;

@@ -59,7 +59,7 @@ class Decoder {
     }
     if (nextRow_ != rows_ || nextRef_ != refs_) return refuse("unused table entries"), refused();
     if (usedCount_ != nodes_ - 1) return refuse("node without a parent"), refused();
-    if (!number(*plan)) return refused();
+    if (!service(*plan) || !number(*plan)) return refused();
     return {std::move(plan), {}};
   }
 
@@ -112,23 +112,37 @@ class Decoder {
     const auto blocks = load<std::uint64_t>(bytes_, at + kNodeBlocks);
     const auto first = load<std::uint32_t>(bytes_, at + kNodeFirst);
     const auto count = load<std::uint32_t>(bytes_, at + kNodeCount);
-    if (load<std::uint8_t>(bytes_, at + kNodeZero) != 0) return refuse("node", i, "unused field is set");
+    const auto flags = load<std::uint8_t>(bytes_, at + kNodeFlags);
     if (blocks < 1 || blocks > kMaxBlocks) return refuse("node", i, "size out of range");
     sizes_.push_back(blocks);
     if (kind == kKindComponent) {
-      if (read != 0 || write != 0 || first != 0 || count != 0) return refuse("node", i, "unused field is set");
+      if (read != 0 || write != 0 || count != 0) return refuse("node", i, "unused field is set");
       if (start > kMaxBlocks - blocks) return refuse("node", i, "end out of range");
-      plan.nodes.emplace_back(ComponentNode{component, 0, start * kBlockBytes, blocks * kBlockBytes});
+      if ((flags & ~kComponentFlags) != 0) return refuse("node", i, "unknown flags");
+      const Service service{(flags & kComponentReadable) != 0, (flags & kComponentWritable) != 0, first};
+      if ((service.readable && !service.writable) || (!service.readable && first != 0)) {
+        return refuse("node", i, "flags contradict each other");
+      }
+      plan.nodes.emplace_back(ComponentNode{component, 0, start * kBlockBytes, blocks * kBlockBytes, service});
       return true;
     }
     if (kind == kKindStripe) {
-      if (read != 0 || write != 0 || component != 0 || start != 0) return refuse("node", i, "unused field is set");
+      if (read != 0 || write != 0 || flags != 0 || component != 0 || start != 0)
+        return refuse("node", i, "unused field is set");
       return stripe(plan, i, first, count, blocks);
     }
     if (kind == kKindMirror) {
-      if (component != 0 || start != 0) return refuse("node", i, "unused field is set");
+      if (flags != 0 || component != 0) return refuse("node", i, "unused field is set");
       if (read > kReadFirst || write > kWriteSerial) return refuse("node", i, "unknown policy");
-      MirrorNode mirror{blocks * kBlockBytes, static_cast<ReadPolicy>(read), static_cast<WritePolicy>(write), {}};
+      const bool region = start >= kMinRegionBlocks && start <= kMaxBlocks && std::has_single_bit(start);
+      if (start != 0 && (!region || (blocks - 1) / start >= kMaxRegions)) {
+        return refuse("node", i, "region size out of range");
+      }
+      MirrorNode mirror{blocks * kBlockBytes,
+                        static_cast<ReadPolicy>(read),
+                        static_cast<WritePolicy>(write),
+                        {},
+                        start * kBlockBytes};
       return sides(plan, i, first, count, blocks, std::move(mirror));
     }
     return refuse("node", i, "unknown kind");
@@ -167,7 +181,7 @@ class Decoder {
         if (child == nullptr) return refuse("row", r, "child is not a component");
         if (sizes_[ref.node] < per) return refuse("row", r, "component is too small");
         // `file` holds the node until number() knows the components.
-        row.columns.push_back({ref.node, child->start});
+        row.columns.push_back({ref.node, child->start, child->service});
       }
       sum += rowBlocks;
       stripe.rows.push_back(std::move(row));
@@ -183,15 +197,21 @@ class Decoder {
     if (count < 1 || count > kMaxSides) return refuse("node", i, "number of sides out of range");
     const auto refs = take("node", i, i, first, count);
     if (!refs) return false;
-    bool readable = false;
+    std::uint32_t nextSlot = 0;
     for (const Ref& ref : *refs) {
-      if ((ref.flags & ~kRefReadable) != 0) return refuse("node", i, "unknown flags");
+      if ((ref.flags & ~kRefKnown) != 0) return refuse("node", i, "unknown flags");
+      const std::uint32_t slot = ref.flags >> kRefSlotShift;
+      if (slot < nextSlot) return refuse("node", i, "slots out of order");
+      nextSlot = slot + 1;
+      const MirrorSide side{ref.node, (ref.flags & kRefReadable) != 0, (ref.flags & kRefWritable) != 0,
+                            (ref.flags & kRefStale) != 0, slot};
+      if ((side.readable && !side.writable) || (side.stale && !side.readable)) {
+        return refuse("node", i, "flags contradict each other");
+      }
       if (std::holds_alternative<MirrorNode>(plan.nodes[ref.node])) return refuse("node", i, "side is a mirror");
       if (sizes_[ref.node] < blocks) return refuse("node", i, "side is too small");
-      mirror.sides.push_back({ref.node, ref.flags == kRefReadable});
-      readable = readable || ref.flags == kRefReadable;
+      mirror.sides.push_back(side);
     }
-    if (!readable) return refuse("node", i, "no readable side");
     plan.nodes.emplace_back(std::move(mirror));
     return true;
   }
@@ -221,6 +241,16 @@ class Decoder {
       refs.push_back(ref);
     }
     return refs;
+  }
+
+  // Only a mirror has another place to read from.
+  bool service(const Plan& plan) {
+    if (std::holds_alternative<MirrorNode>(plan.root())) return true;
+    for (std::uint32_t i = 0; i < plan.nodes.size(); i++) {
+      const auto* part = std::get_if<ComponentNode>(&plan.nodes[i]);
+      if (part != nullptr && !part->service.okay()) return refuse("node", i, "out of service outside a mirror");
+    }
+    return true;
   }
 
   // Overlaps, then the dense numbering of files.

@@ -2,7 +2,8 @@
 //
 // Invariants (decodePlan refuses anything else): children come before parents and every node but the
 // root (the last one) has exactly one parent; stripes stand on components, mirrors on stripes or
-// components; component nodes of one component never overlap; all byte values fit in 62 bits.
+// components; component nodes of one component never overlap; all byte values fit in 62 bits; outside a
+// mirror every component is in service.
 // `components` lists the distinct component numbers, ascending; ComponentNode::file and Column::file
 // index it, and whoever opens a volume passes its files in that order.
 #pragma once
@@ -19,17 +20,29 @@ namespace metadisk {
 
 using NodeIndex = std::uint32_t;
 
+// What may be done with a component. Okay: both; resyncing: writable only; Maintenance: neither. Last
+// Erred is Okay with a number: of two, the greater one erred later.
+struct Service {
+  bool readable = true;  // implies writable
+  bool writable = true;
+  std::uint32_t lastErred = 0;  // not 0 implies readable
+
+  bool okay() const noexcept { return readable && lastErred == 0; }
+};
+
 struct ComponentNode {
   std::uint32_t component = 0;  // number chosen by the control plane
   std::uint32_t file = 0;       // index into Plan::components
   std::uint64_t start = 0;      // bytes inside the component
   std::uint64_t size = 0;       // bytes
+  Service service = {};
 };
 
 // One component of a row, with what mapping needs at hand.
 struct Column {
   std::uint32_t file = 0;
   std::uint64_t start = 0;  // bytes inside the component
+  Service service = {};
 };
 
 struct Row {
@@ -50,7 +63,10 @@ enum class WritePolicy : std::uint8_t { parallel, serial };
 
 struct MirrorSide {
   NodeIndex child = 0;
-  bool readable = false;
+  bool readable = false;   // attached, in a full resync, offline: not; implies writable
+  bool writable = true;    // attached, offline: not
+  bool stale = false;      // an optimized resync is outstanding; implies readable
+  std::uint32_t slot = 0;  // 0 to 3, ascending; names the side across plans
 };
 
 struct MirrorNode {
@@ -58,6 +74,7 @@ struct MirrorNode {
   ReadPolicy read = ReadPolicy::roundrobin;
   WritePolicy write = WritePolicy::parallel;
   std::vector<MirrorSide> sides;
+  std::uint64_t region = 0;  // bytes of a dirty region, a power of two; 0: no log
 };
 
 using Node = std::variant<ComponentNode, StripeNode, MirrorNode>;

@@ -56,6 +56,7 @@ export class Components {
         align: direct ? Math.max(storage.logicalBlock, 512) : 512,
         blockDevice: storage.blockDevice,
         size: storage.size,
+        timeoutMillis: 0,
       }
       const opened: Opened = { open, name: c.name, users: 1 }
       this.#byPath.set(c.path, opened)

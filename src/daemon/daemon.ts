@@ -66,7 +66,7 @@ export class Daemon {
     })
     const engine = loadDataPlane()
     const { threads, queueDepth, maxRequestBytes, spinMicros } = this.#config
-    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros }, () => this.#drain())
+    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis: 10_000 }, () => this.#drain())
     const components = new Components(this.#config)
     const nbdPath = join(this.#where.run, 'nbd.sock')
     const links = new DeviceLinks(this.#where.dev, nbdPath, (text) => this.#log.warn(text))

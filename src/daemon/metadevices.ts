@@ -80,7 +80,7 @@ export class Metadevices {
       },
     })
     try {
-      await this.#engine.install(served.device, encodePlan(plan), [...open.values()])
+      await this.#engine.install(served.device, encodePlan(plan), [...open.values()], null)
     } catch (e) {
       this.release(acquired)
       return err(metaError('refusedByEngine', unit.name, (e as Error).message))

@@ -69,7 +69,16 @@ export class System {
         if (device === undefined) throw new Error(`resync of ${mirror}, which is not served`)
         const { resyncBufferBlocks, resyncBytesPerSecond: bytesPerSecond } = this.parts.config
         const bufferBlocks = this.#bufferBlocks.get(mirror) ?? resyncBufferBlocks
-        this.parts.engine.resync(device, { job, target: target.side, from, bufferBlocks, bytesPerSecond })
+        this.parts.engine.resync(device, {
+          job,
+          target: target.slot,
+          kind: 'full',
+          component: null,
+          from,
+          bufferBlocks,
+          bytesPerSecond,
+          checkpointMillis: 0,
+        })
       },
       cancel: (mirror) => {
         const device = this.parts.metadevices.deviceOf(mirror)
@@ -203,6 +212,14 @@ export class System {
       case 'resyncEnded':
         this.resyncs.event(e)
         return
+      case 'componentRepaired':
+      case 'held':
+      case 'regionsDirty':
+      case 'regionsIdle':
+      case 'resyncCheckpoint':
+      case 'verifyMismatch':
+        this.parts.log.error({ event: e }, 'event without a handler')
+        return
       case 'connectionClosed': {
         const name = this.parts.metadevices.closed(e.device, e.connection)
         this.parts.log.debug({ device: e.device, connection: e.connection }, `client gone: ${e.reason}`)
@@ -310,14 +327,13 @@ export class System {
     const m = this.#tree.get(name)
     if (m?.kind !== 'mirror' || this.readOnly || this.parts.metadevices.deviceOf(name) === undefined) return undefined
     const serving = inServiceOf(m, (s) => this.#canOpen(s))
-    const side = serving.submirrors.findIndex((s) => s.state === 'attached' || s.state === 'resync')
-    const target = serving.submirrors[side]
+    const target = serving.submirrors.find((s) => s.state === 'attached' || s.state === 'resync')
     if (target === undefined) return undefined
     if (target.state !== 'resync') {
       const recorded = await this.#record(m, [target], 'resync')
       if (!recorded.ok) return undefined
     }
-    return { slot: target.slot, side }
+    return { slot: target.slot }
   }
 
   async #resyncEnded(name: UnitName, target: Target, outcome: ResyncOutcome): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import type { Blocks } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
-import type { OpenComponent } from '../plan/types.js'
+import type { ComponentId, OpenComponent } from '../plan/types.js'
 
 export interface DataPlaneOptions {
   /** I/O threads, 1 to 64; default: the number of cores. */
@@ -15,6 +15,8 @@ export interface DataPlaneOptions {
   readonly maxRequestBytes: number
   /** Busy-wait before sleeping, microseconds, 0 to 1000; at most one thread spins. */
   readonly spinMicros: number
+  /** How often idle dirty regions are looked for, milliseconds, 10 to 3 600 000 (md_mdelay: 10 000). */
+  readonly regionSweepMillis: number
 }
 
 /** What the handshake agreed on; the transmission phase obeys it. */
@@ -30,29 +32,74 @@ export interface NbdTerms {
 
 export interface ResyncJob {
   readonly job: number
-  /** Index of the mirror's side that is written; sources are its readable sides. */
+  /** Slot of the mirror's side that is written; sources follow the rules of reads. */
   readonly target: number
+  /**
+   * full: everything from `from` on, below it only what the dirty bitmap given to install() holds.
+   * optimized: the regions in which the target is stale; each is readable once it is copied.
+   * component: what lies on `component`.
+   */
+  readonly kind: 'full' | 'optimized' | 'component'
+  /** Of the target's side; null unless kind is component. */
+  readonly component: ComponentId | null
   readonly from: Blocks
   /** 1 to 2048 blocks copied at a time (md_resync_bufsz; default 1024). */
   readonly bufferBlocks: number
   /** Upper bound in bytes per second; 0 is unlimited. */
+  readonly bytesPerSecond: number
+  /** How often resyncCheckpoint is reported; 0: never. */
+  readonly checkpointMillis: number
+}
+
+export interface VerifyJob {
+  readonly job: number
+  /** Whether blocks that differ are copied from the first readable side, in slot order, to the others. */
+  readonly repair: boolean
+  /** 1 to 2048 blocks compared at a time. */
+  readonly bufferBlocks: number
+  /** Upper bound in bytes per second and side; 0 is unlimited. */
   readonly bytesPerSecond: number
 }
 
 export interface DataPlane {
   /** `wake` is a doorbell: call drain() after it. */
   start(options: DataPlaneOptions, wake: () => void): void
-  /** Makes `device` exist or swaps its plan; components named by the plan must be in `components`. Rejects with a reason when the plan is refused. */
-  install(device: number, plan: Uint8Array, components: readonly OpenComponent[]): Promise<void>
+  /**
+   * Makes `device` exist or swaps its plan; components named by the plan must be in `components`. Rejects
+   * with a reason when the plan is refused. `dirty` is the bitmap of dirty regions (region i: byte i>>3,
+   * bit i&7), looked at only when the device does not exist yet; null: all clean.
+   */
+  install(
+    device: number,
+    plan: Uint8Array,
+    components: readonly OpenComponent[],
+    dirty: Uint8Array | null,
+  ): Promise<void>
   /** Gate closed, requests drained, connections of the device closed, its descriptors closed. */
   remove(device: number): Promise<void>
   /** Takes over a connected socket after the handshake: duplicates fd; `residual` was read already. */
   adopt(fd: number, device: number, terms: NbdTerms, residual: Uint8Array): number
   disconnect(connection: number, how: 'drain' | 'now'): void
   drain(max: number): readonly NativeEvent[]
-  /** The device's plan must be a mirror at its root; events resyncProgress and resyncEnded follow. */
+  /**
+   * Answers a `held` after its decision is durable and the plan that follows from it is installed. resume:
+   * the requests go through the plan now installed, in their order. fail: those that had failed are
+   * answered with EIO, those that only waited go on. An unknown or settled hold is ignored.
+   */
+  settle(device: number, hold: number, verdict: 'resume' | 'fail'): void
+  /**
+   * Answers regionsDirty and regionsIdle after the regions are durable, or with false when they cannot
+   * be: then the waiting writes fail with EIO, and idle regions stay dirty. An unknown ticket is ignored.
+   */
+  marked(device: number, ticket: number, ok: boolean): void
+  /** The device's plan must be a mirror at its root; ends in resyncEnded, resyncProgress and resyncCheckpoint before. */
   resync(device: number, job: ResyncJob): void
+  /** Like resync(); verifyMismatch names the first 1000 places. */
+  verify(device: number, job: VerifyJob): void
+  /** Ends a resync or verify. */
   cancelResync(device: number): void
+  /** Whether the kernel still holds operations of this component that the engine gave up: it must not be used again. */
+  busy(component: ComponentId): boolean
   /** Fixed order: see counters.ts. */
   counters(device: number): BigUint64Array
   /** Flushes every component of the device; rejects with the errno text. */

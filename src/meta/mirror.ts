@@ -193,7 +193,7 @@ const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => 
   const sides = m.submirrors.map((s) => {
     const unit = stripeOf(tree, s.unit)
     assert(unit !== null, `${m.name}: submirror ${s.unit} exists`)
-    return { child: child(unit), readable: s.state === 'okay' }
+    return { child: child(unit), slot: s.slot, readable: s.state === 'okay', writable: true, stale: false }
   })
   assert(
     sides.some((s) => s.readable),

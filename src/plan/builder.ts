@@ -5,7 +5,7 @@
  */
 import { assert } from '../base/result.js'
 import { blocks, type Blocks } from '../base/units.js'
-import type { ComponentId, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow } from './types.js'
+import type { ComponentId, ComponentService, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow } from './types.js'
 
 export interface PlanFacts {
   readonly generation: number
@@ -13,12 +13,15 @@ export interface PlanFacts {
   readonly readOnly: boolean
 }
 
+/** Okay, and what every component outside a mirror is. */
+export const IN_SERVICE: ComponentService = { readable: true, writable: true, lastErred: 0 }
+
 export class PlanBuilder {
   readonly #nodes: PlanNode[] = []
   readonly #used = new Set<NodeId>()
 
-  addComponent(component: ComponentId, start: Blocks, size: Blocks): NodeId {
-    return this.#add({ kind: 'component', component, start, blocks: size })
+  addComponent(component: ComponentId, start: Blocks, size: Blocks, service: ComponentService = IN_SERVICE): NodeId {
+    return this.#add({ kind: 'component', component, start, blocks: size, ...service })
   }
 
   /** `size` is the external size; without it the sum of the rows. */
@@ -33,9 +36,10 @@ export class PlanBuilder {
     size: Blocks,
     read: MirrorNode['read'] = 'roundrobin',
     write: MirrorNode['write'] = 'parallel',
+    regionBlocks: Blocks = blocks(0),
   ): NodeId {
     for (const side of sides) this.#use(side.child)
-    return this.#add({ kind: 'mirror', blocks: size, read, write, sides })
+    return this.#add({ kind: 'mirror', blocks: size, read, write, regionBlocks, sides })
   }
 
   /** External size of a node already added. */

@@ -9,7 +9,7 @@
 export const PLAN = {
   /** "MDPL" */
   MAGIC: 0x4c50444d,
-  VERSION: 1,
+  VERSION: 2,
 
   /** magic u32, version u16, header bytes u16, total bytes u32, crc u32, generation u64, flags u32, counts 3 x u32, zero u64 */
   HEADER_BYTES: 48,
@@ -25,16 +25,18 @@ export const PLAN = {
   OFFSET_REFS: 36,
   OFFSET_ZERO: 40,
 
-  /** kind u8, read u8, write u8, zero u8, component u32, start u64, blocks u64, first u32, count u32 */
+  /** kind u8, read u8, write u8, flags u8, component u32, start u64, blocks u64, first u32, count u32 */
   NODE_BYTES: 32,
   NODE_KIND: 0,
   NODE_READ: 1,
   NODE_WRITE: 2,
-  NODE_ZERO: 3,
+  /** Component: COMPONENT_ flags. */
+  NODE_FLAGS: 3,
   NODE_COMPONENT: 4,
+  /** Component: its first block. Mirror: blocks of a dirty region, 0 without a log. */
   NODE_START: 8,
   NODE_BLOCKS: 16,
-  /** Stripe: first row and number of rows. Mirror: first reference and number of sides. */
+  /** Component: lastErred, 0. Stripe: first row and number of rows. Mirror: first reference and number of sides. */
   NODE_FIRST: 24,
   NODE_COUNT: 28,
 
@@ -53,7 +55,16 @@ export const PLAN = {
   FLAG_LABELLED: 1,
   FLAG_READ_ONLY: 2,
   FLAGS_KNOWN: 3,
+  /** Of a component node. */
+  COMPONENT_READABLE: 1,
+  COMPONENT_WRITABLE: 2,
+  COMPONENT_FLAGS: 3,
+  /** Of a mirror's reference to a side; its slot stands above them. */
   REF_READABLE: 1,
+  REF_WRITABLE: 2,
+  REF_STALE: 4,
+  REF_SLOT_SHIFT: 8,
+  REF_KNOWN: 0x307,
 
   KIND_COMPONENT: 1,
   KIND_STRIPE: 2,
@@ -69,6 +80,9 @@ export const PLAN = {
   MAX_ROWS: 65536,
   MAX_REFS: 65536,
   MAX_SIDES: 4,
+  /** A dirty region: a power of two, at most so many in a mirror. */
+  MIN_REGION_BLOCKS: 8,
+  MAX_REGIONS: 32768,
   /** 8 KiB and 100 MiB. */
   MIN_INTERLACE: 16,
   MAX_INTERLACE: 204800,

@@ -5,7 +5,7 @@
 import { assert, unreachable } from '../base/result.js'
 import { PLAN } from './constants.js'
 import { crc32c } from './crc.js'
-import type { MirrorNode, Plan } from './types.js'
+import type { ComponentService, MirrorNode, MirrorSide, Plan } from './types.js'
 import { decodePlan } from './verify.js'
 
 const READ: Record<MirrorNode['read'], number> = {
@@ -14,6 +14,15 @@ const READ: Record<MirrorNode['read'], number> = {
   first: PLAN.READ_FIRST,
 }
 const WRITE: Record<MirrorNode['write'], number> = { parallel: PLAN.WRITE_PARALLEL, serial: PLAN.WRITE_SERIAL }
+
+const componentFlags = (c: ComponentService): number =>
+  (c.readable ? PLAN.COMPONENT_READABLE : 0) | (c.writable ? PLAN.COMPONENT_WRITABLE : 0)
+
+const sideFlags = (s: MirrorSide): number =>
+  (s.readable ? PLAN.REF_READABLE : 0) |
+  (s.writable ? PLAN.REF_WRITABLE : 0) |
+  (s.stale ? PLAN.REF_STALE : 0) |
+  (s.slot << PLAN.REF_SLOT_SHIFT)
 
 interface Ref {
   readonly node: number
@@ -32,7 +41,7 @@ export const encodePlan = (plan: Plan): Uint8Array => {
   const spans = plan.nodes.map((node) => {
     switch (node.kind) {
       case 'component':
-        return { first: 0, count: 0 }
+        return { first: node.lastErred, count: 0 }
       case 'stripe': {
         const first = rows.length
         for (const row of node.rows) {
@@ -43,7 +52,7 @@ export const encodePlan = (plan: Plan): Uint8Array => {
       }
       case 'mirror': {
         const first = refs.length
-        for (const side of node.sides) refs.push({ node: side.child, flags: side.readable ? PLAN.REF_READABLE : 0 })
+        for (const side of node.sides) refs.push({ node: side.child, flags: sideFlags(side) })
         return { first, count: node.sides.length }
       }
       default:
@@ -79,6 +88,7 @@ export const encodePlan = (plan: Plan): Uint8Array => {
     switch (node.kind) {
       case 'component':
         view.setUint8(at, PLAN.KIND_COMPONENT)
+        view.setUint8(at + PLAN.NODE_FLAGS, componentFlags(node))
         u32(at + PLAN.NODE_COMPONENT, node.component)
         u64(at + PLAN.NODE_START, node.start)
         return
@@ -89,6 +99,7 @@ export const encodePlan = (plan: Plan): Uint8Array => {
         view.setUint8(at, PLAN.KIND_MIRROR)
         view.setUint8(at + PLAN.NODE_READ, READ[node.read])
         view.setUint8(at + PLAN.NODE_WRITE, WRITE[node.write])
+        u64(at + PLAN.NODE_START, node.regionBlocks)
         return
       default:
         return unreachable(node)

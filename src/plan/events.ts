@@ -9,9 +9,43 @@ export type NativeEvent =
       readonly generation: number
       readonly component: ComponentId
       readonly op: 'read' | 'write' | 'flush'
-      /** On the component's storage, in blocks. */
+      /** On the component's storage, in blocks; 0 for a flush. */
       readonly block: Blocks
+      /** ETIMEDOUT: the component's time limit passed. */
       readonly errno: number
+      /** No client has seen it: another side answered, a hold keeps the request, or it was the engine's own copying. */
+      readonly masked: boolean
+      /** op read: the bad block could not be rewritten, or reads back wrong. */
+      readonly repairFailed: boolean
+    }
+  /** A block that could not be read was rewritten from another side, synced and read back. */
+  | {
+      readonly kind: 'componentRepaired'
+      readonly device: number
+      readonly generation: number
+      readonly component: ComponentId
+      /** On the component's storage. */
+      readonly block: Blocks
+      readonly blocks: Blocks
+    }
+  /**
+   * Requests wait because a component failed them; the componentErrors that say which come before.
+   * The device takes no request until settle(device, hold, ...).
+   */
+  | { readonly kind: 'held'; readonly device: number; readonly generation: number; readonly hold: number }
+  /** Writes wait for these regions; none goes on before marked(device, ticket, ...). */
+  | {
+      readonly kind: 'regionsDirty'
+      readonly device: number
+      readonly ticket: number
+      readonly regions: readonly number[]
+    }
+  /** Nothing was written there for two sweeps and the sides are flushed: clean after marked(device, ticket, true). */
+  | {
+      readonly kind: 'regionsIdle'
+      readonly device: number
+      readonly ticket: number
+      readonly regions: readonly number[]
     }
   | {
       readonly kind: 'resyncProgress'
@@ -19,6 +53,16 @@ export type NativeEvent =
       readonly job: number
       readonly done: Blocks
       readonly total: Blocks
+    }
+  /** Everything below `done` is copied and on the target's stable storage. */
+  | { readonly kind: 'resyncCheckpoint'; readonly device: number; readonly job: number; readonly done: Blocks }
+  /** The readable sides differ in these blocks of the mirror. */
+  | {
+      readonly kind: 'verifyMismatch'
+      readonly device: number
+      readonly job: number
+      readonly block: Blocks
+      readonly blocks: Blocks
     }
   | {
       readonly kind: 'resyncEnded'
@@ -28,5 +72,9 @@ export type NativeEvent =
       readonly errno: number
       /** Everything below this block is copied. */
       readonly done: Blocks
+      /** failed: the component that could not be read or written; null when it was none. */
+      readonly component: ComponentId | null
+      /** Blocks in which a verify found the sides different; 0 for a resync. */
+      readonly mismatches: number
     }
   | { readonly kind: 'connectionClosed'; readonly connection: number; readonly device: number; readonly reason: string }

@@ -10,7 +10,22 @@ export type NodeId = Branded<number, 'NodeId'>
 /** Numbers an open component across plans; chosen by metad, reported back in events. */
 export type ComponentId = Branded<number, 'ComponentId'>
 
-export interface ComponentNode {
+/**
+ * What may be done with a component. Okay: readable and writable. Resyncing (hot spare, metareplace):
+ * writable only. Maintenance: neither. Outside a mirror a component is always in service.
+ */
+export interface ComponentService {
+  /** May be a read source. Implies writable. */
+  readonly readable: boolean
+  readonly writable: boolean
+  /**
+   * 0, or the component is Last Erred: the mirror's change counter when it erred, so that of two the
+   * greater one erred later. Implies readable.
+   */
+  readonly lastErred: number
+}
+
+export interface ComponentNode extends ComponentService {
   readonly kind: 'component'
   readonly component: ComponentId
   /** Block of the file or device at which the node's block 0 lies. */
@@ -35,8 +50,17 @@ export interface StripeNode {
 
 export interface MirrorSide {
   readonly child: NodeId
-  /** Whether reads may be answered from this side; writes always go to every side. */
+  /** 0 to 3, ascending; names the side across plans. */
+  readonly slot: number
+  /** Whether reads may be answered from this side: not while attached, in a full resync or offline. Implies writable. */
   readonly readable: boolean
+  /** Whether writes go to this side: not while attached or offline. */
+  readonly writable: boolean
+  /**
+   * An optimized resync is outstanding: not a read source in the regions that were dirty when a plan
+   * first said so, a full one elsewhere. Implies readable.
+   */
+  readonly stale: boolean
 }
 
 export interface MirrorNode {
@@ -44,7 +68,9 @@ export interface MirrorNode {
   readonly blocks: Blocks
   readonly read: 'roundrobin' | 'geometric' | 'first'
   readonly write: 'parallel' | 'serial'
-  /** 1 to 4, at least one readable. */
+  /** Blocks of a dirty region, a power of two; 0: no log (one side, or a stale state database). */
+  readonly regionBlocks: Blocks
+  /** 1 to 4. A range without any readable component answers EIO. */
   readonly sides: readonly MirrorSide[]
 }
 
@@ -71,4 +97,6 @@ export interface OpenComponent {
   readonly blockDevice: boolean
   /** Capacity in blocks; a short read inside it is an error. */
   readonly size: Blocks
+  /** An operation older than this counts as failed with ETIMEDOUT; 0: never. */
+  readonly timeoutMillis: number
 }

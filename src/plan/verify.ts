@@ -61,6 +61,12 @@ const header = (bytes: Uint8Array): Tables & { generation: number; flags: number
   return { view, nodes, rows, refs, rowsAt, refsAt, generation, flags }
 }
 
+const isRegionSize = (n: number, size: number): boolean =>
+  n >= PLAN.MIN_REGION_BLOCKS &&
+  n <= PLAN.MAX_BLOCKS &&
+  (BigInt(n) & (BigInt(n) - 1n)) === 0n &&
+  Math.floor((size - 1) / n) < PLAN.MAX_REGIONS
+
 const READ: readonly MirrorNode['read'][] = ['roundrobin', 'geometric', 'first']
 const WRITE: readonly MirrorNode['write'][] = ['parallel', 'serial']
 
@@ -80,6 +86,7 @@ class Decoder {
     for (let i = 0; i < this.#t.nodes; i++) this.#nodes.push(this.#node(i))
     check(this.#nextRow === this.#t.rows && this.#nextRef === this.#t.refs, () => 'unused table entries')
     check(this.#used.size === this.#t.nodes - 1, () => 'node without a parent')
+    this.#service()
     this.#overlaps()
     return this.#nodes
   }
@@ -95,22 +102,45 @@ class Decoder {
     const size = u64(view, at + PLAN.NODE_BLOCKS)
     const first = u32(view, at + PLAN.NODE_FIRST)
     const count = u32(view, at + PLAN.NODE_COUNT)
-    check(view.getUint8(at + PLAN.NODE_ZERO) === 0, () => `node ${i}: unused field is set`)
+    const flags = view.getUint8(at + PLAN.NODE_FLAGS)
     check(size >= 1 && size <= PLAN.MAX_BLOCKS, () => `node ${i}: size out of range`)
     switch (kind) {
       case PLAN.KIND_COMPONENT:
-        check(read === 0 && write === 0 && first === 0 && count === 0, () => `node ${i}: unused field is set`)
+        check(read === 0 && write === 0 && count === 0, () => `node ${i}: unused field is set`)
         check(start <= PLAN.MAX_BLOCKS - size, () => `node ${i}: end out of range`)
-        return { kind: 'component', component: component as ComponentId, start: blocks(start), blocks: blocks(size) }
+        check((flags & ~PLAN.COMPONENT_FLAGS) === 0, () => `node ${i}: unknown flags`)
+        const readable = (flags & PLAN.COMPONENT_READABLE) !== 0
+        const writable = (flags & PLAN.COMPONENT_WRITABLE) !== 0
+        check((writable || !readable) && (readable || first === 0), () => `node ${i}: flags contradict each other`)
+        return {
+          kind: 'component',
+          component: component as ComponentId,
+          start: blocks(start),
+          blocks: blocks(size),
+          readable,
+          writable,
+          lastErred: first,
+        }
       case PLAN.KIND_STRIPE:
-        check(read === 0 && write === 0 && component === 0 && start === 0, () => `node ${i}: unused field is set`)
+        check(
+          read === 0 && write === 0 && flags === 0 && component === 0 && start === 0,
+          () => `node ${i}: unused field is set`,
+        )
         return { kind: 'stripe', blocks: blocks(size), rows: this.#rows(i, first, count, size) }
       case PLAN.KIND_MIRROR: {
-        check(component === 0 && start === 0, () => `node ${i}: unused field is set`)
+        check(flags === 0 && component === 0, () => `node ${i}: unused field is set`)
         const readPolicy = READ[read] ?? refuse(`node ${i}: unknown policy`)
         const writePolicy = WRITE[write] ?? refuse(`node ${i}: unknown policy`)
+        check(start === 0 || isRegionSize(start, size), () => `node ${i}: region size out of range`)
         const sides = this.#sides(i, first, count, size)
-        return { kind: 'mirror', blocks: blocks(size), read: readPolicy, write: writePolicy, sides }
+        return {
+          kind: 'mirror',
+          blocks: blocks(size),
+          read: readPolicy,
+          write: writePolicy,
+          regionBlocks: blocks(start),
+          sides,
+        }
       }
       default:
         return refuse(`node ${i}: unknown kind`)
@@ -161,17 +191,21 @@ class Decoder {
   #sides(node: number, first: number, count: number, size: number): readonly MirrorSide[] {
     check(count >= 1 && count <= PLAN.MAX_SIDES, () => `node ${node}: number of sides out of range`)
     const refs = this.#take(`node ${node}`, node, first, count)
-    for (const ref of refs) {
-      check((ref.flags & ~PLAN.REF_READABLE) === 0, () => `node ${node}: unknown flags`)
+    let before = -1
+    return refs.map((ref) => {
+      check((ref.flags & ~PLAN.REF_KNOWN) === 0, () => `node ${node}: unknown flags`)
+      const slot = ref.flags >>> PLAN.REF_SLOT_SHIFT
+      check(slot > before, () => `node ${node}: slots out of order`)
+      before = slot
+      const readable = (ref.flags & PLAN.REF_READABLE) !== 0
+      const writable = (ref.flags & PLAN.REF_WRITABLE) !== 0
+      const stale = (ref.flags & PLAN.REF_STALE) !== 0
+      check((writable || !readable) && (readable || !stale), () => `node ${node}: flags contradict each other`)
       const child = this.#nodes[ref.node]
       check(child?.kind !== 'mirror', () => `node ${node}: side is a mirror`)
       check((child?.blocks ?? 0) >= size, () => `node ${node}: side is too small`)
-    }
-    check(
-      refs.some((ref) => ref.flags === PLAN.REF_READABLE),
-      () => `node ${node}: no readable side`,
-    )
-    return refs.map((ref) => ({ child: ref.node as NodeId, readable: ref.flags === PLAN.REF_READABLE }))
+      return { child: ref.node as NodeId, slot, readable, writable, stale }
+    })
   }
 
   #take(who: string, node: number, first: number, count: number): readonly { node: number; flags: number }[] {
@@ -185,6 +219,17 @@ class Decoder {
       check(!this.#used.has(child), () => `${who}: child has two parents`)
       this.#used.add(child)
       return { node: child, flags: u32(view, at + PLAN.REF_FLAGS) }
+    })
+  }
+
+  /** Only a mirror has another place to read from. */
+  #service(): void {
+    if (this.#nodes.at(-1)?.kind === 'mirror') return
+    this.#nodes.forEach((node, i) => {
+      check(
+        node.kind !== 'component' || (node.readable && node.lastErred === 0),
+        () => `node ${i}: out of service outside a mirror`,
+      )
     })
   }
 
@@ -222,15 +267,20 @@ export const describePlan = (plan: Plan): string => {
   const lines = [`generation ${plan.generation}${plan.labelled ? ' labelled' : ''}${plan.readOnly ? ' readonly' : ''}`]
   plan.nodes.forEach((node, i) => {
     if (node.kind === 'component') {
-      lines.push(`node ${i} component ${node.component} start ${node.start} blocks ${node.blocks}`)
+      const service = `${node.readable ? ' readable' : ''}${node.writable ? ' writable' : ''}`
+      const erred = node.lastErred > 0 ? ` lastErred ${node.lastErred}` : ''
+      lines.push(`node ${i} component ${node.component} start ${node.start} blocks ${node.blocks}${service}${erred}`)
     } else if (node.kind === 'stripe') {
       lines.push(`node ${i} stripe blocks ${node.blocks}`)
       for (const row of node.rows) {
         lines.push(`  row interlace ${row.interlace} blocks ${row.blocks} children ${row.children.join(' ')}`)
       }
     } else {
-      lines.push(`node ${i} mirror blocks ${node.blocks} ${node.read} ${node.write}`)
-      for (const side of node.sides) lines.push(`  side ${side.child}${side.readable ? ' readable' : ''}`)
+      lines.push(`node ${i} mirror blocks ${node.blocks} ${node.read} ${node.write} region ${node.regionBlocks}`)
+      for (const side of node.sides) {
+        const flags = `${side.readable ? ' readable' : ''}${side.writable ? ' writable' : ''}${side.stale ? ' stale' : ''}`
+        lines.push(`  side ${side.child} slot ${side.slot}${flags}`)
+      }
     }
   })
   return lines.join('\n') + '\n'

@@ -11,8 +11,6 @@ import type { NativeEvent } from '../plan/events.js'
 export interface Target {
   /** Slot of the submirror that is written. */
   readonly slot: number
-  /** Side of the engine's mirror node. */
-  readonly side: number
 }
 
 export type Outcome = 'done' | 'cancelled' | 'failed'

@@ -68,11 +68,13 @@ class PlanMaker {
     plan->nodes.emplace_back(std::move(node));
     return last();
   }
-  NodeIndex mirror(const std::vector<MirrorSide>& sides, ReadPolicy read = ReadPolicy::roundrobin,
+  // Slots are given in order.
+  NodeIndex mirror(std::vector<MirrorSide> sides, ReadPolicy read = ReadPolicy::roundrobin,
                    WritePolicy write = WritePolicy::parallel) {
     std::uint64_t size = UINT64_MAX;
     for (const MirrorSide& side : sides) size = std::min(size, nodeSize(plan->nodes[side.child]));
-    plan->nodes.emplace_back(MirrorNode{size, read, write, sides});
+    for (std::uint32_t i = 0; i < sides.size(); i++) sides[i].slot = i;
+    plan->nodes.emplace_back(MirrorNode{size, read, write, std::move(sides)});
     return last();
   }
   // A stripe of random rows, at least `atLeast` blocks large.
@@ -113,13 +115,6 @@ struct Call : Request {
   bool finished() const { return doneCount == 1; }
 };
 
-struct Event {
-  std::uint32_t component;
-  ComponentOp op;
-  std::uint64_t block;
-  int error;
-};
-
 class Bench final : public VolumeHost {
  public:
   Bench(const PlanMaker& maker, std::uint64_t seed, SimOptions options = {}) : sim(seed, maker.sizes, options) {
@@ -157,16 +152,14 @@ class Bench final : public VolumeHost {
     return run(call);
   }
 
-  void componentError(std::uint32_t component, ComponentOp op, std::uint64_t block, int error) noexcept override {
-    events.push_back({component, op, block, error});
-  }
+  void componentError(const ComponentFault& fault) noexcept override { events.push_back(fault); }
   void resyncProgress(std::uint64_t, std::uint64_t done, std::uint64_t) noexcept override { progress.push_back(done); }
-  void resyncEnded(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override {
+  void resyncEnded(const ResyncEnd& end) noexcept override {
     endedCount++;
-    endedJob = job;
-    endedOutcome = outcome;
-    endedError = error;
-    endedDone = done;
+    endedJob = end.job;
+    endedOutcome = end.outcome;
+    endedError = end.error;
+    endedDone = end.done;
   }
   std::uint64_t now() noexcept override { return sim.now(); }
 
@@ -211,7 +204,7 @@ class Bench final : public VolumeHost {
 
   SimBackend sim;
   std::unique_ptr<Volume> volume;
-  std::vector<Event> events;
+  std::vector<ComponentFault> events;
   std::vector<std::uint64_t> progress;
   int endedCount = 0;
   std::uint64_t endedJob = 0;

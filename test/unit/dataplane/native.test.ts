@@ -3,12 +3,14 @@ import { execFile } from 'node:child_process'
 import { closeSync, openSync, truncateSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { constants } from 'node:os'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { blocks } from '../../../src/base/units.js'
 import { COUNTERS, namedCounters } from '../../../src/dataplane/counters.js'
 import { fdOf, selfTest } from '../../../src/dataplane/handover.js'
 import { blockDeviceInfo, lockFile, loadDataPlane, peerUid, sdNotify } from '../../../src/dataplane/native.js'
+import type { ComponentId } from '../../../src/plan/types.js'
 import { BLOCKS, readAt, receive, request, Rig, TERMS } from './rig.js'
 
 const WRITE = 1
@@ -44,12 +46,17 @@ t.test('refusals are rejections with a reason', async (t) => {
   await rig.start(1)
   t.teardown(() => rig.close())
   const file = rig.file(5)
-  await t.rejects(rig.engine.install(0, new Uint8Array(3), []), { message: 'too short' })
+  await t.rejects(rig.engine.install(0, new Uint8Array(3), [], null), { message: 'too short' })
   await t.rejects(rig.engine.flush(0))
   t.throws(() => rig.engine.adopt(0, 0, TERMS, new Uint8Array(0)), { message: 'no such device' })
   await rig.install(0, [file])
   t.throws(() => rig.engine.adopt(file.component.fd, 0, TERMS, new Uint8Array(0)), { message: 'not a socket' })
-  t.throws(() => rig.engine.start({ threads: 1, queueDepth: 1, maxRequestBytes: 65536, spinMicros: 0 }, () => {}))
+  t.throws(() =>
+    rig.engine.start(
+      { threads: 1, queueDepth: 1, maxRequestBytes: 65536, spinMicros: 0, regionSweepMillis: 10_000 },
+      () => {},
+    ),
+  )
   t.throws(() => loadDataPlane().adopt(0, 0, TERMS, new Uint8Array(0)), { message: 'the engine is not started' })
 })
 
@@ -89,7 +96,42 @@ t.test('a lost end of a file is an event with its component and block', async (t
     op: 'read',
     block: 128,
     errno: 5,
+    masked: false,
+    repairFailed: false,
   })
+})
+
+const COPY = {
+  target: 1,
+  kind: 'full',
+  component: null,
+  from: blocks(0),
+  bufferBlocks: 64,
+  bytesPerSecond: 0,
+  checkpointMillis: 0,
+} as const
+
+t.test('what is not built yet says so instead of pretending', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  await rig.install(6, [rig.file(1), rig.file(2)], true)
+  const ended = (job: number) => rig.event((e) => e.kind === 'resyncEnded' && e.job === job)
+  const notBuilt = { outcome: 'failed', errno: constants.errno.EOPNOTSUPP }
+  rig.engine.resync(6, { ...COPY, job: 1, kind: 'optimized' })
+  t.match(await ended(1), notBuilt)
+  rig.engine.resync(6, { ...COPY, job: 2, kind: 'component', component: 2 as ComponentId })
+  t.match(await ended(2), notBuilt)
+  rig.engine.verify(6, { job: 3, repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
+  t.match(await ended(3), notBuilt)
+  rig.engine.verify(7, { job: 4, repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
+  t.match(await ended(4), { outcome: 'failed', errno: constants.errno.ENODEV })
+  // Unknown holds and tickets are ignored; unknown words are not.
+  rig.engine.settle(6, 1, 'resume')
+  rig.engine.marked(6, 1, true)
+  t.equal(rig.engine.busy(1 as ComponentId), false)
+  t.throws(() => rig.engine.settle(6, 1, 'perhaps' as 'fail'), { message: 'settle: unknown verdict' })
+  t.throws(() => rig.engine.resync(6, { ...COPY, job: 5, kind: 'some' as 'full' }), { message: 'resync: unknown kind' })
 })
 
 t.test('a mirror is resynced, with progress and an end', async (t) => {
@@ -100,12 +142,12 @@ t.test('a mirror is resynced, with progress and an end', async (t) => {
   const two = rig.file(2)
   writeFileSync(one.path, Buffer.alloc(BLOCKS * 512, 0x3c))
   await rig.install(6, [one, two], true)
-  rig.engine.resync(6, { job: 9, target: 1, from: blocks(0), bufferBlocks: 64, bytesPerSecond: 0 })
+  rig.engine.resync(6, { ...COPY, job: 9 })
   const ended = await rig.event((e) => e.kind === 'resyncEnded')
-  t.match(ended, { device: 6, job: 9, outcome: 'done', errno: 0, done: BLOCKS })
+  t.match(ended, { device: 6, job: 9, outcome: 'done', errno: 0, done: BLOCKS, mismatches: 0 })
   t.same(readAt(two, 0, BLOCKS * 512), readAt(one, 0, BLOCKS * 512))
-  rig.engine.resync(6, { job: 10, target: 9, from: blocks(0), bufferBlocks: 64, bytesPerSecond: 0 })
-  t.match(await rig.event((e) => e.kind === 'resyncEnded' && e.job === 10), { outcome: 'failed' })
+  rig.engine.resync(6, { ...COPY, job: 10, target: 3 })
+  t.match(await rig.event((e) => e.kind === 'resyncEnded' && e.job === 10), { outcome: 'failed', component: null })
   rig.engine.cancelResync(6)
 })
 
@@ -120,7 +162,7 @@ t.test('stop is idempotent, ends connections, and the engine can be forgotten wi
   t.equal((await receive(socket, 1)).length, 0)
   const source = `
     import { loadDataPlane } from ${JSON.stringify(new URL('../../../src/dataplane/native.js', import.meta.url).href)}
-    loadDataPlane().start({ threads: 2, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 20 }, () => {})
+    loadDataPlane().start({ threads: 2, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 20, regionSweepMillis: 10000 }, () => {})
     console.log('running')`
   const run = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', source])
   t.equal(run.stdout, 'running\n')

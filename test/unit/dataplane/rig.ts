@@ -36,10 +36,13 @@ export class Rig {
   #wanted: (() => void)[] = []
 
   async start(threads = 2): Promise<void> {
-    this.engine.start({ threads, queueDepth: 64, maxRequestBytes: 1 << 20, spinMicros: 20 }, () => {
-      this.events.push(...this.engine.drain(1000))
-      for (const wake of this.#wanted.splice(0)) wake()
-    })
+    this.engine.start(
+      { threads, queueDepth: 64, maxRequestBytes: 1 << 20, spinMicros: 20, regionSweepMillis: 100 },
+      () => {
+        this.events.push(...this.engine.drain(1000))
+        for (const wake of this.#wanted.splice(0)) wake()
+      },
+    )
     await new Promise<void>((resolve) => this.#server.listen(this.#path, resolve))
   }
 
@@ -58,6 +61,7 @@ export class Rig {
         align: 512,
         blockDevice: false,
         size: blocks(BLOCKS),
+        timeoutMillis: 0,
       },
     }
   }
@@ -67,7 +71,7 @@ export class Rig {
     const nodes = files.map((f) => plan.addComponent(f.component.component, blocks(0), blocks(BLOCKS)))
     if (mirror) {
       plan.addMirror(
-        nodes.map((child) => ({ child, readable: true })),
+        nodes.map((child, slot) => ({ child, slot, readable: true, writable: true, stale: false })),
         blocks(BLOCKS),
       )
     } else {
@@ -78,6 +82,7 @@ export class Rig {
       device,
       bytes,
       files.map((f) => f.component),
+      null,
     )
   }
 

@@ -3,6 +3,7 @@ import { blocks } from '../../../src/base/units.js'
 import { compilePlan } from '../../../src/meta/compile.js'
 import { withUnits } from '../../../src/meta/tree.js'
 import type { Component } from '../../../src/meta/types.js'
+import { IN_SERVICE } from '../../../src/plan/builder.js'
 import type { ComponentId } from '../../../src/plan/types.js'
 import { CYLINDER, device, inventoryOf, mirrorIn, stripeIn, treeOf } from './world.js'
 
@@ -28,9 +29,9 @@ t.test('a stripe', async (t) => {
     labelled: false,
     readOnly: true,
     nodes: [
-      { kind: 'component', component: 1, start: 0, blocks: 20480 },
-      { kind: 'component', component: 2, start: 0, blocks: 20480 },
-      { kind: 'component', component: 3, start: 6144 + 2048, blocks: 11 * CYLINDER },
+      { kind: 'component', component: 1, start: 0, blocks: 20480, ...IN_SERVICE },
+      { kind: 'component', component: 2, start: 0, blocks: 20480, ...IN_SERVICE },
+      { kind: 'component', component: 3, start: 6144 + 2048, blocks: 11 * CYLINDER, ...IN_SERVICE },
       {
         kind: 'stripe',
         blocks: 31 * CYLINDER,
@@ -56,9 +57,10 @@ t.test('a mirror reads only what is in step', async (t) => {
     blocks: 31 * CYLINDER,
     read: 'geometric',
     write: 'serial',
+    regionBlocks: 0,
     sides: [
-      { child: 3, readable: false },
-      { child: 5, readable: true },
+      { child: 3, slot: 0, readable: false, writable: true, stale: false },
+      { child: 5, slot: 1, readable: true, writable: true, stale: false },
     ],
   })
   t.match(compilePlan(d0, TREE, { generation: 1, readOnly: false, component }).nodes.at(-1), {

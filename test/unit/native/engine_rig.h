@@ -85,6 +85,7 @@ struct PlanBytes {
     std::uint64_t at = l::kHeaderBytes;
     for (unsigned i = 0; i < children; ++i, at += l::kNodeBytes) {
       put(at + l::kNodeKind, static_cast<std::uint8_t>(l::kKindComponent));
+      put(at + l::kNodeFlags, static_cast<std::uint8_t>(l::kComponentFlags));
       put(at + l::kNodeComponent, std::uint32_t{i});
       put(at + l::kNodeBlocks, blocks);
     }
@@ -100,7 +101,8 @@ struct PlanBytes {
     }
     for (unsigned i = 0; i < children; ++i, at += l::kRefBytes) {
       put(at + l::kRefNode, std::uint32_t{i});
-      put(at + l::kRefFlags, static_cast<std::uint32_t>(mirror ? l::kRefReadable : 0));
+      put(at + l::kRefFlags,
+          static_cast<std::uint32_t>(mirror ? l::kRefReadable | l::kRefWritable | i << l::kRefSlotShift : 0));
     }
     put(l::kOffsetCrc, crc32c(out));
     return out;
@@ -154,7 +156,7 @@ class Rig {
       specs.push_back(spec);
     }
     const Bytes bytes = plan.encode();
-    return run([&](Engine::Done done) { engine->install(device, bytes, specs, std::move(done)); });
+    return run([&](Engine::Done done) { engine->install(device, bytes, specs, {}, std::move(done)); });
   }
 
   // The client's end of a new connection.

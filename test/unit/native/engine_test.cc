@@ -292,7 +292,7 @@ TEST_CASE("plans are swapped under load without an error or a lost write") {
 TEST_CASE("refused plans change nothing") {
   TempFile file(kSize);
   Rig rig(threads(2));
-  CHECK(rig.run([&](Engine::Done done) { rig.engine->install(0, Bytes(10), {}, std::move(done)); }) != "");
+  CHECK(rig.run([&](Engine::Done done) { rig.engine->install(0, Bytes(10), {}, {}, std::move(done)); }) != "");
   PlanBytes plan = single();
   CHECK(rig.install(0, plan, {}) == "component 0 is not among those given");
   plan.blocks = kBlocks;

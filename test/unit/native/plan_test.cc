@@ -70,7 +70,9 @@ std::string describe(const Plan& plan) {
     const std::uint64_t blocks = nodeSize(plan.nodes[i]) / block;
     if (const auto* part = std::get_if<ComponentNode>(&plan.nodes[i])) {
       out << "node " << i << " component " << part->component << " start " << part->start / block << " blocks "
-          << blocks << "\n";
+          << blocks << (part->service.readable ? " readable" : "") << (part->service.writable ? " writable" : "");
+      if (part->service.lastErred != 0) out << " lastErred " << part->service.lastErred;
+      out << "\n";
     } else if (const auto* stripe = std::get_if<StripeNode>(&plan.nodes[i])) {
       out << "node " << i << " stripe blocks " << blocks << "\n";
       for (const Row& row : stripe->rows) {
@@ -81,9 +83,11 @@ std::string describe(const Plan& plan) {
     } else if (const auto* mirror = std::get_if<MirrorNode>(&plan.nodes[i])) {
       constexpr const char* reads[] = {"roundrobin", "geometric", "first"};
       out << "node " << i << " mirror blocks " << blocks << " " << reads[static_cast<int>(mirror->read)]
-          << (mirror->write == WritePolicy::serial ? " serial" : " parallel") << "\n";
+          << (mirror->write == WritePolicy::serial ? " serial" : " parallel") << " region " << mirror->region / block
+          << "\n";
       for (const MirrorSide& side : mirror->sides) {
-        out << "  side " << side.child << (side.readable ? " readable" : "") << "\n";
+        out << "  side " << side.child << " slot " << side.slot << (side.readable ? " readable" : "")
+            << (side.writable ? " writable" : "") << (side.stale ? " stale" : "") << "\n";
       }
     }
   }

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { resolve } from 'node:path'
 import t from 'tap'
 import { blocks } from '../../../src/base/units.js'
-import { PlanBuilder } from '../../../src/plan/builder.js'
+import { IN_SERVICE, PlanBuilder } from '../../../src/plan/builder.js'
 import { crc32c } from '../../../src/plan/crc.js'
 import { encodeChecked, encodePlan } from '../../../src/plan/encode.js'
 import { constantsHeader } from '../../../src/plan/header.js'
@@ -21,7 +21,14 @@ const anyPlan: fc.Arbitrary<Plan> = fc
     readOnly: fc.boolean(),
     sides: fc.array(
       fc.record({
-        readable: fc.boolean(),
+        state: fc.constantFrom('okay' as const, 'stale' as const, 'resync' as const, 'offline' as const),
+        service: fc.constantFrom(
+          IN_SERVICE,
+          { readable: true, writable: true, lastErred: 0xffffffff },
+          { readable: false, writable: true, lastErred: 0 },
+          { readable: false, writable: false, lastErred: 0 },
+        ),
+        gap: fc.boolean(),
         rows: fc.array(
           fc.record({
             columns: fc.integer({ min: 1, max: 5 }),
@@ -37,31 +44,42 @@ const anyPlan: fc.Arbitrary<Plan> = fc
     top: fc.constantFrom('mirror' as const, 'stripe' as const),
     read: fc.constantFrom('roundrobin' as const, 'geometric' as const, 'first' as const),
     write: fc.constantFrom('parallel' as const, 'serial' as const),
+    region: fc.constantFrom(0, 2 ** 20, 2 ** 52),
   })
   .map((shape) => {
     const b = new PlanBuilder()
     let next = 0
+    const mirrored = shape.top === 'mirror'
     const stripeOf = (side: (typeof shape.sides)[number]): NodeId =>
       b.addStripe(
         side.rows.map((row) => {
           const per = row.interlace * row.pieces
           const children = Array.from({ length: row.columns }, () =>
-            b.addComponent(id(next++), blocks(row.spare * 2048), blocks(per + row.spare)),
+            b.addComponent(
+              id(next++),
+              blocks(row.spare * 2048),
+              blocks(per + row.spare),
+              mirrored ? side.service : IN_SERVICE,
+            ),
           )
           return { interlace: blocks(row.interlace), blocks: blocks(per * row.columns), children }
         }),
       )
-    const [head, ...rest] = shape.sides
+    const [head] = shape.sides
     if (head === undefined) throw new Error('fast-check made no side')
-    if (shape.top === 'stripe') {
+    if (!mirrored) {
       stripeOf(head)
     } else {
-      const sides = [
-        { child: stripeOf(head), readable: true },
-        ...rest.map((s) => ({ child: stripeOf(s), readable: s.readable })),
-      ]
+      // Slots ascend and may have a gap below them.
+      const sides = shape.sides.map((s, i) => ({
+        child: stripeOf(s),
+        slot: shape.sides.length < 4 && head.gap ? i + 1 : i,
+        readable: s.state === 'okay' || s.state === 'stale',
+        writable: s.state !== 'offline',
+        stale: s.state === 'stale',
+      }))
       const size = Math.min(...sides.map((s) => b.sizeOf(s.child)))
-      b.addMirror(sides, blocks(size), shape.read, shape.write)
+      b.addMirror(sides, blocks(size), shape.read, shape.write, blocks(shape.region))
     }
     return b.finish({ generation: shape.generation, labelled: shape.labelled, readOnly: shape.readOnly })
   })

@@ -3,11 +3,11 @@
  * by the C++ decoder. Each file: `bytes HEX`, then `refused REASON` or `plan` and its description.
  */
 import { blocks } from '../../../src/base/units.js'
-import { PlanBuilder } from '../../../src/plan/builder.js'
+import { IN_SERVICE, PlanBuilder } from '../../../src/plan/builder.js'
 import { PLAN } from '../../../src/plan/constants.js'
 import { crc32c } from '../../../src/plan/crc.js'
 import { encodePlan } from '../../../src/plan/encode.js'
-import type { ComponentId, NodeId, Plan, PlanNode } from '../../../src/plan/types.js'
+import type { ComponentId, ComponentService, MirrorSide, NodeId, Plan, PlanNode } from '../../../src/plan/types.js'
 import { describePlan } from '../../../src/plan/verify.js'
 
 export interface Fixture {
@@ -42,17 +42,33 @@ export const stripe = (): Plan => {
 
 export const mirror = (): Plan => {
   const b = new PlanBuilder()
-  const side = (first: number): NodeId => {
-    const c = [first, first + 1].map((n) => b.addComponent(id(n), blocks(0), blocks(4096)))
+  const side = (first: number, services: readonly ComponentService[]): NodeId => {
+    const c = services.map((service, i) => b.addComponent(id(first + i), blocks(0), blocks(4096), service))
     return b.addStripe([{ interlace: blocks(16), blocks: blocks(8192), children: c }])
   }
-  const sides = [side(10), side(20), b.addComponent(id(30), blocks(64), blocks(9000))]
-  b.addMirror(
-    sides.map((child, i) => ({ child, readable: i !== 1 })),
-    blocks(8000),
-    'geometric',
-    'serial',
-  )
+  const erred = { readable: false, writable: false, lastErred: 0 }
+  const sides: MirrorSide[] = [
+    { child: side(10, [IN_SERVICE, erred]), slot: 0, readable: true, writable: true, stale: true },
+    { child: side(20, [IN_SERVICE, IN_SERVICE]), slot: 1, readable: false, writable: true, stale: false },
+    {
+      child: side(25, [
+        { ...IN_SERVICE, lastErred: 17 },
+        { ...erred, writable: true },
+      ]),
+      slot: 2,
+      readable: false,
+      writable: false,
+      stale: false,
+    },
+    {
+      child: b.addComponent(id(30), blocks(64), blocks(9000)),
+      slot: 3,
+      readable: true,
+      writable: true,
+      stale: false,
+    },
+  ]
+  b.addMirror(sides, blocks(8000), 'geometric', 'serial', blocks(2048))
   return b.finish({ ...facts, readOnly: true })
 }
 
@@ -89,6 +105,14 @@ export const fixtures = (): readonly Fixture[] => {
   const mirrored = mirror()
   const mirrorBytes = encodePlan(mirrored)
   const root = mirrored.nodes.length - 1
+  const withSide = (i: number, change: (side: MirrorSide) => MirrorSide): Uint8Array =>
+    encodePlan(
+      withNode(mirrored, root, (n) =>
+        n.kind === 'mirror' ? { ...n, sides: n.sides.map((s, k) => (k === i ? change(s) : s)) } : n,
+      ),
+    )
+  const withService = (i: number, service: ComponentService): Uint8Array =>
+    encodePlan(withNode(mirrored, i, (n) => (n.kind === 'component' ? { ...n, ...service } : n)))
   const flipped = stripeBytes.slice()
   flipped[nodeAt(1) + PLAN.NODE_BLOCKS] = 0
   return [
@@ -102,7 +126,7 @@ export const fixtures = (): readonly Fixture[] => {
     ),
     refused(
       'version',
-      patch(stripeBytes, (v) => v.setUint16(PLAN.OFFSET_VERSION, 2, true)),
+      patch(stripeBytes, (v) => v.setUint16(PLAN.OFFSET_VERSION, 1, true)),
       'unknown version',
     ),
     refused('bit-flip', flipped, 'checksum does not match'),
@@ -197,13 +221,67 @@ export const fixtures = (): readonly Fixture[] => {
       `node ${root}: side is too small`,
     ),
     refused(
-      'unreadable',
+      'side-read-only',
+      withSide(1, (s) => ({ ...s, readable: true, writable: false })),
+      `node ${root}: flags contradict each other`,
+    ),
+    refused(
+      'side-stale-unreadable',
+      withSide(1, (s) => ({ ...s, stale: true })),
+      `node ${root}: flags contradict each other`,
+    ),
+    refused(
+      'slot-twice',
+      withSide(1, (s) => ({ ...s, slot: 0 })),
+      `node ${root}: slots out of order`,
+    ),
+    refused(
+      'slot-four',
+      withSide(3, (s) => ({ ...s, slot: 4 })),
+      `node ${root}: unknown flags`,
+    ),
+    refused(
+      'component-read-only',
+      withService(0, { readable: true, writable: false, lastErred: 0 }),
+      'node 0: flags contradict each other',
+    ),
+    refused(
+      'component-erred-unreadable',
+      withService(0, { readable: false, writable: true, lastErred: 5 }),
+      'node 0: flags contradict each other',
+    ),
+    refused(
+      'component-flags',
+      patch(mirrorBytes, (v) => v.setUint8(nodeAt(0) + PLAN.NODE_FLAGS, 4)),
+      'node 0: unknown flags',
+    ),
+    refused(
+      'region-uneven',
+      patch(mirrorBytes, (v) => v.setBigUint64(nodeAt(root) + PLAN.NODE_START, 2049n, true)),
+      `node ${root}: region size out of range`,
+    ),
+    refused(
+      'region-small',
+      patch(mirrorBytes, (v) => v.setBigUint64(nodeAt(root) + PLAN.NODE_START, 4n, true)),
+      `node ${root}: region size out of range`,
+    ),
+    refused(
+      'regions-many',
       encodePlan(
-        withNode(mirrored, root, (n) =>
-          n.kind === 'mirror' ? { ...n, sides: n.sides.map((s) => ({ ...s, readable: false })) } : n,
-        ),
+        (() => {
+          const b = new PlanBuilder()
+          const child = b.addComponent(id(1), blocks(0), blocks(8 * PLAN.MAX_REGIONS + 1))
+          const only = { child, slot: 0, readable: true, writable: true, stale: false }
+          b.addMirror([only], b.sizeOf(child), 'first', 'parallel', blocks(8))
+          return b.finish(facts)
+        })(),
       ),
-      `node ${root}: no readable side`,
+      'node 1: region size out of range',
+    ),
+    refused(
+      'out-of-service',
+      encodePlan(withNode(stripe(), 2, (n) => (n.kind === 'component' ? { ...n, lastErred: 3 } : n))),
+      'node 2: out of service outside a mirror',
     ),
     refused(
       'orphan',
@@ -217,7 +295,10 @@ export const fixtures = (): readonly Fixture[] => {
           const b = new PlanBuilder()
           const sides = [1, 2, 3, 4, 5].map((n) => ({
             child: b.addComponent(id(n), blocks(0), blocks(9)),
+            slot: n - 1,
             readable: true,
+            writable: true,
+            stale: false,
           }))
           b.addMirror(sides, blocks(9))
           return b.finish(facts)

@@ -34,6 +34,8 @@ const fixture = (targets: Record<string, Target[]>) => {
       outcome,
       errno: 0,
       done: blocks(done),
+      component: null,
+      mismatches: 0,
     })
   const settle = async (): Promise<void> => {
     for (let i = 0; i < 10; i++) await turn()
@@ -43,10 +45,7 @@ const fixture = (targets: Record<string, Target[]>) => {
 
 t.test('targets of a mirror are copied one after another', async (t) => {
   const f = fixture({
-    d0: [
-      { slot: 1, side: 1 },
-      { slot: 2, side: 2 },
-    ],
+    d0: [{ slot: 1 }, { slot: 2 }],
   })
   const all = f.scheduler.kick(name('d0'))
   await f.settle()
@@ -61,7 +60,7 @@ t.test('targets of a mirror are copied one after another', async (t) => {
 })
 
 t.test('a failed copy is recorded and not tried for ever', async (t) => {
-  const f = fixture({ d0: [{ slot: 1, side: 1 }] })
+  const f = fixture({ d0: [{ slot: 1 }] })
   const all = f.scheduler.kick(name('d0'))
   await f.settle()
   f.finish('d0', 'failed', 7)
@@ -70,7 +69,7 @@ t.test('a failed copy is recorded and not tried for ever', async (t) => {
 })
 
 t.test('a cancelled copy goes on where it stopped', async (t) => {
-  const f = fixture({ d0: [{ slot: 1, side: 1 }] })
+  const f = fixture({ d0: [{ slot: 1 }] })
   const first = f.scheduler.kick(name('d0'))
   await f.settle()
   t.ok(await f.scheduler.cancel(name('d0')))
@@ -82,7 +81,7 @@ t.test('a cancelled copy goes on where it stopped', async (t) => {
 })
 
 t.test('a plan swap interrupts the copy and nothing is recorded as cancelled', async (t) => {
-  const f = fixture({ d0: [{ slot: 1, side: 1 }] })
+  const f = fixture({ d0: [{ slot: 1 }] })
   const all = f.scheduler.kick(name('d0'))
   await f.settle()
   await f.scheduler.paused(name('d0'), async () => {
@@ -95,7 +94,7 @@ t.test('a plan swap interrupts the copy and nothing is recorded as cancelled', a
 })
 
 t.test('passes run one after another, pass 0 never', async (t) => {
-  const f = fixture({ a: [{ slot: 1, side: 1 }], b: [{ slot: 1, side: 1 }], c: [{ slot: 1, side: 1 }] })
+  const f = fixture({ a: [{ slot: 1 }], b: [{ slot: 1 }], c: [{ slot: 1 }] })
   const all = f.scheduler.kickAll([
     { name: name('a'), pass: 2 },
     { name: name('b'), pass: 1 },
@@ -111,7 +110,7 @@ t.test('passes run one after another, pass 0 never', async (t) => {
 })
 
 t.test('stop leaves the record as it is', async (t) => {
-  const f = fixture({ d0: [{ slot: 1, side: 1 }] })
+  const f = fixture({ d0: [{ slot: 1 }] })
   void f.scheduler.kick(name('d0'))
   await f.settle()
   await f.scheduler.stop()

@@ -76,6 +76,9 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
         file->align == fresh->align) {
       file->size.store(std::max(file->size.load(), spec->size));
     } else {
+      // Opened otherwise now, the pages the old one lost are still lost.
+      const bool same = file && file->device == fresh->device && file->inode == fresh->inode;
+      if (same) fresh->syncFailed.store(file->syncFailed.load());
       file = std::move(fresh);
       files_[number] = file;
     }

@@ -4,6 +4,8 @@
 // per started Io, from poll() or from inside start() when the result is known at once. An Io is
 // embedded in a pooled object of its owner and must stay put until complete(). A short transfer
 // inside the component's capacity is reported as -EIO, never retried silently past end of file.
+// A sync or fua write that fails so that data acknowledged before may be lost has set the component's
+// syncFailed before complete(); one that succeeds was not told so by, or beside, another that failed.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 #include "io/file.h"
 
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -67,6 +68,30 @@ void RangeLock::release(RangeClaim& claim) noexcept {
   }
 }
 
+FileSystem fileSystemOf(unsigned long magic) noexcept {
+  switch (magic) {
+    case TMPFS_MAGIC: return FileSystem::memory;
+    case EXT4_SUPER_MAGIC:  // ext2 and ext3 as well
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC: return FileSystem::local;
+    default: return FileSystem::unknown;
+  }
+}
+
+bool harmlessWriteError(int error) noexcept {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EINVAL:
+    case EOPNOTSUPP:
+    case ENOMEM:
+    case EAGAIN:
+    case EINTR: return true;
+    default: return false;
+  }
+}
+
 std::string openComponent(const ComponentSpec& spec, ComponentFile& out) {
   struct stat st {};
   if (::fstat(spec.fd, &st) != 0)
@@ -87,7 +112,12 @@ std::string openComponent(const ComponentSpec& spec, ComponentFile& out) {
   out.inode = out.blockDevice ? 0 : st.st_ino;
   out.size.store(spec.size, std::memory_order_relaxed);
   struct statfs fs {};
-  out.memory = !out.blockDevice && ::fstatfs(spec.fd, &fs) == 0 && static_cast<unsigned long>(fs.f_type) == TMPFS_MAGIC;
+  out.fileSystem =
+      ::fstatfs(spec.fd, &fs) == 0 ? fileSystemOf(static_cast<unsigned long>(fs.f_type)) : FileSystem::unknown;
+  if (out.dsync() && !out.memory()) {
+    const std::string self = "/proc/self/fd/" + std::to_string(out.fd.get());
+    out.witness = Fd(::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  }
   return {};
 }
 

@@ -1,8 +1,8 @@
 // One open component, and the order that O_DIRECT needs among its writers.
 //
-// Invariants: shared by all threads; everything but the atomics and the range lock is fixed after
-// open. `syncFailed` is sticky: after a failed fsync Linux may call lost pages clean, so no later
-// sync of this open file may succeed (promise P1).
+// Invariants: shared by all threads; everything but the atomics, the range lock and the sync gate is
+// fixed after open. `syncFailed` is sticky: after a failed fsync Linux may call lost pages clean, so no
+// later sync of this open file may succeed (promise P1).
 #pragma once
 
 #include <sys/types.h>
@@ -14,6 +14,7 @@
 
 #include "core/fd.h"
 #include "io/backend.h"
+#include "io/syncgate.h"
 
 namespace metadisk {
 
@@ -52,20 +53,43 @@ class RangeLock {
   List waiting_;
 };
 
+// What the kernel's file system promises beyond POSIX.
+enum class FileSystem : std::uint8_t {
+  memory,   // tmpfs: reads and writes never wait for a device
+  local,    // known: a write into the page cache does not wait for another process or host; RWF_DSYNC syncs
+  unknown,  // FUSE, NFS, 9p, CIFS, overlays, ...: any call may hang, RWF_DSYNC may be forgotten
+};
+
+// `magic` as statfs(2) gives it.
+FileSystem fileSystemOf(unsigned long magic) noexcept;
+
 struct ComponentFile {
   Fd fd;
+  // A second open file of the same storage, never used for I/O: it has its own record of which write-back
+  // errors it was told. Invalid where it could not be had.
+  Fd witness;
   std::uint32_t component = 0;  // the control plane's number
   bool direct = false;
   bool blockDevice = false;
-  bool memory = false;      // tmpfs: reads and writes never wait for a device
-  std::uint32_t align = 1;  // direct: buffers, offsets and lengths are multiples of this
-  dev_t device = 0;         // identity of the storage
+  FileSystem fileSystem = FileSystem::local;  // of a regular file
+  std::uint32_t align = 1;                    // direct: buffers, offsets and lengths are multiples of this
+  dev_t device = 0;                           // identity of the storage
   ino_t inode = 0;
   std::atomic<std::uint64_t> size{0};  // bytes; may grow at a new installation
   std::atomic<bool> syncFailed{false};
   std::atomic<bool> nowait{true};  // RWF_NOWAIT reads work here
   RangeLock ranges;
+  SyncGate syncs;
+
+  bool memory() const noexcept { return !blockDevice && fileSystem == FileSystem::memory; }
+  // A buffered write of whole pages returns without waiting for anybody.
+  bool writesInline() const noexcept { return !direct && !blockDevice && fileSystem != FileSystem::unknown; }
+  // A write with RWF_DSYNC is on stable storage when it returns.
+  bool dsync() const noexcept { return blockDevice || fileSystem != FileSystem::unknown; }
 };
+
+// Whether a write that failed so (a positive errno) left everything written before as it was.
+bool harmlessWriteError(int error) noexcept;
 
 struct ComponentSpec {
   std::uint32_t component = 0;

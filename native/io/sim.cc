@@ -198,6 +198,10 @@ void SimBackend::perform(const Pending& pending) noexcept {
       break;
     case IoOp::cache: break;
   }
+  const bool promised = io.op == IoOp::sync || io.fua;
+  if (fault != nullptr && promised && (io.op == IoOp::sync || !harmlessWriteError(fault->error))) {
+    io.file->syncFailed.store(true, std::memory_order_release);
+  }
   io.result = fault != nullptr ? -fault->error : 0;
   io.complete(io);
 }

@@ -19,6 +19,8 @@ namespace metadisk {
 namespace {
 
 constexpr unsigned kSlab = 256;
+// The kernel reads less ahead at once than this, and the ring's length field is short.
+constexpr std::uint64_t kAdviceMax = 1ULL << 30U;
 
 void answer(Io& io, std::int32_t result) noexcept {
   io.result = result;
@@ -80,6 +82,7 @@ UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   op->done = 0;
   op->attempt = 0;
   op->claimed = false;
+  op->syncing = false;
   op->bounce = nullptr;
   ++inFlight_;
   return op;
@@ -104,15 +107,25 @@ void UringBackend::release(RingOp& op) noexcept {
   nextWindow(*waiter);
 }
 
+// The component has done its part; what synced still waits for those it ran beside.
 void UringBackend::finish(RingOp& op, std::int32_t result) noexcept {
+  if (!op.syncing) return settle(op, result);
+  op.syncing = false;
+  op.result = result;
+  if (op.io->file->syncs.end(op.turn, result < 0)) settle(op, result);
+}
+
+void UringBackend::settle(RingOp& op, std::int32_t result) noexcept {
   Io& io = *op.io;
+  const bool promises = io.fua || io.op == IoOp::sync;
+  if (promises && result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) result = -EIO;
   release(op);
   answer(io, result);
 }
 
 void UringBackend::issue(RingOp& op) noexcept {
   SysCall& call = op.call;
-  call.fd = op.io->file->fd.get();
+  call.fd = op.phase == Phase::witness ? op.io->file->witness.get() : op.io->file->fd.get();
   if (!ringed_) {
     workers_->enqueue(call);
     return;
@@ -144,6 +157,9 @@ void UringBackend::issue(RingOp& op) noexcept {
     case SysKind::fallocate:
       io_uring_prep_fallocate(sqe, call.fd, call.flags, static_cast<off_t>(call.offset),
                               static_cast<off_t>(call.length));
+      break;
+    case SysKind::advise:
+      io_uring_prep_fadvise(sqe, call.fd, call.offset, static_cast<off_t>(length), POSIX_FADV_WILLNEED);
       break;
   }
   io_uring_sqe_set_data(sqe, &op);
@@ -190,6 +206,7 @@ unsigned UringBackend::poll() noexcept {
 
 bool UringBackend::sleepBegins() noexcept {
   if (!ringed_ || inFlight_ == 0) return true;
+  if (queued_ != 0) return false;  // the kernel was short of something: nothing else would wake the thread
   io_uring_cq_eventfd_toggle(&ring_, true);
   io_uring_cqe* cqe = nullptr;
   if (io_uring_peek_cqe(&ring_, &cqe) != 0 || cqe == nullptr) return true;
@@ -220,24 +237,26 @@ void UringBackend::start(Io& io) noexcept {
     }
     case IoOp::discard:
     case IoOp::zero: return startRange(io);
-    case IoOp::cache:
-      // Advice only: nothing depends on its success.
-      if (!file.direct && !file.memory) {
-        ::posix_fadvise(file.fd.get(), static_cast<off_t>(io.offset), static_cast<off_t>(io.length),
-                        POSIX_FADV_WILLNEED);
-      }
-      return answer(io, 0);
+    case IoOp::cache: {
+      if (file.direct || file.memory()) return answer(io, 0);
+      RingOp* const op = take(io);
+      op->phase = Phase::advise;
+      op->call.kind = SysKind::advise;
+      op->call.offset = io.offset;
+      op->call.length = std::min(io.length, kAdviceMax);
+      return issue(*op);
+    }
   }
 }
 
 void UringBackend::startRead(Io& io) noexcept {
   ComponentFile& file = *io.file;
   std::uint64_t done = 0;
-  if (!file.direct && (file.memory || file.nowait.load(std::memory_order_relaxed))) {
+  if (!file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
     const ssize_t n = ::preadv2(file.fd.get(), list.data(), static_cast<int>(list.size()),
-                                static_cast<off_t>(io.offset), file.memory ? 0 : RWF_NOWAIT);
+                                static_cast<off_t>(io.offset), file.memory() ? 0 : RWF_NOWAIT);
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
     if (n > 0) done = static_cast<std::uint64_t>(n);
     if (n == 0) return answer(io, -EIO);
@@ -258,13 +277,17 @@ void UringBackend::startWrite(Io& io) noexcept {
   std::uint64_t done = 0;
   // A partial page that is not cached would be read first, so only whole pages are written inline.
   const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
-  if (!file.direct && !file.blockDevice && (file.memory || (pages && !io.fua))) {
+  if (file.writesInline() && (file.memory() || (pages && !io.fua))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
     const ssize_t n =
         ::pwritev(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(io.offset));
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
-    if (n < 0 && errno != EINTR && errno != EAGAIN) return answer(io, -errno);
+    if (n < 0 && errno != EINTR && errno != EAGAIN) {
+      const int error = errno;
+      if (io.fua && !harmlessWriteError(error)) file.syncFailed.store(true, std::memory_order_release);
+      return answer(io, -error);
+    }
     if (n > 0) done = static_cast<std::uint64_t>(n);
   }
   RingOp* const op = take(io);
@@ -306,7 +329,11 @@ void UringBackend::transfer(RingOp& op) noexcept {
   const Io& io = *op.io;
   op.phase = Phase::transfer;
   op.call.kind = io.op == IoOp::read ? SysKind::read : SysKind::write;
-  op.call.flags = io.op == IoOp::write && io.fua ? RWF_DSYNC : 0;
+  op.call.flags = 0;
+  if (io.op == IoOp::write && io.fua && io.file->dsync()) {
+    op.call.flags = RWF_DSYNC;
+    takeTurn(op);
+  }
   op.call.offset = io.offset + op.done;
   if (io.iov != nullptr && op.done == 0) {
     op.call.iov = io.iov;
@@ -327,34 +354,68 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
   Io& io = *op.io;
   switch (op.phase) {
     case Phase::transfer:
-      if (result == -EIO && io.op == IoOp::write && io.fua) io.file->syncFailed.store(true, std::memory_order_relaxed);
-      if (result < 0) return finish(op, result);
-      if (result == 0) return finish(op, -EIO);
+      if (result == 0) result = -EIO;
+      if (result < 0) return io.fua ? stableWriteFailed(op, result) : finish(op, result);
       op.done += static_cast<std::uint64_t>(result);
-      if (op.done >= io.length) return finish(op, 0);
+      if (op.done >= io.length) return written(op);
       if (io.file->direct && (op.done & (io.file->align - 1)) != 0) return finish(op, -EIO);
       return transfer(op);
     case Phase::bounceRead: return windowRead(op, result);
     case Phase::bounceWrite:
-      if (result < 0) return finish(op, result);
-      if (static_cast<std::uint64_t>(result) != op.call.length) return finish(op, -EIO);
+      if (result >= 0 && static_cast<std::uint64_t>(result) != op.call.length) result = -EIO;
+      if (result < 0) return io.fua ? stableWriteFailed(op, result) : finish(op, result);
       op.done += op.window;
-      if (op.done < io.length) return nextWindow(op);
-      return io.fua ? syncAfter(op) : finish(op, 0);
+      return op.done < io.length ? nextWindow(op) : written(op);
     case Phase::zeroWrite:
-      if (result < 0) return finish(op, result);
-      if (result == 0) return finish(op, -EIO);
+      if (result == 0) result = -EIO;
+      if (result < 0) return io.fua ? stableWriteFailed(op, result) : finish(op, result);
       op.done += static_cast<std::uint64_t>(result);
-      if (op.done < io.length) return zeroChunk(op);
-      return io.fua ? syncAfter(op) : finish(op, 0);
+      return op.done < io.length ? zeroChunk(op) : written(op);
     case Phase::allocate: return allocated(op, result);
+    case Phase::advise: return finish(op, 0);  // nothing depends on its success
     case Phase::sync:
-      if (result < 0) io.file->syncFailed.store(true, std::memory_order_relaxed);
+      if (result < 0) io.file->syncFailed.store(true, std::memory_order_release);
       return finish(op, result < 0 ? result : 0);
+    case Phase::witness:
+      if (result < 0) io.file->syncFailed.store(true, std::memory_order_release);
+      return finish(op, op.result);
   }
 }
 
+// All bytes are written; those that must be stable are, or a sync follows.
+void UringBackend::written(RingOp& op) noexcept {
+  const bool stable = !op.io->fua || (op.call.flags & RWF_DSYNC) != 0;
+  return stable ? finish(op, 0) : syncAfter(op);
+}
+
+void UringBackend::takeTurn(RingOp& op) noexcept {
+  if (op.syncing) return;
+  op.syncing = true;
+  op.turn.granted = [](SyncTurn& turn) noexcept {
+    auto* const waiter = reinterpret_cast<RingOp*>(reinterpret_cast<std::byte*>(&turn) - offsetof(RingOp, turn));
+    waiter->backend->home_.post([waiter] { waiter->backend->settle(*waiter, waiter->result); });
+  };
+  op.io->file->syncs.begin(op.turn);
+}
+
+// A write that also syncs may fail in either half, and "no space" of the second half is acknowledged data
+// that is lost, reported this once. The witness has not been told of it yet: if it can sync, nothing was lost.
+void UringBackend::stableWriteFailed(RingOp& op, std::int32_t result) noexcept {
+  ComponentFile& file = *op.io->file;
+  const bool harmless = harmlessWriteError(-result);
+  if (harmless && op.syncing && file.witness) {
+    op.result = result;
+    op.phase = Phase::witness;
+    op.call.kind = SysKind::sync;
+    op.call.flags = 0;
+    return issue(op);
+  }
+  if (!harmless || op.syncing) file.syncFailed.store(true, std::memory_order_release);
+  finish(op, result);
+}
+
 void UringBackend::syncAfter(RingOp& op) noexcept {
+  takeTurn(op);
   op.phase = Phase::sync;
   op.call.kind = SysKind::sync;
   op.call.flags = 0;

@@ -1,10 +1,11 @@
 // Component I/O on Linux: inline where the page cache answers, io_uring where a device must.
 //
 // What is done inline: buffered reads that RWF_NOWAIT can answer, whole-page buffered writes to regular
-// files, everything on tmpfs. Through the ring: O_DIRECT, buffered block devices, cold reads, FUA writes,
-// syncs, discards. O_DIRECT requests that are not aligned go through a bounce buffer, a window at a time,
-// under an exclusive claim on their blocks.
-// Where io_uring is not to be had, worker threads take the ring's place.
+// files of known local file systems, everything on tmpfs. Through the ring: O_DIRECT, buffered block
+// devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that are not
+// aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where io_uring is
+// not to be had, worker threads take the ring's place. What syncs has a turn in the component's gate from before the
+// first call to the answer.
 #pragma once
 
 #include <liburing.h>
@@ -53,7 +54,9 @@ class UringBackend final : public Backend {
     bounceWrite,  // the patched window is written
     zeroWrite,    // zeroes are written, a chunk at a time
     allocate,     // fallocate of the range
+    advise,
     sync,
+    witness,  // a stable write failed: did the kernel's report of other data go with it?
   };
   struct RingOp {
     SysCall call;  // first: the ring's user data points here
@@ -64,14 +67,18 @@ class UringBackend final : public Backend {
     std::uint64_t window = 0;  // bytes of the Io in the window under way
     std::uint64_t windowStart = 0;
     std::byte* bounce = nullptr;
-    unsigned attempt = 0;  // of fallocate modes
+    unsigned attempt = 0;     // of fallocate modes
+    std::int32_t result = 0;  // while the answer waits
     bool claimed = false;
+    bool syncing = false;
     RangeClaim claim;
+    SyncTurn turn;
     RingOp* next = nullptr;
   };
 
   RingOp* take(Io& io) noexcept;
   void finish(RingOp& op, std::int32_t result) noexcept;
+  void settle(RingOp& op, std::int32_t result) noexcept;
   void release(RingOp& op) noexcept;
   void issue(RingOp& op) noexcept;
   void advance(RingOp& op, std::int32_t result) noexcept;
@@ -86,7 +93,10 @@ class UringBackend final : public Backend {
   void allocate(RingOp& op) noexcept;
   void allocated(RingOp& op, std::int32_t result) noexcept;
   void zeroChunk(RingOp& op) noexcept;
+  void written(RingOp& op) noexcept;
+  void takeTurn(RingOp& op) noexcept;
   void syncAfter(RingOp& op) noexcept;
+  void stableWriteFailed(RingOp& op, std::int32_t result) noexcept;
   bool claimRange(RingOp& op, bool exclusive) noexcept;
 
   Mailbox& home_;

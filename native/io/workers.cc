@@ -23,6 +23,10 @@ std::int32_t perform(const SysCall& call) noexcept {
       case SysKind::write: n = ::pwritev2(call.fd, iov, count, at, call.flags); break;
       case SysKind::sync: n = ::fdatasync(call.fd); break;
       case SysKind::fallocate: n = ::fallocate(call.fd, call.flags, at, static_cast<off_t>(call.length)); break;
+      case SysKind::advise:
+        errno = ::posix_fadvise(call.fd, at, static_cast<off_t>(call.length), POSIX_FADV_WILLNEED);
+        n = errno == 0 ? 0 : -1;
+        break;
     }
   } while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : static_cast<std::int32_t>(n);

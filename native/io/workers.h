@@ -16,7 +16,7 @@
 
 namespace metadisk {
 
-enum class SysKind : std::uint8_t { read, write, sync, fallocate };
+enum class SysKind : std::uint8_t { read, write, sync, fallocate, advise };
 
 // One system call on a component. Embedded in the backend's pooled operation.
 struct SysCall {

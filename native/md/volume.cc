@@ -26,21 +26,6 @@ IoOp ioOp(Op op, bool mirrored) noexcept {
   std::abort();
 }
 
-// Errors that say the write never reached the page cache, or that nothing is lost by it.
-bool harmlessForSync(int error) noexcept {
-  switch (error) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case EINVAL:
-    case EOPNOTSUPP:
-    case ENOMEM:
-    case EAGAIN:
-    case EINTR: return true;
-    default: return false;
-  }
-}
-
 }  // namespace
 
 Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
@@ -328,9 +313,6 @@ void Volume::Impl::retryRead(Child& child, Task& task) noexcept {
 
 void Volume::Impl::failed(const Child& child, bool masked) noexcept {
   const int error = -child.result;
-  if (child.op == IoOp::sync || (child.fua && !harmlessForSync(error))) {
-    child.file->syncFailed.store(true, std::memory_order_release);
-  }
   // "Cannot do that" is an answer, not a fault of the component.
   const bool optional = child.op == IoOp::discard || child.op == IoOp::zero || child.op == IoOp::cache;
   if (optional && (error == EOPNOTSUPP || error == EINVAL)) return;

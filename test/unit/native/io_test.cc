@@ -1,8 +1,5 @@
 // Component I/O below the volumes: claims on ranges, failed syncs, limits, zeroes.
-#include <unistd.h>
-
-#include "engine_rig.h"
-#include "io/uring.h"
+#include "io_rig.h"
 
 using namespace metadisk;
 using namespace metadisk::test;
@@ -19,40 +16,6 @@ RangeClaim claimOf(std::uint64_t start, std::uint64_t end, bool exclusive) {
   claim.granted = [](RangeClaim&) noexcept { ++granted; };
   return claim;
 }
-
-struct Backed {
-  explicit Backed(bool workers, std::uint64_t bytes = 1 << 20)
-      : file(bytes, "/var/tmp"), backend(home, UringOptions{64, workers}) {
-    ComponentSpec spec;
-    spec.fd = file.fd.get();
-    spec.size = bytes;
-    CHECK(openComponent(spec, component) == "");
-  }
-  // The result of one operation.
-  int run(IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data = nullptr, bool fua = false) {
-    Io io;
-    io.op = op;
-    io.fua = fua;
-    io.file = &component;
-    io.offset = offset;
-    io.length = length;
-    io.data = data;
-    io.result = 1;
-    io.complete = [](Io&) noexcept {};
-    backend.start(io);
-    for (int i = 0; io.result == 1 && i < 100'000; ++i) {
-      backend.submit();
-      backend.poll();
-      if (io.result == 1) ::usleep(100);
-    }
-    return io.result;
-  }
-
-  TempFile file;
-  Mailbox home;
-  ComponentFile component;
-  UringBackend backend;
-};
 
 }  // namespace
 
@@ -80,35 +43,6 @@ TEST_CASE("plain writers share, a read-modify-write has its range alone, and nob
   CHECK(late.held);
   lock.release(late);
   lock.release(apart);
-}
-
-TEST_CASE("a failed sync stays failed, also for writes that promise to be stable") {
-  for (const bool workers : {false, true}) {
-    CAPTURE(workers);
-    Backed b(workers);
-    Bytes data = pattern(4096, 1);
-    CHECK(b.run(IoOp::sync, 0, 0) == 0);
-    CHECK(b.run(IoOp::write, 0, 4096, data.data(), true) == 0);
-    b.component.syncFailed = true;
-    CHECK(b.run(IoOp::sync, 0, 0) == -EIO);
-    CHECK(b.run(IoOp::write, 0, 4096, data.data(), true) == -EIO);
-    CHECK(b.run(IoOp::write, 4096, 4096, data.data()) == 0);
-  }
-}
-
-TEST_CASE("the failure of a sync itself is what makes it stay") {
-  for (const bool workers : {false, true}) {
-    CAPTURE(workers);
-    Backed b(workers);
-    // A pipe cannot be synced: the kernel's refusal stands for a disk's.
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    const Fd other(ends[1]);
-    b.component.fd = Fd(ends[0]);
-    CHECK(b.run(IoOp::sync, 0, 0) < 0);
-    b.component.fd = Fd::duplicate(b.file.fd.get());
-    CHECK(b.run(IoOp::sync, 0, 0) == -EIO);
-  }
 }
 
 TEST_CASE("nothing happens outside the component, and a short file is an error") {
@@ -181,22 +115,15 @@ TEST_CASE("a list of buffers moves as its entries say, through the ring, the wor
       }
       backed.component.direct = direct;  // odd sizes then go through the bounce buffer
       const auto transfer = [&](IoOp op, const std::vector<iovec>& with) {
-        Io io;
+        Flight io;
         io.op = op;
         io.file = &backed.component;
         io.offset = 512;
         io.length = wanted.size();
         io.iov = with.data();
         io.iovCount = static_cast<std::uint32_t>(with.size());
-        io.result = 1;
-        io.complete = [](Io&) noexcept {};
-        backed.backend.start(io);
-        for (int i = 0; io.result == 1 && i < 100'000; ++i) {
-          backed.backend.submit();
-          backed.backend.poll();
-          if (io.result == 1) ::usleep(100);
-        }
-        return io.result;
+        backed.start(io);
+        return backed.wait(io);
       };
       CHECK(transfer(IoOp::write, list) == 0);
       std::vector<std::byte> flat(wanted.size());

@@ -4,7 +4,7 @@ import { longReport } from '../src/cli/stat-long.js'
 import { conciseReport, tabReport } from '../src/cli/stat-short.js'
 import { watch } from '../src/cli/stat-watch.js'
 import { printable } from '../src/msg/format.js'
-import type { StatReport } from '../src/msg/report.js'
+import type { StatReport, UnitReport } from '../src/msg/report.js'
 import { STALE_BANNER, argumentError } from '../src/msg/texts.js'
 
 const fetchReport = (call: Call): Promise<Fetched> =>
@@ -14,10 +14,15 @@ const fetchReport = (call: Call): Promise<Fetched> =>
     return true
   })
 
-/** -B: sizes that need 64-bit records; -D: names that are not a d and a number. */
+const BIG_BLOCKS = 2 ** 31
+const isBig = (u: UnitReport): boolean =>
+  u.kind === 'pool' ? u.spares.some((s) => s.size > BIG_BLOCKS) : u.size > BIG_BLOCKS
+
+/** -B: sizes that need 64-bit records; -D: names that are not a d and a number, or hsp and three digits. */
 const filtered = (call: Call, r: StatReport): StatReport => {
-  const big = new Set(r.units.filter((u) => u.size > 2 ** 31).map((u) => u.name))
-  const show = r.show.filter((n) => (!call.flag('B') || big.has(n)) && (!call.flag('D') || !/^d\d+$/.test(n)))
+  const big = new Set(r.units.filter(isBig).map((u) => u.name))
+  const plain = /^(?:d\d+|hsp\d{3})$/
+  const show = r.show.filter((n) => (!call.flag('B') || big.has(n)) && (!call.flag('D') || !plain.test(n)))
   return { ...r, show }
 }
 

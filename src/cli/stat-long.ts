@@ -1,12 +1,14 @@
 /**
- * The long report of metastat, byte for byte (commands.md 4.1 to 4.4 and 4.10): blanks at line ends and
+ * The long report of metastat, byte for byte (commands.md 4.1 to 4.4, 4.7 and 4.10): blanks at line ends and
  * tabs included, because scripts have parsed them for thirty years. Devices with a parent are shown
  * under it; a submirror asked for by name is shown as a submirror.
  */
 import type {
   ComponentReport,
   MirrorReport,
+  PoolReport,
   RelocationReport,
+  SpareReport,
   StatReport,
   StripeReport,
   SubmirrorReport,
@@ -95,6 +97,25 @@ const mirror = (m: MirrorReport, find: Find, times: boolean): Lines => {
   return [...lines, '']
 }
 
+/** Blanks and tabs as commands.md 4.7 has them: the heading begins with a tab, the rows do not. */
+const spareRow = (s: SpareReport, len: number, times: boolean): string => {
+  const device = `        ${column(s.device, -len)}`
+  if (!times) return `${device} ${column(s.state, -12)} ${s.size} blocks\t${reloc(s.relocatable)}`
+  const length = column(String(s.size), 8)
+  return `${device}\t    ${column(s.state, -11)} ${length} blocks${reloc(s.relocatable)}\t${formatTime(s.changed)}`
+}
+
+const pool = (p: PoolReport, times: boolean): Lines => {
+  if (p.spares.length === 0) return [`${p.name}: is empty`, '']
+  const len = deviceWidth(p.spares.map((s) => s.device))
+  return [
+    `${p.name}: ${p.spares.length === 1 ? '1 hot spare' : `${p.spares.length} hot spares`}`,
+    `\t${column('Device', -len, len)} ${column('Status', -12, 12)}${column('Length', -8, 6)}\t\tReloc`,
+    ...p.spares.map((s) => spareRow(s, len, times)),
+    '',
+  ]
+}
+
 export type Find = (name: string) => UnitReport | undefined
 export const finder = (r: StatReport): Find => {
   const byName = new Map(r.units.map((u) => [u.name, u]))
@@ -103,6 +124,7 @@ export const finder = (r: StatReport): Find => {
 
 const unit = (u: UnitReport, find: Find, times: boolean): Lines => {
   if (u.kind === 'mirror') return mirror(u, find, times)
+  if (u.kind === 'pool') return pool(u, times)
   const parent = u.parent === null ? undefined : find(u.parent)
   const slot = parent?.kind === 'mirror' ? parent.submirrors.find((s) => s.name === u.name) : undefined
   if (parent?.kind === 'mirror' && slot !== undefined) return submirror(parent, slot, u, times)

@@ -1,5 +1,12 @@
 /** metastat's short forms: `-p` (md.tab lines, commands.md 4.8) and `-c` (one line per device, 4.9). */
-import type { ComponentReport, MirrorReport, StatReport, SubmirrorReport, UnitReport } from '../msg/report.js'
+import type {
+  ComponentReport,
+  MirrorReport,
+  SpareReport,
+  StatReport,
+  SubmirrorReport,
+  UnitReport,
+} from '../msg/report.js'
 import { compactSize, percentDone } from '../msg/format.js'
 import { type Find, finder } from './stat-long.js'
 
@@ -33,6 +40,12 @@ const component = (c: ComponentReport): string => {
   return word === undefined ? c.device : `${c.device} (${word})`
 }
 
+const SPARE_WORDS: Readonly<Record<string, string>> = { 'In use': 'in-use', Broken: 'broken' }
+const spare = (s: SpareReport): string => {
+  const word = SPARE_WORDS[s.state]
+  return word === undefined ? s.device : `${s.device} (${word})`
+}
+
 const submirrorWord = (m: MirrorReport, s: SubmirrorReport, unavailable: boolean): string | null => {
   if (s.invoke?.startsWith('metaonline ') === true) return 'offline'
   if (unavailable || s.state === 'Unavailable') return 'unavail'
@@ -61,6 +74,7 @@ const entry = (u: UnitReport, find: Find, depth: number): string[] => {
         u.rows.flatMap((r) => r.components.map(component)),
       ),
     ]
+  if (u.kind === 'pool') return [line('h', u.spares.map(spare))]
   const parts = u.submirrors.map((s) => {
     const child = find(s.name)
     const word = submirrorWord(u, s, child?.kind === 'stripe' && child.unavailable)

@@ -81,8 +81,8 @@ export type Request =
 
 /** Done lines say what changed, in the order it happened; the command words it (commands.md 3.1, 3.2, 3.5, 3.6). */
 export type Change =
-  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
-  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
+  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
+  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }

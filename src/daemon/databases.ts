@@ -6,7 +6,7 @@ import type { Request } from '../ctl/protocol.js'
 import { parseLocations } from '../db/locations.js'
 import type { ReplicaPlace } from '../db/types.js'
 import { findEntry, replicaLocations } from '../meta/tab.js'
-import { usedComponents } from '../meta/tree.js'
+import { usedSlices } from '../meta/tree.js'
 import type { UnitName } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { errnoOf, sysError } from '../sys/errno.js'
@@ -62,7 +62,7 @@ const conflict = async (system: System, { path }: ReplicaPlace): Promise<MetaErr
     return null
   }
   if (storage === undefined) return null
-  const user = usedComponents(system.tree).find((u) => u.component.identity === storage.identity)
+  const user = usedSlices(system.tree).find((u) => u.slice.identity === storage.identity)
   if (user !== undefined) return metaError('appearsTwice', path, user.unit)
   const device = (await gather([path], { cwd: '/', disksTab: '/nonexistent', replicas: new Set() }))(path)
   if (!device.ok || device.value.usedBy === null) return device.ok ? null : device.error

@@ -9,7 +9,7 @@ import { err, ok } from '../base/result.js'
 import type { DataPlane, NbdTerms } from '../dataplane/types.js'
 import { compilePlan } from '../meta/compile.js'
 import { componentsOf } from '../meta/tree.js'
-import type { Component, Tree, Unit, UnitName } from '../meta/types.js'
+import type { Component, Metadevice, Tree, UnitName } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { encodePlan } from '../plan/encode.js'
 import type { OpenComponent } from '../plan/types.js'
@@ -39,7 +39,7 @@ export class Metadevices {
   }
 
   /** Opens what `unit` stands on, all or nothing. Call release() with the same list when it is not kept. */
-  async acquire(unit: Unit, tree: Tree): Promise<MetaResult<readonly Component[]>> {
+  async acquire(unit: Metadevice, tree: Tree): Promise<MetaResult<readonly Component[]>> {
     const wanted = componentsOf(unit, tree)
     const got: Component[] = []
     for (const c of wanted) {
@@ -61,7 +61,12 @@ export class Metadevices {
    * Makes `unit` exist in the engine or swaps its plan; resolves when no request runs on the old one.
    * Takes over the references of `acquired`.
    */
-  async install(unit: Unit, tree: Tree, acquired: readonly Component[], readOnly: boolean): Promise<MetaResult<void>> {
+  async install(
+    unit: Metadevice,
+    tree: Tree,
+    acquired: readonly Component[],
+    readOnly: boolean,
+  ): Promise<MetaResult<void>> {
     const served = this.#byName.get(unit.name) ?? {
       device: this.#nextDevice++,
       unit: unit.name,

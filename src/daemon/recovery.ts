@@ -1,6 +1,6 @@
 /** What a start finds after a stop that was not one; pure. */
 import { outcome, type Outcome, unchanged } from '../meta/operations.js'
-import type { MirrorUnit, Submirror, Tree, Unit, UnitName } from '../meta/types.js'
+import type { Metadevice, MirrorUnit, Submirror, Tree, UnitName } from '../meta/types.js'
 
 /**
  * Mirrors that were open when metad ended: their sides hold every flushed block but may differ in
@@ -23,8 +23,8 @@ export const recovered = (tree: Tree, dirty: ReadonlySet<UnitName>): Outcome => 
 
 /** The mirror without the submirrors that cannot be served; anything else as it is. */
 export function inServiceOf(unit: MirrorUnit, canServe: (s: Submirror) => boolean): MirrorUnit
-export function inServiceOf(unit: Unit, canServe: (s: Submirror) => boolean): Unit
-export function inServiceOf(unit: Unit, canServe: (s: Submirror) => boolean): Unit {
+export function inServiceOf(unit: Metadevice, canServe: (s: Submirror) => boolean): Metadevice
+export function inServiceOf(unit: Metadevice, canServe: (s: Submirror) => boolean): Metadevice {
   if (unit.kind !== 'mirror' || unit.submirrors.every(canServe)) return unit
   return { ...unit, submirrors: unit.submirrors.filter(canServe) }
 }

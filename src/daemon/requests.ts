@@ -22,6 +22,7 @@ import { lookUpWords } from '../meta/check.js'
 import { parseUnitName } from '../meta/names.js'
 import { statusOf } from '../meta/status.js'
 import { componentWords, NO_TAB, parseTab, type Tab } from '../meta/tab.js'
+import { isMetadevice } from '../meta/tree.js'
 import type { Inventory, MirrorUnit, Unit } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { errnoOf, sysError } from '../sys/errno.js'
@@ -120,7 +121,7 @@ const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise
   const entries = initEntries(r.words, r.all, tab.value)
   if (!entries.ok) return fail(send, entries.error)
   const inventory = await inventoryFor(system, lookUpWords(componentWords(entries.value), system.tree), r.cwd)
-  const counter = Math.max(-1, ...[...system.tree.values()].map((u) => u.minor)) + 1
+  const counter = Math.max(-1, ...[...system.tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
   const batch = init(entries.value, {
     tree: system.tree,
     inventory,

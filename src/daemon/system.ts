@@ -13,8 +13,8 @@ import type { DatabaseHealth, RecordChanges, StateDatabase } from '../db/types.j
 import { finishGrowth, type Outcome } from '../meta/operations.js'
 import { mdCf } from '../meta/mdcf.js'
 import { readTree, recordChanges } from '../meta/records.js'
-import { changedUnits, topLevel, withChildren } from '../meta/tree.js'
-import type { MirrorUnit, Submirror, SubmirrorState, Tree, Unit, UnitName } from '../meta/types.js'
+import { changedUnits, metadeviceOf, topLevel, withChildren } from '../meta/tree.js'
+import type { Metadevice, MirrorUnit, Submirror, SubmirrorState, Tree, Unit, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { NativeEvent } from '../plan/events.js'
 import { type Outcome as ResyncOutcome, ResyncScheduler, type Target } from '../resync/scheduler.js'
@@ -41,7 +41,7 @@ export interface SystemParts {
 }
 
 export interface Exported {
-  readonly unit: Unit
+  readonly unit: Metadevice
   readonly device: number
 }
 
@@ -263,7 +263,7 @@ export class System {
    * Puts `unit` (again) into the engine. A submirror that cannot be opened is left out of its mirror,
    * and recorded as not in step before the mirror takes a write without it.
    */
-  async #serve(unit: Unit): Promise<void> {
+  async #serve(unit: Metadevice): Promise<void> {
     const { metadevices, notice } = this.parts
     const failed = await this.#openable(unit)
     for (const [name, e] of failed) {
@@ -300,12 +300,12 @@ export class System {
   }
 
   /** Submirrors of a mirror that cannot be opened, and why. */
-  async #openable(unit: Unit): Promise<ReadonlyMap<UnitName, MetaError>> {
+  async #openable(unit: Metadevice): Promise<ReadonlyMap<UnitName, MetaError>> {
     const failed = new Map<UnitName, MetaError>()
     if (unit.kind !== 'mirror') return failed
     for (const s of unit.submirrors) {
-      const stripe = this.#tree.get(s.unit)
-      if (stripe === undefined) continue
+      const stripe = metadeviceOf(this.#tree, s.unit)
+      if (stripe === null) continue
       const got = await this.parts.metadevices.acquire(stripe, this.#tree)
       if (got.ok) this.parts.metadevices.release(got.value)
       else failed.set(s.unit, got.error)
@@ -353,8 +353,8 @@ export class System {
       await this.apply(grown)
       return
     }
-    const unit = this.#tree.get(name)
-    if (unit !== undefined) await this.#serve(unit)
+    const unit = metadeviceOf(this.#tree, name)
+    if (unit !== null) await this.#serve(unit)
     this.#writeMdCf(this.parts.log)
   }
 

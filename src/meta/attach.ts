@@ -4,6 +4,7 @@ import type { Blocks } from '../base/units.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { parseInterlace } from './interlace.js'
 import type { Live, Warning } from './kind.js'
+import { KINDS } from './kinds.js'
 import { freeSubmirror, grown, growthOf, MAX_SUBMIRRORS, withSubmirror } from './mirror.js'
 import { parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
@@ -32,6 +33,7 @@ export const attach = (request: AttachRequest, context: AttachContext): MetaResu
   const unit = context.tree.get(name.value)
   if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
   if (unit.kind === 'stripe') return attachComponents(unit, rest, request, context)
+  if (unit.kind !== 'mirror') return err(metaError('invalidType', unit.name, KINDS[unit.kind].driver))
   if (request.interlace !== null) return err(metaError('illegalOption', `${unit.name}: "-i"`))
   const [submirror, extra] = rest
   if (extra !== undefined) return err(metaError('syntax', `${unit.name}: "${extra}"`))

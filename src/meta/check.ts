@@ -7,7 +7,7 @@
 import { err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { fitsTab, isMetadevicePath, isUnitName, parseUnitName } from './names.js'
-import { usedComponents } from './tree.js'
+import { metadeviceOf, type UsedSlice, usedSlices } from './tree.js'
 import type { Device, Extent, Inventory, Tree, UnitName } from './types.js'
 
 interface Storage {
@@ -33,10 +33,10 @@ const conflict = (d: Device, used: Storage & { readonly name: string }, unit: Un
 
 const resolve = (word: string, unit: UnitName, tree: Tree, inventory: Inventory): MetaResult<Device> => {
   // A metadevice of that name wins over a file of that name in the current directory.
-  if (isMetadevicePath(word) || (isUnitName(word) && tree.has(word))) {
+  if (isMetadevicePath(word) || (isUnitName(word) && metadeviceOf(tree, word) !== null)) {
     const name = parseUnitName(word)
     if (!name.ok) return name
-    return err(metaError(tree.has(name.value) ? 'isMetadevice' : 'unitNotFound', name.value))
+    return err(metaError(metadeviceOf(tree, name.value) !== null ? 'isMetadevice' : 'unitNotFound', name.value))
   }
   const d = inventory(word)
   if (d.ok && !fitsTab(d.value.name)) return err(metaError('syntax', `${unit}: "${d.value.name}"`))
@@ -59,20 +59,25 @@ const usable = (d: Device, force: boolean): MetaError | null => {
 /** What the inventory of a command should know: its own words and what is in use already. */
 export const lookUpWords = (words: readonly string[], tree: Tree): readonly string[] => [
   ...words,
-  ...usedComponents(tree).map((u) => u.component.name),
+  ...usedSlices(tree).map((u) => u.slice.name),
 ]
 
-/** Looks up and checks all components that `unit` is to get, in order; the first problem is the answer. */
-export const checkComponents = (
+interface CheckContext {
+  readonly tree: Tree
+  readonly inventory: Inventory
+}
+
+/** Looks up and checks what `unit` is to get, in order; the first problem is the answer. */
+const check = (
   unit: UnitName,
   words: readonly string[],
-  context: { readonly tree: Tree; readonly inventory: Inventory; readonly force: boolean },
+  { tree, inventory }: CheckContext,
+  rules: { readonly force: boolean; readonly mayShare: (used: UsedSlice, d: Device) => boolean },
 ): MetaResult<readonly Device[]> => {
-  const { tree, inventory, force } = context
-  const used = usedComponents(tree).map(({ unit: owner, component }) => {
-    const now = inventory(component.name)
-    const { identity, extent } = now.ok ? now.value : component
-    return { owner, storage: { identity, extent, name: component.name } }
+  const used = usedSlices(tree).map((u) => {
+    const now = inventory(u.slice.name)
+    const { identity, extent } = now.ok ? now.value : u.slice
+    return { ...u, storage: { identity, extent, name: u.slice.name } }
   })
   const found: Device[] = []
   for (const word of words) {
@@ -80,11 +85,25 @@ export const checkComponents = (
     if (!device.ok) return device
     const d = device.value
     const problem =
-      used.map((u) => conflict(d, u.storage, u.owner)).find((e) => e !== null) ??
+      used.map((u) => (rules.mayShare(u, d) ? null : conflict(d, u.storage, u.unit))).find((e) => e !== null) ??
       found.map((other) => conflict(d, other, unit)).find((e) => e !== null) ??
-      usable(d, force)
+      usable(d, rules.force)
     if (problem !== null && problem !== undefined) return err(problem)
     found.push(d)
   }
   return ok(found)
 }
+
+export const checkComponents = (
+  unit: UnitName,
+  words: readonly string[],
+  context: CheckContext & { readonly force: boolean },
+): MetaResult<readonly Device[]> => check(unit, words, context, { force: context.force, mayShare: () => false })
+
+/** A spare may be in several pools, under one name; a spare that is mounted is never forced. */
+export const checkSpares = (
+  pool: UnitName,
+  words: readonly string[],
+  context: CheckContext,
+): MetaResult<readonly Device[]> =>
+  check(pool, words, context, { force: false, mayShare: (used, d) => used.spare && used.slice.name === d.name })

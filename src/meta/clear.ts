@@ -4,8 +4,8 @@ import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { Live } from './kind.js'
 import { parseUnitName } from './names.js'
 import { type Batch, outcome, type Outcome, then, unchanged } from './operations.js'
-import { parentOf, topLevel, withChildren } from './tree.js'
-import type { Tree, Unit, UnitName } from './types.js'
+import { isReferenced, parentOf, poolsOf, topLevel, withChildren } from './tree.js'
+import type { Metadevice, PoolUnit, Tree, UnitName } from './types.js'
 
 export interface ClearRequest {
   readonly all: boolean
@@ -17,7 +17,7 @@ export interface ClearRequest {
 }
 
 /** A running resync holds its mirror open, and force opens nothing that is held. */
-const refusal = (unit: Unit, force: boolean, live: Live): MetaError | null => {
+const refusal = (unit: Metadevice, force: boolean, live: Live): MetaError | null => {
   if (live.isOpen(unit.name) || live.isResyncing(unit.name)) return metaError('isOpen', unit.name)
   if (unit.kind === 'mirror' && !force && unit.submirrors.some((s) => s.state !== 'okay' || live.isErred(s.unit)))
     return metaError('clearBadSubmirrors', unit.name)
@@ -32,6 +32,7 @@ const clearOne = (
 ): MetaResult<Outcome> => {
   const unit = tree.get(name)
   if (unit === undefined) return err(metaError('unitNotSetUp', name))
+  if (unit.kind === 'pool') return clearPool(unit, tree)
   if (parentOf(tree, name) !== null) return err(metaError('inUse', name))
   // Everything is checked before anything goes: a device and what is below it go together or stay.
   const going = how.recursive ? withChildren(unit, tree) : [unit]
@@ -47,12 +48,21 @@ const clearOne = (
   )
 }
 
-/** Operands are independent of each other; `all` is everything at the top, kind by kind, with what is below. */
+/** The spares are free then, unless another pool lists them too. */
+const clearPool = (pool: PoolUnit, tree: Tree): MetaResult<Outcome> => {
+  if (isReferenced(pool.name, tree)) return err(metaError('hspInUse', pool.name))
+  return ok(outcome(tree, { remove: [pool.name], changes: [{ change: 'cleared', kind: 'pool', name: pool.name }] }))
+}
+
+/**
+ * Operands are independent of each other; `all` is everything at the top, kind by kind, with what is
+ * below, then the pools.
+ */
 export const clear = (request: ClearRequest, tree: Tree, live: Live): Batch => {
   const { force, recursive } = request.all ? { force: true, recursive: true } : request
   let done = unchanged(tree)
   const errors: MetaError[] = []
-  const words = request.all ? topLevel(tree).map((u) => u.name) : request.names
+  const words = request.all ? [...topLevel(tree), ...poolsOf(tree)].map((u) => u.name) : request.names
   for (const word of words) {
     const cleared = request.softPartitions
       ? noSoftPartitions(word)

@@ -1,8 +1,8 @@
 /** Unit and what is below it as a plan for the engine. */
 import { PlanBuilder } from '../plan/builder.js'
 import type { ComponentId, NodeId, Plan } from '../plan/types.js'
-import { kindOf } from './kinds.js'
-import type { Component, Tree, Unit } from './types.js'
+import { deviceKindOf } from './kinds.js'
+import type { Component, Metadevice, Tree } from './types.js'
 
 export interface CompileOptions {
   readonly generation: number
@@ -12,9 +12,10 @@ export interface CompileOptions {
 }
 
 /** The tree must be sound (readTree and the operations make no other): a broken one is a bug and throws. */
-export const compilePlan = (unit: Unit, tree: Tree, options: CompileOptions): Plan => {
+export const compilePlan = (unit: Metadevice, tree: Tree, options: CompileOptions): Plan => {
   const to = new PlanBuilder()
-  const child = (u: Unit): NodeId => kindOf(u.kind).compile(u, { tree, to, component: options.component, child })
+  const child = (u: Metadevice): NodeId =>
+    deviceKindOf(u.kind).compile(u, { tree, to, component: options.component, child })
   child(unit)
   return to.finish({ generation: options.generation, labelled: unit.labelled, readOnly: options.readOnly })
 }

@@ -5,8 +5,8 @@ import type { BuildContext } from './kind.js'
 import { kindOf } from './kinds.js'
 import { type Batch, outcome, type Outcome, then, unchanged } from './operations.js'
 import { commandEntry, definitionOf, errorIn, findEntry, type Tab, type TabEntry } from './tab.js'
-import { freeMinor } from './tree.js'
-import type { Tree } from './types.js'
+import { freeMinor, freePoolNumber, isMetadevice } from './tree.js'
+import type { Tree, Unit } from './types.js'
 
 export interface InitContext extends Omit<BuildContext, 'minor'> {
   /** Where to look for the next free minor number: one more than the last given out. */
@@ -41,11 +41,19 @@ export const initEntries = (
   return ok([words.length === 1 ? (findEntry(tab, entry.value.name) ?? entry.value) : entry.value])
 }
 
+/** Pools and metadevices share their names; what is said depends on whether the two are of one sort. */
+const taken = (entry: TabEntry, existing: Unit): 'unitExists' | 'hspExists' | 'nameInUse' => {
+  if ((entry.type === 'pool') === isMetadevice(existing)) return 'nameInUse'
+  return isMetadevice(existing) ? 'unitExists' : 'hspExists'
+}
+
 const initOne = (entry: TabEntry, tree: Tree, context: InitContext): Result<Outcome, MetaError> => {
-  if (tree.has(entry.name)) return err(errorIn(entry, metaError('unitExists', entry.name)))
+  const existing = tree.get(entry.name)
+  if (existing !== undefined) return err(errorIn(entry, metaError(taken(entry, existing), entry.name)))
   const definition = definitionOf(entry)
   if (!definition.ok) return definition
-  const minor = freeMinor(tree, context.counter)
+  const pool = definition.value.kind === 'pool'
+  const minor = pool ? freePoolNumber(tree) : freeMinor(tree, context.counter)
   if (minor === null) return err(errorIn(entry, metaError('databaseFull', entry.name)))
   const built = kindOf(definition.value.kind).build(definition.value, { ...context, tree, minor })
   if (!built.ok) return err(errorIn(entry, built.error))
@@ -69,7 +77,7 @@ export const init = (entries: readonly TabEntry[], context: InitContext): Batch 
       const result = initOne(entry, tree, { ...context, counter })
       if (result.ok) {
         done = context.check ? merged(done, result.value) : then(done, result.value)
-        for (const unit of result.value.put) counter = unit.minor + 1
+        for (const unit of result.value.put) if (isMetadevice(unit)) counter = unit.minor + 1
       } else {
         errors.push(result.error)
         failed.push(entry)

@@ -9,7 +9,18 @@ import type { Blocks } from '../base/units.js'
 import type { PlanBuilder } from '../plan/builder.js'
 import type { ComponentId, NodeId } from '../plan/types.js'
 import type { Reader } from './reader.js'
-import type { Component, Inventory, Kind, ReadPolicy, Tree, Unit, UnitName, WritePolicy } from './types.js'
+import type {
+  Component,
+  Inventory,
+  Kind,
+  Metadevice,
+  ReadPolicy,
+  Slice,
+  Tree,
+  Unit,
+  UnitName,
+  WritePolicy,
+} from './types.js'
 
 /** What a definition says, before any device was looked at. */
 export interface RowDefinition {
@@ -31,7 +42,12 @@ export interface MirrorDefinition {
   readonly write: WritePolicy
   readonly pass: number
 }
-export type Definition = StripeDefinition | MirrorDefinition
+export interface PoolDefinition {
+  readonly kind: 'pool'
+  readonly name: UnitName
+  readonly spares: readonly string[]
+}
+export type Definition = StripeDefinition | MirrorDefinition | PoolDefinition
 
 export type UnitOf<K extends Kind> = Extract<Unit, { readonly kind: K }>
 export type DefinitionOf<K extends Kind> = Extract<Definition, { readonly kind: K }>
@@ -81,7 +97,7 @@ export interface CompileContext {
   readonly tree: Tree
   readonly to: PlanBuilder
   readonly component: (c: Component) => ComponentId
-  readonly child: (unit: Unit) => NodeId
+  readonly child: (unit: Metadevice) => NodeId
 }
 
 /** State of one component that is not Okay. */
@@ -94,9 +110,9 @@ export interface LiveStatus {
   /** null: no resync runs or was cancelled. */
   resync(mirror: UnitName): ResyncReport | null
   component(c: Component, stripe: UnitName): ComponentTrouble | null
-  hasReplica(c: Component): boolean
+  hasReplica(c: Slice): boolean
   /** Identification of the drive that survives being moved; null when it has none. */
-  deviceId(c: Component): string | null
+  deviceId(c: Slice): string | null
 }
 export const CALM: LiveStatus = {
   resync: () => null,
@@ -119,12 +135,16 @@ export interface KindModule<K extends Kind> {
   build(definition: DefinitionOf<K>, context: BuildContext): MetaResult<Built<UnitOf<K>>>
   /** md.tab form as metastat -p prints it; build(parse(toTab(u))) has u's layout. */
   toTab(unit: UnitOf<K>): string
-  /** Appends the unit's nodes, children first, and returns its own. */
-  compile(unit: UnitOf<K>, context: CompileContext): NodeId
   /** The unit's part of metastat. */
   report(unit: UnitOf<K>, tree: Tree, live: LiveStatus): UnitReport
   /** Reads the fields of a record; problems are noted in the reader. */
   decode(from: Reader, common: { readonly name: UnitName; readonly minor: number }): UnitOf<K>
   /** What must hold between this unit and the rest of a tree that was read; null when it does. */
   verify(unit: UnitOf<K>, tree: Tree): string | null
+}
+
+/** A kind that the engine serves. */
+export interface DeviceModule<K extends Metadevice['kind']> extends KindModule<K> {
+  /** Appends the unit's nodes, children first, and returns its own. */
+  compile(unit: UnitOf<K>, context: CompileContext): NodeId
 }

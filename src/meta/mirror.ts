@@ -15,7 +15,7 @@ import type {
   BuildContext,
   Built,
   CompileContext,
-  KindModule,
+  DeviceModule,
   Live,
   LiveStatus,
   MirrorDefinition,
@@ -301,7 +301,7 @@ const verify = (m: MirrorUnit, tree: Tree): string | null => {
   return m.submirrors.some((s) => s.state === 'okay' || s.state === 'optimized') ? null : 'no submirror is readable'
 }
 
-export const mirror: KindModule<'mirror'> = {
+export const mirror: DeviceModule<'mirror'> = {
   kind: 'mirror',
   driver: 'md_mirror',
   parse,

@@ -4,7 +4,8 @@ import { type MetaResult, metaError } from '../msg/errors.js'
 import { READ_POLICIES, WRITE_POLICIES } from './mirror.js'
 import { parsePoolName, parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
-import type { MirrorUnit, StripeUnit, Tree, Unit } from './types.js'
+import { metadeviceOf, poolOf } from './tree.js'
+import type { Metadevice, MirrorUnit, StripeUnit, Tree } from './types.js'
 
 /** null: not given. */
 export interface ParamRequest {
@@ -18,7 +19,7 @@ export interface ParamRequest {
 const READ_WORDS = { roundrobin: 'default', geometric: '-g', first: '-r' } as const
 const WRITE_WORDS = { parallel: 'default', serial: '-S' } as const
 
-const lines = (unit: Unit): readonly string[] =>
+const lines = (unit: Metadevice): readonly string[] =>
   unit.kind === 'mirror'
     ? [
         `${unit.name}: Mirror current parameters are:`,
@@ -31,12 +32,12 @@ const lines = (unit: Unit): readonly string[] =>
 export const param = (request: ParamRequest, tree: Tree): MetaResult<Outcome> => {
   const name = parseUnitName(request.name)
   if (!name.ok) return name
-  const unit = tree.get(name.value)
-  if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
+  const unit = metadeviceOf(tree, name.value)
+  if (unit === null) return err(metaError(tree.has(name.value) ? 'unknownType' : 'unitNotSetUp', name.value))
   const { read, write, pass, hotSparePool } = request
   if (read === null && write === null && pass === null && hotSparePool === null)
     return ok(outcome(tree, { changes: [{ change: 'parameters', lines: lines(unit) }] }))
-  const changed = unit.kind === 'mirror' ? mirrorWith(unit, request) : stripeWith(unit, request)
+  const changed = unit.kind === 'mirror' ? mirrorWith(unit, request) : stripeWith(unit, request, tree)
   if (!changed.ok) return changed
   return ok(changed.value === unit ? unchanged(tree) : outcome(tree, { put: [changed.value] }))
 }
@@ -53,12 +54,12 @@ const mirrorWith = (m: MirrorUnit, request: ParamRequest): MetaResult<MirrorUnit
   return ok(read === m.read && write === m.write && pass === m.pass ? m : { ...m, read, write, pass })
 }
 
-const stripeWith = (s: StripeUnit, request: ParamRequest): MetaResult<StripeUnit> => {
+const stripeWith = (s: StripeUnit, request: ParamRequest, tree: Tree): MetaResult<StripeUnit> => {
   const letter = request.read !== null ? '-r' : request.write !== null ? '-w' : request.pass !== null ? '-p' : null
   if (letter !== null) return err(metaError('illegalOption', `${s.name}: "${letter}"`))
   const word = request.hotSparePool ?? 'none'
-  if (word.toLowerCase() === 'none') return ok(s.hotSparePool === null ? s : { ...s, hotSparePool: null })
-  const pool = parsePoolName(word)
-  // This release has no hot spare pools, so none can exist.
-  return pool.ok ? err(metaError('invalidHsp', pool.value)) : pool
+  const pool = word.toLowerCase() === 'none' ? ok(null) : parsePoolName(word)
+  if (!pool.ok) return pool
+  if (pool.value !== null && poolOf(tree, pool.value) === null) return err(metaError('invalidHsp', pool.value))
+  return ok(pool.value === s.hotSparePool ? s : { ...s, hotSparePool: pool.value })
 }

@@ -53,15 +53,19 @@ export interface ReadTree {
 export const readTree = (records: ReadonlyMap<string, Json>): ReadTree => {
   const errors: MetaError[] = []
   const units: Unit[] = []
-  const minors = new Set<number>()
+  const minors = new Set<string>()
   for (const [key, value] of records) {
     if (!isUnitKey(key)) continue
     const unit = decodeUnit(key, value)
     if (!unit.ok) errors.push(unit.error)
-    else if (minors.has(unit.value.minor)) errors.push(damaged(key, `minor number ${unit.value.minor} is used twice`))
     else {
-      minors.add(unit.value.minor)
-      units.push(unit.value)
+      // Pools count apart: their numbers name no device.
+      const minor = `${unit.value.kind === 'pool' ? 'pool' : 'device'} ${unit.value.minor}`
+      if (minors.has(minor)) errors.push(damaged(key, `minor number ${unit.value.minor} is used twice`))
+      else {
+        minors.add(minor)
+        units.push(unit.value)
+      }
     }
   }
   let tree = withUnits(EMPTY_TREE, units)

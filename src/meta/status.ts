@@ -5,8 +5,8 @@ import type { LiveStatus } from './kind.js'
 import { kindOf } from './kinds.js'
 import { driveOf, parseUnitName } from './names.js'
 import { reportStripe } from './stripe.js'
-import { componentsOf, parentOf, statOrder, topLevel } from './tree.js'
-import type { StripeUnit, Tree, Unit } from './types.js'
+import { componentsOf, parentOf, poolsOf, statOrder, topLevel } from './tree.js'
+import type { Slice, StripeUnit, Tree, Unit } from './types.js'
 
 /** Components of a side that is not in step are being written by the resync, or wait for it to go on. */
 const submirrorComponentState = (unit: StripeUnit, tree: Tree, live: LiveStatus): string => {
@@ -25,7 +25,8 @@ const reportUnit = (unit: Unit, tree: Tree, live: LiveStatus): UnitReport =>
 /** One line per drive, in the order in which metastat meets them. */
 const relocation = (units: readonly Unit[], tree: Tree, live: LiveStatus): readonly RelocationReport[] => {
   const drives = new Map<string, RelocationReport>()
-  for (const c of units.flatMap((u) => componentsOf(u, tree))) {
+  const slices = units.flatMap((u): readonly Slice[] => (u.kind === 'pool' ? u.spares : componentsOf(u, tree)))
+  for (const c of slices) {
     const device = driveOf(c.name)
     const id = live.deviceId(c)
     if (!drives.has(device)) drives.set(device, { device, relocatable: id !== null, id })
@@ -39,7 +40,7 @@ export interface Status {
   readonly errors: readonly MetaError[]
 }
 
-/** @param names as typed; none means every metadevice at the top. */
+/** @param names as typed; none means every metadevice at the top and every pool. */
 export const statusOf = (
   tree: Tree,
   live: LiveStatus,
@@ -53,7 +54,7 @@ export const statusOf = (
     errors.push(name.ok ? metaError('unitNotSetUp', name.value) : name.error)
     return []
   })
-  const show = options.names.length === 0 ? topLevel(tree) : shown
+  const show = options.names.length === 0 ? [...topLevel(tree), ...poolsOf(tree)] : shown
   return {
     report: {
       stale: options.stale,

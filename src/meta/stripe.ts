@@ -16,7 +16,7 @@ import type {
   BuildContext,
   Built,
   CompileContext,
-  KindModule,
+  DeviceModule,
   LiveStatus,
   ParseError,
   ParseResult,
@@ -26,8 +26,9 @@ import type {
 import { blocksPerComponent, MAX_BLOCKS, rowBlocks, startBlock, stripeSize } from './layout.js'
 import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
-import { parentOf } from './tree.js'
-import type { Component, Device, Row, Slice, StripeUnit, Tree, UnitName } from './types.js'
+import { decodeSlice, sliceOf } from './slice.js'
+import { parentOf, poolOf } from './tree.js'
+import type { Component, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
 
 const NUMBER = /^\d{1,15}$/
 
@@ -100,13 +101,7 @@ const toTab = (u: StripeUnit): string => {
 }
 
 const component = (d: Device, start: Blocks, now: number): Component => ({
-  name: d.name,
-  path: d.path,
-  identity: d.identity,
-  extent: { first: d.extent.first, blocks: d.extent.blocks },
-  offset: d.offset,
-  size: d.size,
-  start,
+  ...sliceOf(d, start),
   state: 'okay',
   erredOrder: 0,
   spare: null,
@@ -121,8 +116,8 @@ const row = (components: readonly Component[], interlace: Blocks): MetaResult<Ro
 }
 
 const build = (d: StripeDefinition, context: BuildContext): MetaResult<Built<StripeUnit>> => {
-  // This release has no hot spare pools, so none can exist.
-  if (d.hotSparePool !== null) return err(metaError('invalidHsp', d.hotSparePool))
+  if (d.hotSparePool !== null && poolOf(context.tree, d.hotSparePool) === null)
+    return err(metaError('invalidHsp', d.hotSparePool))
   const devices = checkComponents(
     d.name,
     d.rows.flatMap((r) => r.components),
@@ -155,7 +150,7 @@ const build = (d: StripeDefinition, context: BuildContext): MetaResult<Built<Str
       name: d.name,
       minor: context.minor,
       rows,
-      hotSparePool: null,
+      hotSparePool: d.hotSparePool,
       geometry: { heads: first.geometry.heads, sectors: first.geometry.sectors },
       labelled,
       ...size,
@@ -220,20 +215,6 @@ export const reportStripe = (u: StripeUnit, tree: Tree, live: LiveStatus, state:
   }
 }
 
-/** The fields of a Slice; also those of what a hot spare stands in for. */
-export const decodeSlice = (c: Reader): Slice => {
-  const extent = c.object('extent')
-  return {
-    name: c.text('name'),
-    path: c.text('path'),
-    identity: c.text('identity'),
-    extent: { first: extent.blocks('first'), blocks: extent.blocks('blocks') },
-    offset: c.blocks('offset'),
-    size: c.blocks('size', 1),
-    start: c.blocks('start'),
-  }
-}
-
 const decodeComponent = (c: Reader): Component => {
   const spare = c.objectOrNull('spare')
   return {
@@ -274,7 +255,7 @@ const verify = (u: StripeUnit): string | null => {
   return null
 }
 
-export const stripe: KindModule<'stripe'> = {
+export const stripe: DeviceModule<'stripe'> = {
   kind: 'stripe',
   driver: 'md_stripe',
   parse,

@@ -63,6 +63,8 @@ const logicalLines = (text: string): readonly (readonly TabWord[])[] => {
 }
 
 const REPLICAS = /^mddb\d+$/
+/** Whether an entry of that name is always a list of replica places. */
+export const namesReplicas = (name: string): boolean => REPLICAS.test(name)
 
 const typeOf = (name: string, word: string | undefined): TabType => {
   switch (word) {
@@ -75,7 +77,7 @@ const typeOf = (name: string, word: string | undefined): TabType => {
     case '-t':
       return 'trans'
     default:
-      if (REPLICAS.test(name)) return 'replicas'
+      if (namesReplicas(name)) return 'replicas'
       return word !== undefined && /^\d+$/.test(word) ? 'stripe' : 'pool'
   }
 }
@@ -128,18 +130,17 @@ export const errorIn = (entry: TabEntry, error: ParseError): TabError => {
   return { ...rest, context: context(entry.file, entry.nameWord.line), line: where.line, column: where.column }
 }
 
-const UNSUPPORTED: Readonly<Record<Exclude<TabType, 'stripe' | 'mirror'>, string>> = {
+const UNSUPPORTED: Readonly<Record<Exclude<TabType, 'stripe' | 'mirror' | 'pool'>, string>> = {
   raid: 'RAID',
   softpart: 'soft partition',
   trans: 'trans',
-  pool: 'hot spare pool',
   replicas: 'a replica location as a metadevice',
 }
 
 /** What the entry defines; kinds of later releases are an error only here. */
 export const definitionOf = (entry: TabEntry): Result<Definition, TabError> => {
   if (entry.set !== null) return err(errorIn(entry, metaError('noSuchSet', `setname "${entry.set}"`)))
-  if (entry.type !== 'stripe' && entry.type !== 'mirror')
+  if (entry.type !== 'stripe' && entry.type !== 'mirror' && entry.type !== 'pool')
     return err(errorIn(entry, metaError('unsupported', entry.name, UNSUPPORTED[entry.type])))
   const words = entry.words.map((w) => w.text)
   const definition = KINDS[entry.type].parse(entry.name, words)

@@ -1,6 +1,17 @@
 /** The device graph: who stands on whom, what is used, and in which order metastat shows it. */
 import { unreachable } from '../base/result.js'
-import type { Component, Kind, MirrorUnit, StripeUnit, Tree, Unit, UnitName } from './types.js'
+import type {
+  Component,
+  Kind,
+  Metadevice,
+  MirrorUnit,
+  PoolUnit,
+  Slice,
+  StripeUnit,
+  Tree,
+  Unit,
+  UnitName,
+} from './types.js'
 
 export const EMPTY_TREE: Tree = new Map<UnitName, Unit>()
 /** Units of one set (13 bits of the minor number). */
@@ -13,10 +24,21 @@ export const withUnits = (tree: Tree, put: readonly Unit[], remove: readonly Uni
   return next
 }
 
+export const isMetadevice = (unit: Unit): unit is Metadevice => unit.kind !== 'pool'
+export const metadeviceOf = (tree: Tree, name: UnitName): Metadevice | null => {
+  const unit = tree.get(name)
+  return unit !== undefined && isMetadevice(unit) ? unit : null
+}
+export const poolOf = (tree: Tree, name: UnitName): PoolUnit | null => {
+  const unit = tree.get(name)
+  return unit?.kind === 'pool' ? unit : null
+}
+
 /** Names of the metadevices directly below. */
 export const childrenOf = (unit: Unit): readonly UnitName[] => {
   switch (unit.kind) {
     case 'stripe':
+    case 'pool':
       return []
     case 'mirror':
       return unit.submirrors.map((s) => s.unit)
@@ -26,8 +48,8 @@ export const childrenOf = (unit: Unit): readonly UnitName[] => {
 }
 
 /** The metadevice that stands on `name`; there is at most one. */
-export const parentOf = (tree: Tree, name: UnitName): Unit | null => {
-  for (const unit of tree.values()) if (childrenOf(unit).includes(name)) return unit
+export const parentOf = (tree: Tree, name: UnitName): Metadevice | null => {
+  for (const unit of tree.values()) if (isMetadevice(unit) && childrenOf(unit).includes(name)) return unit
   return null
 }
 
@@ -41,22 +63,23 @@ export const submirrorStripes = (mirror: MirrorUnit, tree: Tree): readonly Strip
   mirror.submirrors.flatMap((s) => stripeOf(tree, s.unit) ?? [])
 
 /** Every stripe in `unit`, itself included, in order. */
-export const stripesOf = (unit: Unit, tree: Tree): readonly StripeUnit[] =>
+export const stripesOf = (unit: Metadevice, tree: Tree): readonly StripeUnit[] =>
   unit.kind === 'stripe'
     ? [unit]
     : childrenOf(unit).flatMap((name) => {
-        const child = tree.get(name)
-        return child === undefined ? [] : stripesOf(child, tree)
+        const child = metadeviceOf(tree, name)
+        return child === null ? [] : stripesOf(child, tree)
       })
 
 /** Components of `unit` and everything below it. */
-export const componentsOf = (unit: Unit, tree: Tree): readonly Component[] =>
+export const componentsOf = (unit: Metadevice, tree: Tree): readonly Component[] =>
   stripesOf(unit, tree).flatMap((s) => s.rows.flatMap((r) => r.components))
 
 export interface UsedComponent {
   readonly unit: UnitName
   readonly component: Component
 }
+/** Components that are read and written now. */
 export const usedComponents = (tree: Tree): readonly UsedComponent[] =>
   [...tree.values()].flatMap((unit) =>
     unit.kind === 'stripe'
@@ -64,45 +87,83 @@ export const usedComponents = (tree: Tree): readonly UsedComponent[] =>
       : [],
   )
 
+export interface UsedSlice {
+  readonly unit: UnitName
+  readonly slice: Slice
+  /** It is there as a spare, so other pools may list it too. */
+  readonly spare: boolean
+}
+/** Everything that may not be given to anybody else. */
+export const usedSlices = (tree: Tree): readonly UsedSlice[] =>
+  [...tree.values()].flatMap((unit): readonly UsedSlice[] => {
+    switch (unit.kind) {
+      case 'stripe':
+        return unit.rows.flatMap((r) => r.components.map((slice) => ({ unit: unit.name, slice, spare: false })))
+      case 'pool':
+        return unit.spares.map((slice) => ({ unit: unit.name, slice, spare: true }))
+      case 'mirror':
+        return []
+      default:
+        return unreachable(unit)
+    }
+  })
+
 /** Kinds in the order of metastat (commands.md 4.1). */
-const KIND_ORDER: Readonly<Record<Kind, number>> = { mirror: 0, stripe: 1 }
+const KIND_ORDER: Readonly<Record<Kind, number>> = { mirror: 0, stripe: 1, pool: 2 }
 
 /** Every unit by kind, most recent first within a kind. */
 export const statOrder = (tree: Tree): readonly Unit[] =>
   [...tree.values()].sort((a, b) => KIND_ORDER[a.kind] - KIND_ORDER[b.kind] || b.minor - a.minor)
 
-/** Units without a parent, in that order. */
-export const topLevel = (tree: Tree): readonly Unit[] => {
+/** Metadevices without a parent, in that order. */
+export const topLevel = (tree: Tree): readonly Metadevice[] => {
   const children = new Set([...tree.values()].flatMap(childrenOf))
-  return statOrder(tree).filter((u) => !children.has(u.name))
+  return statOrder(tree)
+    .filter(isMetadevice)
+    .filter((u) => !children.has(u.name))
 }
 
-/** A unit followed by what it stands on, as metastat prints it. */
-export const withChildren = (unit: Unit, tree: Tree): readonly Unit[] => [
+/** Hot spare pools, most recent first. */
+export const poolsOf = (tree: Tree): readonly PoolUnit[] => statOrder(tree).filter((u) => u.kind === 'pool')
+
+/** Some metadevice takes its spares from this pool. */
+export const isReferenced = (pool: UnitName, tree: Tree): boolean =>
+  [...tree.values()].some((u) => u.kind === 'stripe' && u.hotSparePool === pool)
+
+/** A metadevice followed by what it stands on, as metastat prints it. */
+export const withChildren = (unit: Metadevice, tree: Tree): readonly Metadevice[] => [
   unit,
   ...childrenOf(unit).flatMap((name) => {
-    const child = tree.get(name)
-    return child === undefined ? [] : withChildren(child, tree)
+    const child = metadeviceOf(tree, name)
+    return child === null ? [] : withChildren(child, tree)
   }),
 ]
 
-/** The first free minor number at or after `counter`, then from 0; null when all are taken. */
-export const freeMinor = (tree: Tree, counter: number): number | null => {
-  const taken = new Set([...tree.values()].map((u) => u.minor))
+/** The first of `units` free at or after `counter`, then from 0; null when all are taken. */
+const freeNumber = (units: readonly Unit[], counter: number): number | null => {
+  const taken = new Set(units.map((u) => u.minor))
   for (let i = 0; i < MAX_UNITS; i++) {
     const minor = (counter + i) % MAX_UNITS
     if (!taken.has(minor)) return minor
   }
   return null
 }
+/** A minor number for a metadevice: the search begins at `counter`. */
+export const freeMinor = (tree: Tree, counter: number): number | null =>
+  freeNumber([...tree.values()].filter(isMetadevice), counter)
+/** The place of a new pool: behind the latest. */
+export const freePoolNumber = (tree: Tree): number | null => {
+  const pools = poolsOf(tree)
+  return freeNumber(pools, (pools[0]?.minor ?? -1) + 1)
+}
 
-/** Units of `after` that changed or stand on one that did: their plans must be compiled again. */
-export const changedUnits = (before: Tree, after: Tree): readonly Unit[] => {
-  const same = (unit: Unit): boolean =>
+/** Metadevices of `after` that changed or stand on one that did: their plans must be compiled again. */
+export const changedUnits = (before: Tree, after: Tree): readonly Metadevice[] => {
+  const same = (unit: Metadevice): boolean =>
     before.get(unit.name) === unit &&
     childrenOf(unit).every((name) => {
-      const child = after.get(name)
-      return child !== undefined && same(child)
+      const child = metadeviceOf(after, name)
+      return child !== null && same(child)
     })
-  return [...after.values()].filter((u) => !same(u))
+  return [...after.values()].filter(isMetadevice).filter((u) => !same(u))
 }

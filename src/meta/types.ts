@@ -142,10 +142,35 @@ export interface MirrorUnit {
   readonly growPending?: true
 }
 
-export type Unit = StripeUnit | MirrorUnit
+/** `start` is where a component that needs no label area begins. */
+export interface Spare extends Slice {
+  /** The slice begins with the disk's label: a component that holds one too may begin at block 0. */
+  readonly labelled: boolean
+  /** It failed, and nothing takes it before metahs -e. */
+  readonly broken: boolean
+  /** Time of the last state change, ms since the epoch. */
+  readonly changed: number
+}
+
+/**
+ * A hot spare pool. A spare may be in several pools and is equal in all of them. That it is in use is
+ * not written here: it is, exactly while it stands in for some component (hotspare.ts).
+ */
+export interface PoolUnit {
+  readonly kind: 'pool'
+  readonly name: UnitName
+  /** Order of creation among the pools; no device, hence no minor number of one. */
+  readonly minor: number
+  /** In search order. */
+  readonly spares: readonly Spare[]
+}
+
+export type Metadevice = StripeUnit | MirrorUnit
+/** Metadevices and hot spare pools share one name space. */
+export type Unit = Metadevice | PoolUnit
 export type Kind = Unit['kind']
 
-/** Every metadevice of the local set, by name. */
+/** Everything configured in the local set, by name. */
 export type Tree = ReadonlyMap<UnitName, Unit>
 
 /**

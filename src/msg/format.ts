@@ -71,8 +71,8 @@ export const printable = (s: string): string =>
 
 /** What a command reports as done; mirrors the Change union of the control protocol. */
 export type ChangeText =
-  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
-  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror'; readonly name: string }
+  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
+  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
@@ -82,7 +82,7 @@ export type ChangeText =
   | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
-const KIND_TITLE = { stripe: 'Concat/Stripe', mirror: 'Mirror' } as const
+const KIND_TITLE = { stripe: 'Concat/Stripe', mirror: 'Mirror', pool: 'Hotspare pool' } as const
 
 /** Success lines, spelt as administrators' scripts expect them (`suceed` included). */
 export const formatChange = (c: ChangeText): string => {

@@ -53,7 +53,25 @@ export interface MirrorReport {
   readonly write: 'parallel' | 'serial'
   readonly tab: string
 }
-export type UnitReport = StripeReport | MirrorReport
+export interface SpareReport {
+  readonly device: string
+  /** `Available`, `In use`, `Broken` (commands.md 4.7). */
+  readonly state: string
+  readonly changed: number
+  readonly size: number
+  readonly relocatable: boolean
+}
+/** A hot spare pool: no device, hence no size and no parent. */
+export interface PoolReport {
+  readonly kind: 'pool'
+  readonly name: string
+  readonly parent: null
+  readonly size: 0
+  /** In search order. */
+  readonly spares: readonly SpareReport[]
+  readonly tab: string
+}
+export type UnitReport = StripeReport | MirrorReport | PoolReport
 
 /** commands.md 4.10 */
 export interface RelocationReport {
@@ -63,9 +81,9 @@ export interface RelocationReport {
 }
 export interface StatReport {
   readonly stale: boolean
-  /** In metastat order: mirrors then stripes, most recent first; children are here too and found by name. */
+  /** In metastat order: mirrors, stripes, hot spare pools, most recent first; children are here too and found by name. */
   readonly units: readonly UnitReport[]
-  /** Names asked for (or every top-level unit), in print order. */
+  /** Names asked for (or every top-level unit and every pool), in print order. */
   readonly show: readonly string[]
   readonly relocation: readonly RelocationReport[]
 }

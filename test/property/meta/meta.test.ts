@@ -68,6 +68,7 @@ const definition: fc.Arbitrary<Definition> = fc.oneof(
     write: fc.constantFrom('parallel', 'serial'),
     pass: fc.integer({ min: 0, max: 9 }),
   }),
+  fc.record({ kind: fc.constant('pool' as const), name: unitName, spares: fc.array(path, { maxLength: 5 }) }),
 )
 
 t.test('a printed definition is read back as it was', async () => {

@@ -1,5 +1,5 @@
 /** Reports for the tests of the layouts: invented devices, every state that can be shown. */
-import type { ComponentReport, MirrorReport, StatReport, StripeReport } from '../../../src/msg/report.js'
+import type { ComponentReport, MirrorReport, PoolReport, StatReport, StripeReport } from '../../../src/msg/report.js'
 
 export const NOON = new Date(2031, 2, 4, 12, 0, 0).getTime()
 
@@ -42,6 +42,15 @@ export const mirror = (name: string, more: Partial<MirrorReport> = {}): MirrorRe
   write: 'parallel',
   tab: `${name} -m 1`,
   ...more,
+})
+
+export const pool = (name: string, spares: readonly (readonly [string, string, number])[]): PoolReport => ({
+  kind: 'pool',
+  name,
+  parent: null,
+  size: 0,
+  spares: spares.map(([device, state, size]) => ({ device, state, size, changed: NOON, relocatable: true })),
+  tab: [name, ...spares.map(([device]) => device)].join(' '),
 })
 
 /** A mirror that resyncs its second side, a two-row concatenation, one of each beside them. */

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { longReport } from '../../../src/cli/stat-long.js'
 import type { StatReport } from '../../../src/msg/report.js'
-import { NOON, busy, component, mirror, stripe } from './reports.js'
+import { NOON, busy, component, mirror, pool, stripe } from './reports.js'
 
 /** A mark keeps blanks at line ends visible, and editors from eating them. */
 const ended = (s: string): string => s.replaceAll('¶', '')
@@ -141,5 +141,44 @@ t.test('large mirrors count tenths; names without a unit print nothing', (t) => 
   t.match(one([big], 'm'), '    Resync in progress:  3.7 % done\n')
   t.match(one([big], 'm'), '    Read option: first (-r)\n')
   t.equal(one([big], 'd9'), '')
+  t.end()
+})
+
+t.test('hot spare pools: tab before the heading, blanks before the rows', (t) => {
+  const r: StatReport = {
+    stale: false,
+    units: [
+      pool('hsp001', [
+        ['c4t1d0s0', 'In use', 17685888],
+        ['c4t2d0s0', 'Available', 17685888],
+      ]),
+      pool('hsp002', []),
+      pool('one', [['sdq', 'Broken', 9]]),
+    ],
+    show: ['hsp001', 'hsp002', 'one'],
+    relocation: [],
+  }
+  t.equal(
+    longReport(r, { times: false, relocation: true }),
+    [
+      'hsp001: 2 hot spares',
+      '\tDevice     Status      Length  \t\tReloc',
+      '        c4t1d0s0   In use       17685888 blocks\tYes',
+      '        c4t2d0s0   Available    17685888 blocks\tYes',
+      '',
+      'hsp002: is empty',
+      '',
+      'one: 1 hot spare',
+      '\tDevice   Status      Length  \t\tReloc',
+      '        sdq      Broken       9 blocks\tYes',
+      '',
+      '',
+    ].join('\n'),
+  )
+  t.equal(
+    longReport({ ...r, show: ['one'] }, { times: true, relocation: false }),
+    'one: 1 hot spare\n\tDevice   Status      Length  \t\tReloc\n' +
+      '        sdq     \t    Broken             9 blocksYes\tTue Mar  4 12:00:00 2031\n\n',
+  )
   t.end()
 })

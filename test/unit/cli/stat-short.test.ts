@@ -1,7 +1,7 @@
 import t from 'tap'
 import { conciseReport, tabReport } from '../../../src/cli/stat-short.js'
 import type { StatReport } from '../../../src/msg/report.js'
-import { busy, component, mirror, stripe } from './reports.js'
+import { busy, component, mirror, pool, stripe } from './reports.js'
 
 t.test('-p: submirrors after their mirror, rows on lines of their own', (t) => {
   t.equal(
@@ -22,6 +22,24 @@ t.test('-c: one line per device, names in sixteen columns', (t) => {
       'backup           s  6.0GB vdb vdc c9t0d0s0',
       '',
     ].join('\n'),
+  )
+  t.end()
+})
+
+t.test('hot spare pools: no size, members with their states', (t) => {
+  const spares = [
+    pool('hsp001', [
+      ['c4t1d0s0', 'In use', 17685888],
+      ['c4t2d0s0', 'Available', 17685888],
+      ['/srv/s.img', 'Broken', 2048],
+    ]),
+    pool('hsp002', []),
+  ]
+  const r: StatReport = { stale: false, units: spares, show: ['hsp001', 'hsp002'], relocation: [] }
+  t.equal(tabReport(r), 'hsp001 c4t1d0s0 c4t2d0s0 /srv/s.img\nhsp002\n')
+  t.equal(
+    conciseReport(r),
+    'hsp001           h      - c4t1d0s0 (in-use) c4t2d0s0 /srv/s.img (broken)\nhsp002           h      -\n',
   )
   t.end()
 })

@@ -78,7 +78,7 @@ t.test('metainit refusals', async (t) => {
   t.equal(r('d9 -m d2 d2'), 'd2: has appeared more than once in the specification of d9')
   t.equal(r('d9 -m d2', { isOpen: only('d2') }), 'd2: metadevice is open')
   t.equal(r('d9 -r /a /b /c'), 'd9: RAID is not supported by this release')
-  t.equal(r('d9'), 'd9: hot spare pool is not supported by this release')
+  t.equal(r('d9 /disks/x'), '/disks/x: No such file or directory')
   t.equal(r('blue/d9 1 1 /disks/c'), 'setname "blue": no such set')
   t.equal(r('9d 1 1 /disks/c'), '9d: Invalid name for metadevice or hot spare pool.')
   t.equal(r('d9 1 1 /disks/c -h hsp001'), 'hsp001: invalid hotspare pool')

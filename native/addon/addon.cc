@@ -252,6 +252,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     const auto given = info[1].As<Napi::Object>();
     VerifyJob job;
     job.job = count(given, "job");
+    job.from = count(given, "from");
     job.repair = given.Get("repair").ToBoolean();
     job.bufferBlocks = bufferBlocks(given);
     job.bytesPerSecond = count(given, "bytesPerSecond");

@@ -38,6 +38,7 @@ Napi::Object eventObject(Napi::Env env, const EngineEvent& event) {
       for (std::uint32_t i = 0; i < event.regions.size(); ++i) regions.Set(i, number(event.regions[i]));
       out.Set("ticket", number(event.ticket));
       out.Set("regions", regions);
+      out.Set("regionBlocks", number(event.regionBlocks));
       break;
     }
     case EngineEvent::Kind::resyncProgress:

@@ -31,6 +31,7 @@ struct ResyncJob {
 // Compares all readable sides; `repair` copies from the first one to the others.
 struct VerifyJob {
   std::uint64_t job = 0;
+  std::uint64_t from = 0;  // blocks
   bool repair = false;
   std::uint32_t bufferBlocks = 1024;  // 1 to 2048
   std::uint64_t bytesPerSecond = 0;   // 0: no limit

@@ -137,7 +137,7 @@ void ThreadDevice::resync(const ResyncJob& job) {
   startResync();
 }
 
-void ThreadDevice::verify(const VerifyJob& job) { jobFailed(job.job, ResyncOutcome::failed, ENOTSUP, 0); }
+void ThreadDevice::verify(const VerifyJob& job) { jobFailed(job.job, ResyncOutcome::failed, ENOTSUP, job.from); }
 
 // Nothing is held yet, and no region is marked: whatever is settled is unknown.
 void ThreadDevice::settle(std::uint64_t, bool) {}

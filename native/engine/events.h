@@ -43,6 +43,7 @@ struct EngineEvent {
   bool repairFailed = false;
   std::uint64_t ticket = 0;  // of regions, or of a hold
   std::vector<std::uint32_t> regions;
+  std::uint64_t regionBlocks = 0;  // the size by which they are numbered
   std::uint64_t mismatches = 0;
   std::uint64_t job = 0;
   std::uint64_t done = 0;

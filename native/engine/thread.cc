@@ -358,7 +358,7 @@ void IoThread::resync(std::uint32_t device, const ResyncJob& job) {
 
 void IoThread::verify(std::uint32_t device, const VerifyJob& job) {
   ThreadDevice* const found = find(device);
-  if (found == nullptr) return jobFailed(device, job.job, 0);
+  if (found == nullptr) return jobFailed(device, job.job, job.from);
   found->verify(job);
   attend(device);
 }

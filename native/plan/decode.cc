@@ -119,11 +119,11 @@ class Decoder {
       if (read != 0 || write != 0 || count != 0) return refuse("node", i, "unused field is set");
       if (start > kMaxBlocks - blocks) return refuse("node", i, "end out of range");
       if ((flags & ~kComponentFlags) != 0) return refuse("node", i, "unknown flags");
-      const Service service{(flags & kComponentReadable) != 0, (flags & kComponentWritable) != 0, first};
-      if ((service.readable && !service.writable) || (!service.readable && first != 0)) {
+      const Service state{(flags & kComponentReadable) != 0, (flags & kComponentWritable) != 0, first};
+      if ((state.readable && !state.writable) || (!state.readable && first != 0)) {
         return refuse("node", i, "flags contradict each other");
       }
-      plan.nodes.emplace_back(ComponentNode{component, 0, start * kBlockBytes, blocks * kBlockBytes, service});
+      plan.nodes.emplace_back(ComponentNode{component, kNoFile, start * kBlockBytes, blocks * kBlockBytes, state});
       return true;
     }
     if (kind == kKindStripe) {
@@ -205,7 +205,7 @@ class Decoder {
       nextSlot = slot + 1;
       const MirrorSide side{ref.node, (ref.flags & kRefReadable) != 0, (ref.flags & kRefWritable) != 0,
                             (ref.flags & kRefStale) != 0, slot};
-      if ((side.readable && !side.writable) || (side.stale && !side.readable)) {
+      if (!side.writable && (side.readable || side.stale)) {
         return refuse("node", i, "flags contradict each other");
       }
       if (std::holds_alternative<MirrorNode>(plan.nodes[ref.node])) return refuse("node", i, "side is a mirror");
@@ -257,7 +257,8 @@ class Decoder {
   bool number(Plan& plan) {
     std::vector<ComponentNode*> parts;
     for (Node& node : plan.nodes) {
-      if (auto* part = std::get_if<ComponentNode>(&node)) parts.push_back(part);
+      auto* part = std::get_if<ComponentNode>(&node);
+      if (part != nullptr && part->service.writable) parts.push_back(part);
     }
     std::sort(parts.begin(), parts.end(), [](const ComponentNode* a, const ComponentNode* b) {
       return std::pair(a->component, a->start) < std::pair(b->component, b->start);
@@ -317,7 +318,7 @@ std::string checkSizes(const Plan& plan, std::span<const std::uint64_t> sizes) {
   if (sizes.size() != plan.components.size()) return "number of components does not match";
   for (const Node& node : plan.nodes) {
     const auto* part = std::get_if<ComponentNode>(&node);
-    if (part != nullptr && part->start + part->size > sizes[part->file]) {
+    if (part != nullptr && part->file != kNoFile && part->start + part->size > sizes[part->file]) {
       return "component " + std::to_string(part->component) + ": smaller than the plan says";
     }
   }

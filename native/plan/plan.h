@@ -4,8 +4,9 @@
 // root (the last one) has exactly one parent; stripes stand on components, mirrors on stripes or
 // components; component nodes of one component never overlap; all byte values fit in 62 bits; outside a
 // mirror every component is in service.
-// `components` lists the distinct component numbers, ascending; ComponentNode::file and Column::file
-// index it, and whoever opens a volume passes its files in that order.
+// `components` lists the distinct numbers of the components that are written, ascending;
+// ComponentNode::file and Column::file index it, and whoever opens a volume passes its files in that
+// order. A component that is not written is not open: its file is kNoFile.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +20,7 @@
 namespace metadisk {
 
 using NodeIndex = std::uint32_t;
+inline constexpr std::uint32_t kNoFile = UINT32_MAX;
 
 // What may be done with a component. Okay: both; resyncing: writable only; Maintenance: neither. Last
 // Erred is Okay with a number: of two, the greater one erred later.
@@ -63,9 +65,9 @@ enum class WritePolicy : std::uint8_t { parallel, serial };
 
 struct MirrorSide {
   NodeIndex child = 0;
-  bool readable = false;   // attached, in a full resync, offline: not; implies writable
+  bool readable = false;   // attached, in a full resync, offline, coming online: not; implies writable
   bool writable = true;    // attached, offline: not
-  bool stale = false;      // an optimized resync is outstanding; implies readable
+  bool stale = false;      // an optimized resync is outstanding; implies writable
   std::uint32_t slot = 0;  // 0 to 3, ascending; names the side across plans
 };
 

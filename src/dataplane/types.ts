@@ -53,6 +53,7 @@ export interface ResyncJob {
 
 export interface VerifyJob {
   readonly job: number
+  readonly from: Blocks
   /** Whether blocks that differ are copied from the first readable side, in slot order, to the others. */
   readonly repair: boolean
   /** 1 to 2048 blocks compared at a time. */
@@ -67,7 +68,8 @@ export interface DataPlane {
   /**
    * Makes `device` exist or swaps its plan; components named by the plan must be in `components`. Rejects
    * with a reason when the plan is refused. `dirty` is the bitmap of dirty regions (region i: byte i>>3,
-   * bit i&7), looked at only when the device does not exist yet; null: all clean.
+   * bit i&7), looked at only when the device does not exist yet; null: all clean. A plan with larger
+   * regions (times a power of two) folds the bitmaps the device has.
    */
   install(
     device: number,

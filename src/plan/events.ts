@@ -38,6 +38,8 @@ export type NativeEvent =
       readonly kind: 'regionsDirty'
       readonly device: number
       readonly ticket: number
+      /** The size by which the regions are numbered. */
+      readonly regionBlocks: Blocks
       readonly regions: readonly number[]
     }
   /** Nothing was written there for two sweeps and the sides are flushed: clean after marked(device, ticket, true). */
@@ -45,6 +47,7 @@ export type NativeEvent =
       readonly kind: 'regionsIdle'
       readonly device: number
       readonly ticket: number
+      readonly regionBlocks: Blocks
       readonly regions: readonly number[]
     }
   | {

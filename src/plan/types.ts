@@ -12,7 +12,8 @@ export type ComponentId = Branded<number, 'ComponentId'>
 
 /**
  * What may be done with a component. Okay: readable and writable. Resyncing (hot spare, metareplace):
- * writable only. Maintenance: neither. Outside a mirror a component is always in service.
+ * writable only. Maintenance: neither, so it need not be open and its number means nothing. Outside a
+ * mirror a component is always in service.
  */
 export interface ComponentService {
   /** May be a read source. Implies writable. */
@@ -52,13 +53,14 @@ export interface MirrorSide {
   readonly child: NodeId
   /** 0 to 3, ascending; names the side across plans. */
   readonly slot: number
-  /** Whether reads may be answered from this side: not while attached, in a full resync or offline. Implies writable. */
+  /** Whether reads may be answered from this side: not while attached, in a full resync, offline or coming online. Implies writable. */
   readonly readable: boolean
   /** Whether writes go to this side: not while attached or offline. */
   readonly writable: boolean
   /**
-   * An optimized resync is outstanding: not a read source in the regions that were dirty when a plan
-   * first said so, a full one elsewhere. Implies readable.
+   * An optimized resync is outstanding in the regions that were dirty when a plan first said so. Of a
+   * readable side (in step before a crash) these are the last source of a read, when there is no other;
+   * elsewhere it is a full one. Implies writable.
    */
   readonly stale: boolean
 }

@@ -200,7 +200,7 @@ class Decoder {
       const readable = (ref.flags & PLAN.REF_READABLE) !== 0
       const writable = (ref.flags & PLAN.REF_WRITABLE) !== 0
       const stale = (ref.flags & PLAN.REF_STALE) !== 0
-      check((writable || !readable) && (readable || !stale), () => `node ${node}: flags contradict each other`)
+      check(writable || (!readable && !stale), () => `node ${node}: flags contradict each other`)
       const child = this.#nodes[ref.node]
       check(child?.kind !== 'mirror', () => `node ${node}: side is a mirror`)
       check((child?.blocks ?? 0) >= size, () => `node ${node}: side is too small`)
@@ -234,7 +234,7 @@ class Decoder {
   }
 
   #overlaps(): void {
-    const parts = this.#nodes.flatMap((node) => (node.kind === 'component' ? [node] : []))
+    const parts = this.#nodes.flatMap((node) => (node.kind === 'component' && node.writable ? [node] : []))
     parts.sort((a, b) => a.component - b.component || a.start - b.start)
     parts.forEach((part, i) => {
       const before = parts[i - 1]

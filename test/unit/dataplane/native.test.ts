@@ -122,9 +122,9 @@ t.test('what is not built yet says so instead of pretending', async (t) => {
   t.match(await ended(1), notBuilt)
   rig.engine.resync(6, { ...COPY, job: 2, kind: 'component', component: 2 as ComponentId })
   t.match(await ended(2), notBuilt)
-  rig.engine.verify(6, { job: 3, repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
+  rig.engine.verify(6, { job: 3, from: blocks(0), repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
   t.match(await ended(3), notBuilt)
-  rig.engine.verify(7, { job: 4, repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
+  rig.engine.verify(7, { job: 4, from: blocks(0), repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
   t.match(await ended(4), { outcome: 'failed', errno: constants.errno.ENODEV })
   // Unknown holds and tickets are ignored; unknown words are not.
   rig.engine.settle(6, 1, 'resume')

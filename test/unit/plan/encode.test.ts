@@ -21,7 +21,13 @@ const anyPlan: fc.Arbitrary<Plan> = fc
     readOnly: fc.boolean(),
     sides: fc.array(
       fc.record({
-        state: fc.constantFrom('okay' as const, 'stale' as const, 'resync' as const, 'offline' as const),
+        state: fc.constantFrom(
+          'okay' as const,
+          'stale' as const,
+          'resync' as const,
+          'offline' as const,
+          'coming' as const,
+        ),
         service: fc.constantFrom(
           IN_SERVICE,
           { readable: true, writable: true, lastErred: 0xffffffff },
@@ -76,7 +82,7 @@ const anyPlan: fc.Arbitrary<Plan> = fc
         slot: shape.sides.length < 4 && head.gap ? i + 1 : i,
         readable: s.state === 'okay' || s.state === 'stale',
         writable: s.state !== 'offline',
-        stale: s.state === 'stale',
+        stale: s.state === 'stale' || s.state === 'coming',
       }))
       const size = Math.min(...sides.map((s) => b.sizeOf(s.child)))
       b.addMirror(sides, blocks(size), shape.read, shape.write, blocks(shape.region))

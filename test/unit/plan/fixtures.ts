@@ -43,13 +43,13 @@ export const stripe = (): Plan => {
 export const mirror = (): Plan => {
   const b = new PlanBuilder()
   const side = (first: number, services: readonly ComponentService[]): NodeId => {
-    const c = services.map((service, i) => b.addComponent(id(first + i), blocks(0), blocks(4096), service))
+    const c = services.map((service, i) => b.addComponent(id(first + i), blocks(first + i), blocks(4096), service))
     return b.addStripe([{ interlace: blocks(16), blocks: blocks(8192), children: c }])
   }
   const erred = { readable: false, writable: false, lastErred: 0 }
   const sides: MirrorSide[] = [
     { child: side(10, [IN_SERVICE, erred]), slot: 0, readable: true, writable: true, stale: true },
-    { child: side(20, [IN_SERVICE, IN_SERVICE]), slot: 1, readable: false, writable: true, stale: false },
+    { child: side(20, [IN_SERVICE, erred]), slot: 1, readable: false, writable: true, stale: true },
     {
       child: side(25, [
         { ...IN_SERVICE, lastErred: 17 },
@@ -226,8 +226,8 @@ export const fixtures = (): readonly Fixture[] => {
       `node ${root}: flags contradict each other`,
     ),
     refused(
-      'side-stale-unreadable',
-      withSide(1, (s) => ({ ...s, stale: true })),
+      'side-stale-offline',
+      withSide(2, (s) => ({ ...s, stale: true })),
       `node ${root}: flags contradict each other`,
     ),
     refused(

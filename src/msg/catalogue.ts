@@ -54,9 +54,17 @@ export const ERRORS = {
   submirrorNotFound: "can't find submirror in mirror",
   lastSubmirror: 'attempt to detach last running submirror',
   noReadableSubmirrors: 'operation would result in no readable submirrors',
+  /** metaoffline, metaonline, metareplace. */
+  submirrorState: 'attempt operation on a submirror in illegal state',
   submirrorErred: 'attempt an operation on a submirror that has erred components',
   clearBadSubmirrors: 'attempted to clear mirror with submirror(s) in invalid state',
   unavailable: "component is in unavailable state; run 'metastat -i'",
+  insufficientDevices: 'insufficient devices to open',
+  componentNotFound: "can't find component in unit",
+  replaceLast: 'attempt to replace a component on the last running submirror',
+  replaceOrder: 'component in invalid state to replace - Replace "Maintenance" components first',
+  replaceTooSmall: 'replace failure, new component is too small',
+  componentOpen: 'unable to open concat/stripe component',
   growDelayed: 'growing of metadevice delayed',
   /** args: limit in blocks. */
   sizeOverflow: 'unit size overflow, limit is %s blocks',

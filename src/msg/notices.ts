@@ -1,0 +1,36 @@
+/**
+ * What metad says on its own account: md(7D)'s sentences for the log (commands.md 7.2). Holes are
+ * filled in order. Errors that answer a command are in catalogue.ts.
+ */
+export const NOTICES = {
+  /** args: submirror, component. Maintenance or Last Erred. */
+  needsMaintenance: ['warning', 'md: %s: %s needs maintenance'],
+  /** args: submirror, component. Said after needsMaintenance. */
+  lastErred: ['warning', 'md: %s: %s last erred'],
+  /** args: metadevice, component. */
+  readError: ['warning', 'md: %s: read error on %s'],
+  writeError: ['warning', 'md: %s: write error on %s'],
+  /** args: mirror, component. */
+  openError: ['warning', 'md %s: open error on %s'],
+  /** args: submirror, component, spare. */
+  hotSpared: ['notice', 'md: %s: hotspared device %s with %s'],
+  /** args: submirror, spare. */
+  hotSpareOpenError: ['warning', 'md: %s: open error of hotspare %s'],
+  /** args: mirror. */
+  resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
+  stale: ['warning', 'md: state database is stale'],
+  commitFailed: ['warning', 'md: state database commit failed'],
+} as const satisfies Record<string, readonly ['notice' | 'warning', string]>
+
+export type NoticeCode = keyof typeof NOTICES
+
+export interface NoticeText {
+  readonly level: 'notice' | 'warning'
+  readonly text: string
+}
+
+export const notice = (code: NoticeCode, ...args: readonly string[]): NoticeText => {
+  const [level, text] = NOTICES[code]
+  let i = 0
+  return { level, text: text.replace(/%s/g, () => args[i++] ?? '') }
+}

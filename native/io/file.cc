@@ -8,8 +8,16 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 namespace metadisk {
+
+namespace {
+
+// Calls under way on one component of an unknown file system.
+constexpr unsigned kForeignThreads = 8;
+
+}  // namespace
 
 void RangeLock::List::append(RangeClaim& c) noexcept {
   c.prev = tail;
@@ -114,6 +122,13 @@ std::string openComponent(const ComponentSpec& spec, ComponentFile& out) {
   struct statfs fs {};
   out.fileSystem =
       ::fstatfs(spec.fd, &fs) == 0 ? fileSystemOf(static_cast<unsigned long>(fs.f_type)) : FileSystem::unknown;
+  if (!out.blockDevice && out.fileSystem == FileSystem::unknown) {
+    try {
+      out.workers = std::make_unique<Workers>(kForeignThreads);
+    } catch (const std::system_error& e) {
+      return std::string("component ") + std::to_string(spec.component) + ": " + e.what();
+    }
+  }
   if (out.dsync() && !out.memory()) {
     const std::string self = "/proc/self/fd/" + std::to_string(out.fd.get());
     out.witness = Fd(::open(self.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

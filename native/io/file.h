@@ -9,12 +9,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 
 #include "core/fd.h"
 #include "io/backend.h"
 #include "io/syncgate.h"
+#include "io/workers.h"
 
 namespace metadisk {
 
@@ -80,6 +82,8 @@ struct ComponentFile {
   std::atomic<bool> nowait{true};  // RWF_NOWAIT reads work here
   RangeLock ranges;
   SyncGate syncs;
+  // Null when the ring serves it. Shared by all threads, so that a hang takes only these.
+  std::unique_ptr<Workers> workers;
 
   bool memory() const noexcept { return !blockDevice && fileSystem == FileSystem::memory; }
   // A buffered write of whole pages returns without waiting for anybody.

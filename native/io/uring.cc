@@ -19,6 +19,9 @@ namespace metadisk {
 namespace {
 
 constexpr unsigned kSlab = 256;
+constexpr unsigned kWorkers = 8;
+// Calls of one ring that may block in the kernel at a time, so that a hung disk leaves some for the others.
+constexpr unsigned kRingWorkers = 64;
 // The kernel reads less ahead at once than this, and the ring's length field is short.
 constexpr std::uint64_t kAdviceMax = 1ULL << 30U;
 
@@ -29,7 +32,7 @@ void answer(Io& io, std::int32_t result) noexcept {
 
 }  // namespace
 
-UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(home) {
+UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(home), finished_(home) {
   io_uring_params params{};
   params.flags =
       IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_CLAMP;
@@ -46,8 +49,10 @@ UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(h
     event_ = Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!event_ || io_uring_register_eventfd(&ring_, event_.get()) != 0) throw std::bad_alloc();
     io_uring_cq_eventfd_toggle(&ring_, false);
+    unsigned limits[2] = {kRingWorkers, 0};
+    io_uring_register_iowq_max_workers(&ring_, limits);  // kernels before 5.15 keep their own
   }
-  if (!ringed_) workers_ = std::make_unique<Workers>(home, 8);
+  if (!ringed_) workers_ = std::make_unique<Workers>(kWorkers);
   void* const zero = ::mmap(nullptr, kZeroChunk, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (zero == MAP_FAILED) throw std::bad_alloc();
   zeroes_ = static_cast<std::byte*>(zero);
@@ -126,8 +131,10 @@ void UringBackend::settle(RingOp& op, std::int32_t result) noexcept {
 void UringBackend::issue(RingOp& op) noexcept {
   SysCall& call = op.call;
   call.fd = op.phase == Phase::witness ? op.io->file->witness.get() : op.io->file->fd.get();
-  if (!ringed_) {
-    workers_->enqueue(call);
+  Workers* const workers = workers_ ? workers_.get() : op.io->file->workers.get();
+  if (workers != nullptr) {
+    call.finished = &finished_;
+    workers->enqueue(call);
     return;
   }
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -174,25 +181,22 @@ void UringBackend::submit() noexcept {
 }
 
 unsigned UringBackend::poll() noexcept {
-  unsigned count = 0;
-  if (!ringed_) {
-    SysCall* call = workers_->take();
-    SysCall* oldest = nullptr;
-    while (call != nullptr) {
-      SysCall* const next = call->next;
-      call->next = oldest;
-      oldest = call;
-      call = next;
-    }
-    while (oldest != nullptr) {
-      SysCall* const next = oldest->next;
-      advance(*reinterpret_cast<RingOp*>(oldest), oldest->result);
-      oldest = next;
-      ++count;
-    }
-    return count;
-  }
   if (inFlight_ == 0) return 0;
+  unsigned count = 0;
+  SysCall* oldest = nullptr;
+  for (SysCall* call = finished_.take(); call != nullptr;) {
+    SysCall* const next = call->next;
+    call->next = oldest;
+    oldest = call;
+    call = next;
+  }
+  while (oldest != nullptr) {
+    SysCall* const next = oldest->next;
+    advance(*reinterpret_cast<RingOp*>(oldest), oldest->result);
+    oldest = next;
+    ++count;
+  }
+  if (!ringed_) return count;
   io_uring_cqe* cqe = nullptr;
   while (count < 4096 && io_uring_peek_cqe(&ring_, &cqe) == 0 && cqe != nullptr) {
     auto* const op = static_cast<RingOp*>(io_uring_cqe_get_data(cqe));

@@ -104,7 +104,8 @@ class UringBackend final : public Backend {
   bool ringed_ = false;
   // Polling the ring's own descriptor misses deferred completions; a registered eventfd does not.
   Fd event_;
-  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<Workers> workers_;  // without a ring
+  Finished finished_;
   unsigned queued_ = 0;    // prepared, not yet given to the kernel
   unsigned inFlight_ = 0;  // RingOps in use
   std::vector<std::unique_ptr<RingOp[]>> slabs_;

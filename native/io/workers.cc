@@ -1,11 +1,13 @@
 #include "io/workers.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <utility>
+#include <system_error>
 
 namespace metadisk {
 
@@ -34,9 +36,17 @@ std::int32_t perform(const SysCall& call) noexcept {
 
 }  // namespace
 
-Workers::Workers(Mailbox& home, unsigned threads) : home_(home) {
-  threads_.reserve(threads);
-  for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
+void Finished::push(SysCall& call) noexcept {
+  Mailbox& home = home_;  // once the call is in the list, its backend may end
+  call.next = head_.load(std::memory_order_relaxed);
+  while (!head_.compare_exchange_weak(call.next, &call, std::memory_order_release, std::memory_order_relaxed)) {
+  }
+  home.wake();
+}
+
+Workers::Workers(unsigned threads) : limit_(threads) {
+  threads_.reserve(limit_);
+  threads_.emplace_back([this] { run(); });
 }
 
 Workers::~Workers() {
@@ -54,29 +64,37 @@ void Workers::enqueue(SysCall& call) noexcept {
     const std::lock_guard lock(mutex_);
     (tail_ != nullptr ? tail_->next : head_) = &call;
     tail_ = &call;
+    ++waiting_;
+    if (waiting_ > idle_ && threads_.size() < limit_) {
+      try {
+        threads_.emplace_back([this] { run(); });
+      } catch (const std::system_error&) {
+        // Those that run already take it when they are free.
+      }
+    }
   }
   some_.notify_one();
 }
 
-SysCall* Workers::take() noexcept {
-  const std::lock_guard lock(mutex_);
-  return std::exchange(finished_, nullptr);
-}
-
 void Workers::run() noexcept {
+  // Signals belong to the process's main thread.
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);
   std::unique_lock lock(mutex_);
   for (;;) {
+    ++idle_;
     some_.wait(lock, [this] { return stopping_ || head_ != nullptr; });
+    --idle_;
     if (head_ == nullptr) return;
-    SysCall* const call = head_;
-    head_ = call->next;
+    SysCall& call = *head_;
+    head_ = call.next;
     if (head_ == nullptr) tail_ = nullptr;
+    --waiting_;
     lock.unlock();
-    call->result = perform(*call);
+    call.result = perform(call);
+    call.finished->push(call);
     lock.lock();
-    call->next = finished_;
-    finished_ = call;
-    home_.wake();
   }
 }
 

@@ -1,11 +1,16 @@
-// Threads that make blocking calls, for hosts where io_uring is forbidden (containers, hardened kernels).
+// Threads that make blocking calls: for a component on an unknown file system, which has threads of its
+// own, and for a whole backend where io_uring is forbidden (containers, hardened kernels).
 //
-// Invariants: enqueue() and take() belong to the I/O thread; every call is returned by take() exactly
-// once; the destructor waits for calls under way.
+// io_uring is no way out for the former: the kernel takes a FUSE file for one that can be polled, and then
+// reads it on the thread that submits.
+// Invariants: any thread may enqueue(); every call comes back exactly once, to the Finished it names; a
+// call that hangs holds one thread of its own pool and nobody else's; the destructor waits for calls
+// under way. Threads are started when calls wait and none is free.
 #pragma once
 
 #include <sys/uio.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -18,6 +23,8 @@ namespace metadisk {
 
 enum class SysKind : std::uint8_t { read, write, sync, fallocate, advise };
 
+class Finished;
+
 // One system call on a component. Embedded in the backend's pooled operation.
 struct SysCall {
   SysKind kind = SysKind::read;
@@ -29,29 +36,46 @@ struct SysCall {
   unsigned iovCount = 0;
   std::uint64_t offset = 0;
   std::int32_t result = 0;  // as io_uring reports it
+  Finished* finished = nullptr;
   SysCall* next = nullptr;
+};
+
+// Calls that are done and wait for their backend's thread.
+class Finished {
+ public:
+  explicit Finished(Mailbox& home) : home_(home) {}
+  void push(SysCall& call) noexcept;
+  // The owner only. A list of finished calls, oldest last; null when there is none.
+  SysCall* take() noexcept {
+    return head_.load(std::memory_order_relaxed) == nullptr ? nullptr
+                                                            : head_.exchange(nullptr, std::memory_order_acquire);
+  }
+
+ private:
+  Mailbox& home_;
+  std::atomic<SysCall*> head_{nullptr};
 };
 
 class Workers {
  public:
-  Workers(Mailbox& home, unsigned threads);
+  // At most `threads`, one of them now. Throws when there is none to be had.
+  explicit Workers(unsigned threads);
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
   void enqueue(SysCall& call) noexcept;
-  // A list of finished calls, oldest last; null when there is none.
-  SysCall* take() noexcept;
 
  private:
   void run() noexcept;
 
-  Mailbox& home_;
+  const unsigned limit_;
   std::mutex mutex_;
   std::condition_variable some_;
   SysCall* head_ = nullptr;
   SysCall* tail_ = nullptr;
-  SysCall* finished_ = nullptr;
+  std::size_t waiting_ = 0;  // calls in the queue
+  std::size_t idle_ = 0;     // threads that wait for one
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };

@@ -137,3 +137,28 @@ TEST_CASE("a list of buffers moves as its entries say, through the ring, the wor
     }
   }
 }
+
+TEST_CASE("more calls than a component has threads all come back, to the backend that made them") {
+  Backed one(false);
+  one.component.fileSystem = FileSystem::unknown;
+  one.component.nowait = false;
+  one.component.workers = std::make_unique<Workers>(3);
+  Turner other(false);
+  Bytes data = pattern(4096, 5);
+  CHECK(one.run(IoOp::write, 0, data.size(), data.data()) == 0);
+  std::vector<Flight> flights(200);
+  std::vector<Bytes> into(flights.size(), Bytes(512));
+  for (std::size_t i = 0; i < flights.size(); ++i) {
+    flights[i].file = &one.component;
+    flights[i].offset = i % 8 * 512;
+    flights[i].length = 512;
+    flights[i].data = into[i].data();
+    (i % 2 == 0 ? one.backend : other.backend).start(flights[i]);
+  }
+  CHECK(one.backend.inFlight() == flights.size() / 2);
+  for (std::size_t i = 0; i < flights.size(); ++i) {
+    CHECK((i % 2 == 0 ? one : other).wait(flights[i]) == 0);
+    const auto from = data.begin() + static_cast<std::ptrdiff_t>(flights[i].offset);
+    CHECK(std::equal(into[i].begin(), into[i].end(), from));
+  }
+}

@@ -239,6 +239,7 @@ TEST_CASE("on an unknown file system a write leaves the thread at once, and a st
     CAPTURE(workers);
     Backed b(workers);
     b.component.fileSystem = FileSystem::unknown;
+    b.component.workers = std::make_unique<Workers>(2);
     Bytes data = pattern(4096, 1);
     Flight plain = stable(b.component, IoOp::write, data.data());
     plain.fua = false;

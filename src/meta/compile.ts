@@ -7,7 +7,7 @@ import type { Component, Metadevice, Tree } from './types.js'
 export interface CompileOptions {
   readonly generation: number
   readonly readOnly: boolean
-  /** The number under which the component is open. */
+  /** The number under which the component is open; means nothing for one in Maintenance, which need not be. */
   readonly component: (c: Component) => ComponentId
 }
 

@@ -26,6 +26,7 @@ import type {
 import { parseUnitName, rawPath } from './names.js'
 import type { Reader } from './reader.js'
 import { isRegionSize, MAX_REGIONS, MIN_REGION_BLOCKS, regionBlocksFor } from './regions.js'
+import { inStep, isStale, isWritten } from './sources.js'
 import { parentOf, stripeOf, submirrorStripes } from './tree.js'
 import type {
   Checkpoint,
@@ -189,17 +190,17 @@ export const grown = (m: MirrorUnit, tree: Tree): MirrorUnit => {
   return { ...rest, blocks: size, regionBlocks: regionBlocksFor(size, m.regionBlocks) }
 }
 
+/**
+ * The dirty region log stays in the plan of a read-only mirror: the regions in which a side is stale are
+ * numbered by it.
+ */
 const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => {
   const sides = m.submirrors.map((s) => {
     const unit = stripeOf(tree, s.unit)
     assert(unit !== null, `${m.name}: submirror ${s.unit} exists`)
-    return { child: child(unit), slot: s.slot, readable: s.state === 'okay', writable: true, stale: false }
+    return { child: child(unit), slot: s.slot, readable: inStep(s), writable: isWritten(s), stale: isStale(s) }
   })
-  assert(
-    sides.some((s) => s.readable),
-    `${m.name}: some submirror is readable`,
-  )
-  return to.addMirror(sides, m.blocks, m.read, m.write)
+  return to.addMirror(sides, m.blocks, m.read, m.write, blocks(m.submirrors.length > 1 ? m.regionBlocks : 0))
 }
 
 /** Texts of commands.md 4.4. */
@@ -298,7 +299,7 @@ const verify = (m: MirrorUnit, tree: Tree): string | null => {
   }
   if (!isRegionSize(m.regionBlocks)) return 'regionBlocks is not a power of two'
   if (m.blocks > m.regionBlocks * MAX_REGIONS) return 'too many dirty regions'
-  return m.submirrors.some((s) => s.state === 'okay' || s.state === 'optimized') ? null : 'no submirror is readable'
+  return m.submirrors.some(inStep) ? null : 'no submirror is readable'
 }
 
 export const mirror: DeviceModule<'mirror'> = {

@@ -5,7 +5,7 @@
 import { type Blocks, blocks } from '../base/units.js'
 import { targetIdentity, type MirrorState, type ResyncTarget, stateOf } from './mirrorstate.js'
 import { derive } from './mirrortables.js'
-import { ALL_OPENABLE, hasOtherSource, isWritten, type Side, sidesIn, stripeComponents } from './sources.js'
+import { ALL_OPENABLE, hasOtherSource, isStale, isWritten, type Side, sidesIn, stripeComponents } from './sources.js'
 import type { MirrorUnit, Tree } from './types.js'
 
 export interface ResyncPlan {
@@ -20,7 +20,7 @@ export const sameTarget = (a: ResyncTarget, b: ResyncTarget): boolean =>
   (a.kind !== 'component' || (b.kind === 'component' && a.component === b.component))
 
 const optimizedOf = ({ submirror: s }: Side): readonly ResyncTarget[] =>
-  s.state === 'optimized' || s.state === 'offlineResync' ? [{ kind: 'optimized', slot: s.slot }] : []
+  isStale(s) ? [{ kind: 'optimized', slot: s.slot }] : []
 
 /** A component without another source is copied when it has one again. */
 const componentsOf = (m: MirrorUnit, sides: readonly Side[], { submirror, stripe }: Side): readonly ResyncTarget[] =>
@@ -61,8 +61,7 @@ export const nextResync = (m: MirrorUnit, tree: Tree, tried: readonly ResyncTarg
 }
 
 /** An optimized resync is outstanding: most commands refuse (commands.md 3.6 to 3.9). */
-export const optimizedPending = (m: MirrorUnit): boolean =>
-  m.submirrors.some((s) => s.state === 'optimized' || s.state === 'offlineResync')
+export const optimizedPending = (m: MirrorUnit): boolean => m.submirrors.some(isStale)
 
 /** metasync -r and every start: the mirrors of pass 1, then those of pass 2, ...; pass 0 never (commands.md 3.10). */
 export const bootPasses = (units: Iterable<MirrorUnit>): readonly (readonly MirrorUnit[])[] => {

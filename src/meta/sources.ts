@@ -123,6 +123,9 @@ export const firstUncovered = (size: Blocks, of: Cover | null, by: readonly Cove
 
 /** In step: what its components hold is the mirror's data, but for regions that an optimized resync still copies. */
 export const inStep = (s: Submirror): boolean => s.state === 'okay' || s.state === 'optimized'
+/** An optimized resync is outstanding. */
+export const isStale = (s: Submirror): boolean => s.state === 'optimized' || s.state === 'offlineResync'
+/** Whether client writes go there; to those of its components that are not Erred. */
 export const isWritten = (s: Submirror): boolean => s.state !== 'attached' && s.state !== 'offline'
 
 /** Whether a component is a read source (driver.md 2.2, 2.3): Maintenance and Resyncing ones never are. */

@@ -8,7 +8,8 @@ import { err, ok } from '../base/result.js'
 import { type Blocks, blocks } from '../base/units.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import type { ComponentReport, StripeReport } from '../msg/report.js'
-import type { NodeId } from '../plan/types.js'
+import { IN_SERVICE } from '../plan/builder.js'
+import type { ComponentService, NodeId } from '../plan/types.js'
 import { checkComponents } from './check.js'
 import { getopt } from './getopt.js'
 import { DEFAULT_INTERLACE, MAX_INTERLACE, MIN_INTERLACE, parseInterlace, printInterlace } from './interlace.js'
@@ -28,7 +29,7 @@ import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
 import { decodeSlice, sliceOf } from './slice.js'
 import { parentOf, poolOf } from './tree.js'
-import type { Component, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
+import type { Component, ComponentState, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
 
 const NUMBER = /^\d{1,15}$/
 
@@ -177,11 +178,27 @@ export const addRow = (
   return ok({ ...unit, rows, ...size })
 }
 
-const compile = (u: StripeUnit, { to, component: number }: CompileContext): NodeId => {
+const SERVICE: Readonly<Record<ComponentState, (c: Component) => ComponentService>> = {
+  okay: () => IN_SERVICE,
+  lastErred: (c) => ({ ...IN_SERVICE, lastErred: Math.max(1, c.erredOrder) }),
+  resync: () => ({ readable: false, writable: true, lastErred: 0 }),
+  erred: () => ({ readable: false, writable: false, lastErred: 0 }),
+}
+
+/** States mean something only below a mirror, where there may be other data. */
+const compile = (u: StripeUnit, { to, tree, component: number }: CompileContext): NodeId => {
+  const mirrored = parentOf(tree, u.name)?.kind === 'mirror'
   const rows = u.rows.map((r) => ({
     interlace: r.interlace,
     blocks: r.blocks,
-    children: r.components.map((c) => to.addComponent(number(c), blocks(c.offset + c.start), blocksPerComponent(r))),
+    children: r.components.map((c) =>
+      to.addComponent(
+        number(c),
+        blocks(c.offset + c.start),
+        blocksPerComponent(r),
+        mirrored ? SERVICE[c.state](c) : IN_SERVICE,
+      ),
+    ),
   }))
   return to.addStripe(rows, u.blocks)
 }

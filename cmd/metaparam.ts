@@ -22,6 +22,11 @@ export const command: Command = {
     const hotSparePool = call.value('h')
     // No metadevice has both, whatever its type.
     if (hotSparePool !== null && Object.values(mirror).some((v) => v !== null)) return call.usage()
-    return call.request({ op: 'param', name, ...mirror, hotSparePool })
+    // Options of another type of metadevice are a usage error, but only metad knows the type.
+    return call.request({ op: 'param', name, ...mirror, hotSparePool }, (reply) => {
+      const wrong = reply.reply === 'error' && reply.error.code === 'illegalOption'
+      if (wrong) call.usage()
+      return wrong
+    })
   },
 }

@@ -27,7 +27,16 @@ interface Wanted {
 
 const MDDB_ENTRY = /^mddb\d+$/
 
-const placeOf = (word: string, cwd: string): ReplicaPlace => ({ path: isAbsolute(word) ? word : resolve(cwd, word) })
+/** A replica is a whole file or block device; a slice inside a labelled disk has no room for LMDB's file. */
+const SOLARIS_SLICE = /^(?:\/dev\/r?dsk\/)?c\d+(?:t[0-9A-Fa-f]+)?d\d+s\d+$/
+
+const pathOf = (word: string, cwd: string): string => (isAbsolute(word) ? word : resolve(cwd, word))
+
+const placesOf = (words: readonly string[], cwd: string): MetaResult<readonly ReplicaPlace[]> => {
+  const slice = words.find((w) => SOLARIS_SLICE.test(w))
+  if (slice !== undefined) return err(metaError('unsupported', slice, 'a state database replica on a slice'))
+  return ok(words.map((w) => ({ path: pathOf(w, cwd) })))
+}
 
 /** Words are places, or names of mddbNN entries of md.tab, which bring count and length with them. */
 const wanted = async (system: System, request: DbRequest): Promise<MetaResult<Wanted>> => {
@@ -36,7 +45,9 @@ const wanted = async (system: System, request: DbRequest): Promise<MetaResult<Wa
   let length = request.op === 'dbAdd' ? request.length : null
   for (const word of request.words) {
     if (!MDDB_ENTRY.test(word)) {
-      places.push(placeOf(word, request.cwd))
+      const typed = placesOf([word], request.cwd)
+      if (!typed.ok) return typed
+      places.push(...typed.value)
       continue
     }
     const tab = await readTab(system)
@@ -47,7 +58,9 @@ const wanted = async (system: System, request: DbRequest): Promise<MetaResult<Wa
     if (!listed.ok) return listed
     count = listed.value.count
     length = listed.value.length
-    places.push(...listed.value.places.map((p) => placeOf(p, request.cwd)))
+    const inTab = placesOf(listed.value.places, request.cwd)
+    if (!inTab.ok) return inTab
+    places.push(...inTab.value)
   }
   return ok({ places, count, length })
 }
@@ -58,8 +71,7 @@ const conflict = async (system: System, { path }: ReplicaPlace): Promise<MetaErr
   try {
     storage = await examine(path)
   } catch (e) {
-    if (errnoOf(e) !== 'ENOENT') throw e
-    return null
+    return errnoOf(e) === 'ENOENT' ? null : sysError(e, path)
   }
   if (storage === undefined) return null
   const user = usedSlices(system.tree).find((u) => u.slice.identity === storage.identity)
@@ -121,7 +133,7 @@ export const patchLocations = async (
     const written = await system.parts.db.writeLocations()
     return written.ok ? 0 : fail(send, written.error)
   }
-  const path = placeOf(request.file, request.cwd).path
+  const path = pathOf(request.file, request.cwd)
   try {
     const text = await readFile(path, 'utf8')
     const { any, notices } = parseLocations(text)

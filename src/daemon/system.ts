@@ -162,7 +162,7 @@ export class System {
     for (const unit of top)
       if (changed.has(unit) || metadevices.deviceOf(unit.name) === undefined) await this.#serve(unit)
     for (const a of acquired) metadevices.release(a)
-    this.#writeMdCf(log)
+    await this.#writeMdCf(log)
     return ok(undefined)
   }
 
@@ -355,7 +355,7 @@ export class System {
     }
     const unit = metadeviceOf(this.#tree, name)
     if (unit !== null) await this.#serve(unit)
-    this.#writeMdCf(this.parts.log)
+    await this.#writeMdCf(this.parts.log)
   }
 
   /** Last close: the sides are flushed, hence equal, and the record may say so. */
@@ -373,8 +373,9 @@ export class System {
     if (!cleared.ok) log.warn({ mirror: name }, `stays marked: ${errorText(cleared.error)}`)
   }
 
-  #writeMdCf(log: Logger): void {
-    writeAtomically(join(this.parts.where.etc, 'md.cf'), mdCf(this.#tree)).catch((e: unknown) =>
+  /** Awaited: two at once would write one temporary file, and a command that has ended has left its md.cf. */
+  #writeMdCf(log: Logger): Promise<void> {
+    return writeAtomically(join(this.parts.where.etc, 'md.cf'), mdCf(this.#tree)).catch((e: unknown) =>
       log.warn(e, 'md.cf not written'),
     )
   }

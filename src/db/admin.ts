@@ -1,6 +1,7 @@
 /** `metadb -a` and `metadb -d`: SVM's rules first, then a new list of replicas that holds in the old and the new one. */
 import { err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import { strerror } from '../msg/strerror.js'
 import { type Core, identified } from './core.js'
 import { type Image, type Listed, emptyImage, sha256 } from './format.js'
 import type { HelperFault } from './helper-process.js'
@@ -11,8 +12,12 @@ import type { ReplicaPlace } from './types.js'
 
 const createError = (path: string, fault: HelperFault): MetaError => {
   if (fault.problem.startsWith('data not returned')) return metaError('readBackFailed', path)
-  if (fault.code === 'ENOSPC') return metaError('sys', path, 'No space left on device')
-  return metaError('sys', path, fault.problem)
+  // `signal` and `timeout` are no errno: then the helper's own words say more.
+  return metaError(
+    'sys',
+    path,
+    fault.code !== null && /^E[A-Z0-9]+$/.test(fault.code) ? strerror(fault.code) : fault.problem,
+  )
 }
 
 export const addReplicas = async (

@@ -5,9 +5,9 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
-import { getSystemErrorMap } from 'node:util'
 import { type Result, err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import { strerror } from '../msg/strerror.js'
 import { deviceBytes } from './check.js'
 import { type Listed, physicalBytes } from './format.js'
 import type { ReplicaPlace } from './types.js'
@@ -21,10 +21,8 @@ const LMDB_MAGIC = 0xbeefc0de
 
 /** A system error in strerror(3)'s words. */
 export const sysError = (e: unknown, object: string): MetaError => {
-  const error = e as NodeJS.ErrnoException
-  const known = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno)
-  const text = known?.[1] ?? error.message
-  return metaError('sys', object, text.charAt(0).toUpperCase() + text.slice(1))
+  const { code, message } = e as NodeJS.ErrnoException
+  return metaError('sys', object, code === undefined ? message : strerror(code))
 }
 const refusal = (path: string, text: string): MetaError => metaError('sys', path, text)
 

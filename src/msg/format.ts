@@ -56,11 +56,15 @@ export const percentDone = (done: number, total: number, mirrorBlocks: number): 
     : String(Math.floor(p / 10))
 }
 
+/** Errors that SVM's commands print themselves: no host, no empty line (commands.md 0.1, second printer). */
+const PLAIN: ReadonlySet<string> = new Set<MetaError['code']>(['invalidType'])
+
 /** `<cmd>: <host>: [<context>: ][<object>: ]<message>` and an empty line after it. */
 export const formatError = (command: string, host: string, e: MetaError): string => {
+  if (PLAIN.has(e.code)) return printable(`${command}: ${e.object ?? ''}: ${errorText(e)}`) + '\n'
   const parts = [command, host]
   if (e.context !== undefined) parts.push(e.context)
-  if (e.object !== undefined) parts.push(e.object)
+  if (e.object !== undefined && e.object !== '') parts.push(e.object)
   return `${printable(`${parts.join(': ')}: ${errorText(e)}`)}\n\n`
 }
 

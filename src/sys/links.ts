@@ -11,7 +11,8 @@
  */
 import { mkdir, readdir, readlink, rename, rm, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { errnoOf, strerror } from './errno.js'
+import { strerror } from '../msg/strerror.js'
+import { errnoOf } from './errno.js'
 
 const OURS = /^nbd\+unix:\/\/\//
 const KINDS = ['dsk', 'rdsk'] as const

@@ -3,6 +3,7 @@ import type { Command } from '../src/cli/command.js'
 import { command as metaclear } from './metaclear.js'
 import { command as metadb } from './metadb.js'
 import { command as metadetach } from './metadetach.js'
+import { command as metahs } from './metahs.js'
 import { command as metainit } from './metainit.js'
 import { command as metaoffline } from './metaoffline.js'
 import { command as metaonline } from './metaonline.js'
@@ -16,6 +17,7 @@ export const COMMANDS: readonly Command[] = [
   metaclear,
   metadb,
   metadetach,
+  metahs,
   metainit,
   metaoffline,
   metaonline,

@@ -16,11 +16,12 @@ const boot: Command['run'] = async (call) => {
 
 export const command: Command = {
   name: 'metainit',
-  summary: 'create metadevices',
+  summary: 'create metadevices and hot spare pools',
   synopsis: [
     '[-n] [-f] [--root DIR] name numstripes width component... [-i interlace]',
-    '\t[width component... [-i interlace]]',
+    '\t[width component... [-i interlace]] [-h hotsparepool]',
     '[-n] [-f] [--root DIR] mirror -m submirror... [-g | -r] [-S] [pass]',
+    '[-n] [--root DIR] hotsparepool [component...]',
     '[-n] [-f] [--root DIR] name',
     '[-n] [-f] [--root DIR] -a',
     '-r',

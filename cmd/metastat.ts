@@ -39,9 +39,9 @@ const printReport = (call: Call, r: StatReport, failed: boolean): void => {
 
 export const command: Command = {
   name: 'metastat',
-  summary: 'show the status of metadevices',
+  summary: 'show the status of metadevices and hot spare pools',
   synopsis: [
-    '[-a | -s setname] [-cpqtiBD] [--json] [--root DIR] [metadevice...]',
+    '[-a | -s setname] [-cpqtiBD] [--json] [--root DIR] [metadevice|hotsparepool...]',
     '--watch[=seconds] [metadevice...]',
     '-h',
   ],
@@ -58,7 +58,7 @@ export const command: Command = {
     { name: 't', text: 'with the times of the last state changes' },
     { name: 'watch', argument: 'seconds', optional: '2', text: 'follow the resyncs until they end' },
   ],
-  operands: 'metadevice',
+  operands: 'unit',
   run: async (call) => {
     if (call.flag('a') && call.value('s') !== null) return call.usage('incompatibleAllSet')
     const seconds = call.value('watch')

@@ -17,8 +17,8 @@ export interface OptionSpec {
   readonly text: string
 }
 
-/** What completion offers as operands. */
-export type OperandKind = 'metadevice' | 'file' | 'both' | 'none'
+/** What completion offers as operands; a unit is a metadevice or a hot spare pool. */
+export type OperandKind = 'metadevice' | 'unit' | 'poolOrFile' | 'file' | 'both' | 'none'
 
 export interface Command {
   readonly name: string

@@ -35,6 +35,15 @@ _metadisk_names() {
   done <"$etc/md.cf"
 }
 
+_metadisk_pools() {
+  local etc=/etc/metadisk word rest
+  [[ -n $1 ]] && etc=$1/etc
+  [[ -r $etc/md.cf ]] || return 0
+  while read -r word rest; do
+    [[ $word == [A-Za-z]* && $rest != [0-9-]* ]] && printf '%s\\n' "$word"
+  done <"$etc/md.cf"
+}
+
 _metadisk() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]}
   local command=\${COMP_WORDS[0]##*/} options='' operands=none argument='' root=\${METADISK_ROOT-} i
@@ -50,6 +59,7 @@ ${commands.map(clause).join('')}  esac
       case $command$argument in
         metaparam-r) mapfile -t COMPREPLY < <(compgen -W 'roundrobin geometric first' -- "$cur") ;;
         metaparam-w) mapfile -t COMPREPLY < <(compgen -W 'parallel serial' -- "$cur") ;;
+        metaparam-h) mapfile -t COMPREPLY < <(compgen -W "$(_metadisk_pools "$root") none" -- "$cur") ;;
         metaparam-p) mapfile -t COMPREPLY < <(compgen -W '0 1 2 3 4 5 6 7 8 9' -- "$cur") ;;
       esac
       return
@@ -61,9 +71,13 @@ ${commands.map(clause).join('')}  esac
   fi
   case $operands in
     metadevice | both) mapfile -t COMPREPLY < <(compgen -W "$(_metadisk_names "$root")" -- "$cur") ;;
+    unit)
+      mapfile -t COMPREPLY < <(compgen -W "$(_metadisk_names "$root"; _metadisk_pools "$root")" -- "$cur")
+      ;;
+    poolOrFile) mapfile -t COMPREPLY < <(compgen -W "$(_metadisk_pools "$root") all" -- "$cur") ;;
   esac
   case $operands in
-    file | both)
+    file | both | poolOrFile)
       compopt -o filenames 2>/dev/null
       mapfile -t -O "\${#COMPREPLY[@]}" COMPREPLY < <(compgen -f -- "$cur")
       ;;

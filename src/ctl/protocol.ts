@@ -65,6 +65,15 @@ export type Request =
       readonly bufferBlocks: number | null
       readonly names: readonly string[]
     }
+  | {
+      readonly op: 'hotspare'
+      readonly cwd: string
+      readonly action: 'add' | 'delete' | 'replace' | 'enable'
+      /** A name or `all`; null for `enable`. */
+      readonly pool: string | null
+      /** Slices; for `replace` the old and the new one. */
+      readonly words: readonly string[]
+    }
   | { readonly op: 'stat'; readonly probe: boolean; readonly names: readonly string[] }
   | {
       readonly op: 'dbAdd'
@@ -90,6 +99,10 @@ export type Change =
   | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
   | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
   | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
+  | { readonly change: 'sparesAdded'; readonly name: string; readonly count: number }
+  | { readonly change: 'sparesDeleted'; readonly name: string; readonly count: number }
+  | { readonly change: 'spareReplaced'; readonly name: string; readonly spare: string; readonly by: string }
+  | { readonly change: 'spareEnabled'; readonly spare: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 /** What a comparison of a mirror's sides found; in blocks of the mirror. */

@@ -29,6 +29,7 @@ import { errnoOf, sysError } from '../sys/errno.js'
 import { gather } from '../sys/inventory.js'
 import { examine } from '../sys/storage.js'
 import { addReplicas, deleteReplicas, listReplicas, patchLocations } from './databases.js'
+import { changeHotSpares } from './hotspares.js'
 import { liveOf, liveStatusOf } from './live.js'
 import type { Handler, Send } from './server.js'
 import type { System } from './system.js'
@@ -70,7 +71,7 @@ export const inventoryFor = async (system: System, words: readonly string[], cwd
   })
 
 /** The two reasons for which no configuration may change. */
-const refusal = (system: System): { readonly error: MetaError; readonly status: number } | null => {
+export const refusal = (system: System): { readonly error: MetaError; readonly status: number } | null => {
   switch (system.parts.db.health) {
     case 'none':
       return { error: metaError('noDatabases'), status: 1 }
@@ -90,13 +91,18 @@ const answer = (send: Send, done: Outcome): void => {
   for (const change of done.changes) send({ reply: 'change', change })
 }
 
-const fail = (send: Send, error: MetaError, status = 1): number => {
+export const fail = (send: Send, error: MetaError, status = 1): number => {
   send({ reply: 'error', error })
   return status
 }
 
 /** Commits (unless only checking) and says what happened. */
-const carryOut = async (system: System, send: Send, result: MetaResult<Outcome>, check: boolean): Promise<number> => {
+export const carryOut = async (
+  system: System,
+  send: Send,
+  result: MetaResult<Outcome>,
+  check: boolean,
+): Promise<number> => {
   if (!result.ok) return fail(send, result.error)
   if (!check) {
     const applied = await system.apply(result.value)
@@ -250,6 +256,8 @@ const dispatch = (system: System, request: Request, send: Send): Promise<number>
     case 'online':
     case 'replace':
       return Promise.resolve(fail(send, metaError('unsupported', undefined, `meta${request.op}`)))
+    case 'hotspare':
+      return writing(() => changeHotSpares(system, send, request))
     case 'stat':
       return doStat(system, send, request)
     case 'dbAdd':

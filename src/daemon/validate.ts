@@ -9,6 +9,7 @@ const isBoolean: Check = (v) => typeof v === 'boolean'
 const isNatural: Check = (v) => Number.isSafeInteger(v) && (v as number) >= 0
 const isWords: Check = (v) => Array.isArray(v) && v.length <= 4096 && v.every(isString)
 const isVerify: Check = (v) => v === 'check' || v === 'repair'
+const isHotSpareAction: Check = (v) => v === 'add' || v === 'delete' || v === 'replace' || v === 'enable'
 const orNull =
   (check: Check): Check =>
   (v) =>
@@ -43,6 +44,7 @@ const FIELDS: { readonly [O in Request['op']]: Readonly<Record<string, Check>> }
     bufferBlocks: orNull(isNatural),
     names: isWords,
   },
+  hotspare: { cwd: isString, action: isHotSpareAction, pool: orNull(isString), words: isWords },
   stat: { probe: isBoolean, names: isWords },
   dbAdd: { cwd: isString, force: isBoolean, count: isNatural, length: orNull(isNatural), words: isWords },
   dbDelete: { cwd: isString, force: isBoolean, words: isWords },

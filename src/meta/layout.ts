@@ -8,7 +8,7 @@
 import { err, ok, type Result } from '../base/result.js'
 import { type Blocks, blocks, roundDown, roundUp } from '../base/units.js'
 import { cylinder } from './geometry.js'
-import type { Component, Device, Geometry, Row } from './types.js'
+import type { Device, Geometry, Row, Slice } from './types.js'
 
 export interface Start {
   readonly start: Blocks
@@ -28,14 +28,14 @@ export const startBlock = (d: Device, firstOfUnit: boolean): Start => {
 }
 
 /** Blocks of a component that can hold data; less than one interlace is no space, even in a concatenation. */
-const usable = (c: Component, width: number, interlace: Blocks): number => {
+const usable = (c: Slice, width: number, interlace: Blocks): number => {
   const n = c.size - c.start
   if (n < interlace) return 0
   return width > 1 ? n - (n % interlace) : n
 }
 
 /** @returns the component without space as the error. */
-export const rowBlocks = (components: readonly Component[], interlace: Blocks): Result<number, Component> => {
+export const rowBlocks = (components: readonly Slice[], interlace: Blocks): Result<number, Slice> => {
   let smallest = Number.MAX_SAFE_INTEGER
   for (const c of components) {
     const n = usable(c, components.length, interlace)

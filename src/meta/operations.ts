@@ -18,6 +18,10 @@ export type Change =
   | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
   | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
   | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
+  | { readonly change: 'sparesAdded'; readonly name: string; readonly count: number }
+  | { readonly change: 'sparesDeleted'; readonly name: string; readonly count: number }
+  | { readonly change: 'spareReplaced'; readonly name: string; readonly spare: string; readonly by: string }
+  | { readonly change: 'spareEnabled'; readonly spare: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 export interface Outcome {
@@ -71,5 +75,6 @@ export const then = (first: Outcome, next: Outcome): Outcome => ({
 export { attach, type AttachRequest, finishGrowth } from './attach.js'
 export { clear, type ClearRequest } from './clear.js'
 export { detach } from './detach.js'
+export { type HotSpareAction, type HotSpareRequest, metahs } from './hs.js'
 export { init, initEntries, type InitContext } from './init.js'
 export { param, type ParamRequest } from './param.js'

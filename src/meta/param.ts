@@ -61,5 +61,8 @@ const stripeWith = (s: StripeUnit, request: ParamRequest, tree: Tree): MetaResul
   const pool = word.toLowerCase() === 'none' ? ok(null) : parsePoolName(word)
   if (!pool.ok) return pool
   if (pool.value !== null && poolOf(tree, pool.value) === null) return err(metaError('invalidHsp', pool.value))
-  return ok(pool.value === s.hotSparePool ? s : { ...s, hotSparePool: pool.value })
+  if (pool.value === s.hotSparePool) return ok(s)
+  // The spare would go back to a pool that the stripe does not know any more.
+  if (s.rows.some((r) => r.components.some((c) => c.spare !== null))) return err(metaError('hspNotChanged', s.name))
+  return ok({ ...s, hotSparePool: pool.value })
 }

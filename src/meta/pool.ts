@@ -13,6 +13,7 @@ import type { BuildContext, Built, KindModule, LiveStatus, ParseResult, PoolDefi
 import { startBlock } from './layout.js'
 import type { Reader } from './reader.js'
 import { decodeSlice, sliceOf } from './slice.js'
+import { spareState, standingSpares } from './standing.js'
 import { poolsOf } from './tree.js'
 import type { Device, PoolUnit, Spare, Tree, UnitName } from './types.js'
 
@@ -75,20 +76,23 @@ const toTab = (p: PoolUnit): string =>
     p.spares.map((s) => s.name),
   )
 
-const report = (p: PoolUnit, _tree: Tree, live: LiveStatus): PoolReport => ({
-  kind: 'pool',
-  name: p.name,
-  parent: null,
-  size: 0,
-  spares: p.spares.map((s) => ({
-    device: s.name,
-    state: s.broken ? 'Broken' : 'Available',
-    changed: s.changed,
-    size: s.size,
-    relocatable: live.deviceId(s) !== null,
-  })),
-  tab: toTab(p),
-})
+const report = (p: PoolUnit, tree: Tree, live: LiveStatus): PoolReport => {
+  const standing = standingSpares(tree)
+  return {
+    kind: 'pool',
+    name: p.name,
+    parent: null,
+    size: 0,
+    spares: p.spares.map((s) => ({
+      device: s.name,
+      state: spareState(s, standing),
+      changed: s.changed,
+      size: s.size,
+      relocatable: live.deviceId(s) !== null,
+    })),
+    tab: toTab(p),
+  }
+}
 
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): PoolUnit => ({
   kind: 'pool',

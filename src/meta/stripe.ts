@@ -28,6 +28,7 @@ import { blocksPerComponent, MAX_BLOCKS, rowBlocks, startBlock, stripeSize } fro
 import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
 import { decodeSlice, sliceOf } from './slice.js'
+import { configured } from './standing.js'
 import { parentOf, poolOf } from './tree.js'
 import type { Component, ComponentState, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
 
@@ -97,7 +98,7 @@ const print = (d: StripeDefinition): string =>
   `${d.name} ${d.rows.length}${rowsText(d.rows, true)}${d.hotSparePool === null ? '' : ` -h ${d.hotSparePool}`}`
 
 const toTab = (u: StripeUnit): string => {
-  const rows = u.rows.map((r) => ({ ...r, components: r.components.map((c) => tabComponent(c.name)) }))
+  const rows = u.rows.map((r) => ({ ...r, components: r.components.map((c) => tabComponent(configured(c).name)) }))
   return `${u.name} ${rows.length}${rowsText(rows, false)}${u.hotSparePool === null ? '' : ` -h ${u.hotSparePool}`}`
 }
 
@@ -210,14 +211,15 @@ export const reportStripe = (u: StripeUnit, tree: Tree, live: LiveStatus, state:
   const unavailable = all.every((c) => live.component(c, u.name)?.state === 'Unavailable')
   const one = (c: Component): ComponentReport => {
     const trouble = live.component(c, u.name)
+    const { name, start } = configured(c)
     return {
-      device: c.name,
-      startBlock: c.start,
-      hasReplica: live.hasReplica(c),
+      device: name,
+      startBlock: start,
+      hasReplica: live.hasReplica(configured(c)),
       state: unavailable ? '-' : (trouble?.state ?? state),
       changed: trouble?.changed ?? c.changed,
-      relocatable: live.deviceId(c) !== null,
-      hotSpare: null,
+      relocatable: live.deviceId(configured(c)) !== null,
+      hotSpare: c.spare === null ? null : c.name,
     }
   }
   return {
@@ -263,8 +265,10 @@ const verify = (u: StripeUnit): string | null => {
   for (const [i, r] of u.rows.entries()) {
     for (const c of r.components)
       if (!Number.isSafeInteger(c.offset + c.size)) return `rows[${i}]: component beyond the last block number`
-    const size = rowBlocks(r.components, r.interlace)
+    // A spare may be larger than what it stands in for; the layout stays.
+    const size = rowBlocks(r.components.map(configured), r.interlace)
     if (!size.ok || size.value !== r.blocks) return `rows[${i}]: size does not follow from its components`
+    if (r.components.some((c) => c.size - c.start < blocksPerComponent(r))) return `rows[${i}]: hot spare is too small`
   }
   const size = stripeSize(u.rows, u.geometry)
   if (size === false || size.actualBlocks !== u.actualBlocks || size.blocks !== u.blocks)

@@ -98,7 +98,13 @@ export const usedSlices = (tree: Tree): readonly UsedSlice[] =>
   [...tree.values()].flatMap((unit): readonly UsedSlice[] => {
     switch (unit.kind) {
       case 'stripe':
-        return unit.rows.flatMap((r) => r.components.map((slice) => ({ unit: unit.name, slice, spare: false })))
+        return unit.rows.flatMap((r) =>
+          r.components.flatMap((c) => [
+            { unit: unit.name, slice: c, spare: c.spare !== null },
+            // It comes back when the spare leaves, so it is not free.
+            ...(c.spare === null ? [] : [{ unit: unit.name, slice: c.spare.original, spare: false }]),
+          ]),
+        )
       case 'pool':
         return unit.spares.map((slice) => ({ unit: unit.name, slice, spare: true }))
       case 'mirror':

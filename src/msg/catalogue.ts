@@ -72,6 +72,16 @@ export const ERRORS = {
   invalidHsp: 'invalid hotspare pool',
   hspExists: 'hotspare pool is already setup',
   hspInUse: 'hotspare pool in use',
+  noHsps: 'no hotspare pools found',
+  hspBusy: 'hotspare pool is busy',
+  hspReferenced: 'hotspare pool is referenced',
+  hspNotChanged: "can't modify hot spare pool, hot spare in use",
+  // hot spare
+  noSuchSpare: "hotspare doesn't exist",
+  spareInUse: 'hotspare is in use',
+  spareThere: 'add or replace failed, hot spare is already in use',
+  spareNotBroken: "hotspare isn't broken, can't enable",
+  spareNotEnabled: 'cannot enable hotspared device',
   // state database
   noDatabases: 'there are no existing databases',
   replicaExists: 'metadevice database replica exists on device',

@@ -84,6 +84,10 @@ export type ChangeText =
   | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
   | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
   | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
+  | { readonly change: 'sparesAdded'; readonly name: string; readonly count: number }
+  | { readonly change: 'sparesDeleted'; readonly name: string; readonly count: number }
+  | { readonly change: 'spareReplaced'; readonly name: string; readonly spare: string; readonly by: string }
+  | { readonly change: 'spareEnabled'; readonly spare: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 const KIND_TITLE = { stripe: 'Concat/Stripe', mirror: 'Mirror', pool: 'Hotspare pool' } as const
@@ -110,6 +114,14 @@ export const formatChange = (c: ChangeText): string => {
       return `${c.name}: device ${c.device} is replaced with ${c.by}\n`
     case 'deviceEnabled':
       return `${c.name}: device ${c.device} is enabled\n`
+    case 'sparesAdded':
+      return `${c.name}: ${c.count === 1 ? 'Hotspare is' : 'Hotspares are'} added\n`
+    case 'sparesDeleted':
+      return `${c.name}: ${c.count === 1 ? 'Hotspare is' : 'Hotspares are'} deleted\n`
+    case 'spareReplaced':
+      return `${c.name}: Hotspare ${c.spare} is replaced with ${c.by}\n`
+    case 'spareEnabled':
+      return `hotspare ${c.spare} is enabled\n`
     case 'parameters':
       return c.lines.map((line) => `${line}\n`).join('')
     default:

@@ -83,6 +83,14 @@ const whole = async (word: string, path: string): Promise<MetaResult<Found>> => 
   })
 }
 
+const pathOf = (word: string, cwd: string): string => normalize(isAbsolute(word) ? word : resolve(cwd, word))
+
+/** The names that `word` may have been configured under, whether or not its device is there now. */
+export const possibleNames = (word: string, cwd: string): readonly string[] => {
+  const m = SLICE.exec(word)
+  return m === null ? [pathOf(word, cwd)] : [`${m[1] ?? ''}s${m[2] ?? ''}`, pathOf(word, cwd)]
+}
+
 const locate = async (
   word: string,
   disks: ReadonlyMap<string, string>,
@@ -94,7 +102,7 @@ const locate = async (
   const path = disk === undefined ? undefined : disks.get(disk)
   try {
     if (disk !== undefined && path !== undefined) return await slice(word, disk, Number(m?.[2]), path)
-    return await whole(word, normalize(isAbsolute(word) ? word : resolve(options.cwd, word)))
+    return await whole(word, pathOf(word, options.cwd))
   } catch (e) {
     if (errnoOf(e) === undefined) throw e
     return err(sysError(e, word))

@@ -82,7 +82,7 @@ t.test(
     execFileSync('/bin/sh', ['-c', `mkdir -p ${root}/etc ${root}/dev/md/dsk; ln -s x ${root}/dev/md/dsk/d7`])
     execFileSync('/bin/sh', [
       '-c',
-      `printf '# file\\n# do not\\nd10 2 1 /a \\\\\\n\\t 1 /b\\nmirror1 -m d10 1\\n' >${root}/etc/md.cf`,
+      `printf '# file\\n# do not\\nd10 2 1 /a \\\\\\n\\t 1 /b\\nmirror1 -m d10 1\\nhsp001 /c\\nspares\\n' >${root}/etc/md.cf`,
     ])
     const complete = (...words: string[]): string => {
       const set = `COMP_WORDS=(${words.map((w) => `'${w}'`).join(' ')}); COMP_CWORD=${words.length - 1}`
@@ -93,7 +93,10 @@ t.test(
         env: { METADISK_ROOT: root },
       }).trim()
     }
-    t.equal(complete('metastat', ''), 'd7 d10 mirror1')
+    t.equal(complete('metastat', ''), 'd7 d10 mirror1 hsp001 spares')
+    t.equal(complete('metadetach', ''), 'd7 d10 mirror1')
+    t.equal(complete('metaparam', '-h', ''), 'hsp001 spares none')
+    t.equal(complete('metahs', '-a', 'h'), 'hsp001')
     t.equal(complete('metastat', 'd1'), 'd10')
     t.equal(complete('/x/bin/metastat', '--j'), '--json')
     t.equal(complete('metaparam', '-r', 'g'), 'geometric')

@@ -123,7 +123,7 @@ t.test('help: -h and -? on stderr, --help and --version on stdout, all status 0'
   t.strictSame((await run(t, 'metaparam -?')).status, 0)
   const help = await run(t, 'metaclear --help')
   t.match(help, { status: 0, err: '' })
-  t.match(help.out, /^metaclear - delete metadevices\n[^]*\n {2}-r +also clear what/)
+  t.match(help.out, /^metaclear - delete metadevices and hot spare pools\n[^]*\n {2}-r +also clear what/)
   t.match(await run(t, 'metadb --version'), { status: 0, out: /^metadb \(metadisk\) \d+\.\d+\.\d+\n$/, err: '' })
 })
 

@@ -19,6 +19,10 @@ t.test('missing, wrong and unknown fields are refused by name', async (t) => {
   t.same(validateRequest({ op: 'stat', names: [] }), { ok: false, error: 'stat: bad field probe' })
   t.same(validateRequest({ op: 'stat', probe: false, names: [1] }), { ok: false, error: 'stat: bad field names' })
   t.same(validateRequest({ op: 'stat', probe: false, names: ['a\0b'] }), { ok: false, error: 'stat: bad field names' })
+  const add = { op: 'hotspare', cwd: '/', action: 'add', pool: 'hsp001', words: ['/a'] }
+  t.ok(validateRequest(add).ok)
+  t.ok(validateRequest({ ...add, action: 'enable', pool: null }).ok)
+  t.same(validateRequest({ ...add, action: 'steal' }), { ok: false, error: 'hotspare: bad field action' })
   t.same(validateRequest({ op: 'ping', more: 1 }), { ok: false, error: 'ping: unknown field more' })
 })
 

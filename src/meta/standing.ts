@@ -1,0 +1,46 @@
+/**
+ * Which spares stand in for a component. Nothing else says that a spare is in use, so the two cannot
+ * disagree: whoever gives a component another slice, or takes its stripe away, frees the spare.
+ */
+import { withUnits } from './tree.js'
+import type { Component, PoolUnit, Slice, Spare, StripeUnit, Tree } from './types.js'
+
+export interface Standing {
+  readonly stripe: StripeUnit
+  readonly component: Component
+}
+
+/** By the spare's name. */
+export const standingSpares = (tree: Tree): ReadonlyMap<string, Standing> =>
+  new Map(
+    [...tree.values()].flatMap((unit): [string, Standing][] =>
+      unit.kind === 'stripe'
+        ? unit.rows.flatMap((r) =>
+            r.components.flatMap((component): [string, Standing][] =>
+              component.spare === null ? [] : [[component.name, { stripe: unit, component }]],
+            ),
+          )
+        : [],
+    ),
+  )
+
+/** The component as it was configured: what metastat shows, md.tab names and the layout follows from. */
+export const configured = (c: Component): Slice => c.spare?.original ?? c
+
+/** Texts of commands.md 4.7. */
+export type SpareState = 'Available' | 'In use' | 'Broken'
+export const spareState = (s: Spare, standing: ReadonlyMap<string, Standing>): SpareState => {
+  if (standing.has(s.name)) return 'In use'
+  return s.broken ? 'Broken' : 'Available'
+}
+
+/** The pools in which `change` makes another spare of one; equal spares stay equal. */
+export const changedPools = (tree: Tree, change: (s: Spare) => Spare): readonly PoolUnit[] =>
+  [...tree.values()].flatMap((unit) => {
+    if (unit.kind !== 'pool') return []
+    const spares = unit.spares.map(change)
+    return spares.some((s, i) => s !== unit.spares[i]) ? [{ ...unit, spares }] : []
+  })
+
+export const withPools = (tree: Tree, pools: readonly PoolUnit[]): Tree =>
+  pools.length === 0 ? tree : withUnits(tree, pools)

@@ -257,7 +257,7 @@ const decodeCheckpoint = (from: Reader | null): Checkpoint | null =>
     ? null
     : {
         slot: from.integer('slot', 0, MAX_SUBMIRRORS - 1) as Slot,
-        component: from.has('component') ? from.integer('component', 0, 1 << 30) : null,
+        component: from.integerOrNull('component', 0, 1 << 30),
         identity: from.text('identity'),
         done: from.blocks('done'),
       }

@@ -81,6 +81,9 @@ export class Reader {
   nameOrNull(key: string): UnitName | null {
     return this.#get(key) === null ? null : this.name(key)
   }
+  integerOrNull(key: string, least: number, most: number): number | null {
+    return this.#get(key) === null ? null : this.integer(key, least, most)
+  }
   /** null when the field is null. */
   objectOrNull(key: string): Reader | null {
     return this.#get(key) === null ? null : this.object(key)

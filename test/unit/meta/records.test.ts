@@ -1,4 +1,5 @@
 import t from 'tap'
+import { blocks } from '../../../src/base/units.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { decodeUnit, encodeUnit, readTree, recordChanges, recordKey } from '../../../src/meta/records.js'
 import { name, text, treeOf } from './world.js'
@@ -83,6 +84,16 @@ t.test('damage is reported with the record and leaves what stands on it out', as
     t.match(errors[0], message, what)
     t.match(errors[0], /^unit\/d1: state database record is damaged: /, what)
     t.match(errors[1], /unit\/d0: .*submirror d1 is not set up/, what)
+  }
+})
+
+t.test('a stopping point of a copy comes back, of a whole side as of one component', async (t) => {
+  const d0 = TREE.get(name('d0'))
+  if (d0?.kind !== 'mirror') throw new Error('d0 is a mirror')
+  for (const component of [null, 2]) {
+    const unit = { ...d0, checkpoint: { slot: 1 as const, component, identity: 'file:1:b', done: blocks(4096) } }
+    const record = JSON.parse(JSON.stringify(encodeUnit(unit))) as Json
+    t.same(decodeUnit('unit/d0', record), { ok: true, value: unit })
   }
 })
 

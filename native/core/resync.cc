@@ -1,8 +1,6 @@
 #include "core/resync.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
 
 namespace metadisk {
 
@@ -11,7 +9,6 @@ namespace {
 constexpr std::uint64_t kBlock = 512;
 constexpr std::uint64_t kReportEvery = 100'000'000;  // ns
 constexpr std::uint64_t kPauseMax = 10'000'000;      // ns; the most a window waits for clients
-constexpr std::uint32_t kBufferBlocksMax = 2048;
 constexpr std::uint64_t kNanosPerSecond = 1'000'000'000;
 
 // Nanoseconds that `bytes` may take at least.
@@ -22,105 +19,168 @@ std::uint64_t costOf(std::uint64_t bytes, std::uint64_t bytesPerSecond) noexcept
 
 }  // namespace
 
-void Resync::FreeDeleter::operator()(std::byte* p) const noexcept { std::free(p); }
+// Everything below is worked on; `from` covers what is done below it in the meantime.
+std::uint64_t Resync::reached() const noexcept {
+  const std::uint64_t first = flying() > 0 ? flights_[passed_ % kWindows].window.offset : exhausted_ ? pace_.end : at_;
+  return std::max(pace_.from, std::min(first, pace_.end));
+}
 
-std::uint64_t Resync::doneBlocks() const noexcept { return std::min(at_, total_) / kBlock; }
+std::uint64_t Resync::doneBlocks() const noexcept { return (unsure_ ? checkpointed_ : reached()) / kBlock; }
 
-bool Resync::start(const ResyncJob& job, std::uint64_t total) noexcept {
-  if (running()) return false;
-  const std::uint64_t blocks = std::clamp<std::uint64_t>(job.bufferBlocks, 1, kBufferBlocksMax);
-  const std::size_t bytes = (blocks * kBlock + 4095) / 4096 * 4096;
-  if (capacity_ < bytes) {
-    buffer_.reset(static_cast<std::byte*>(std::aligned_alloc(4096, bytes)));
-    capacity_ = buffer_ != nullptr ? bytes : 0;
-    if (buffer_ == nullptr) return false;
-  }
-  job_ = job;
-  job_.bufferBlocks = static_cast<std::uint32_t>(blocks);
-  total_ = total;
-  at_ = std::min(job.from, total / kBlock + 1) * kBlock;
-  at_ = std::min(at_, total);
-  cancelled_ = false;
+void Resync::start(const ResyncPace& pace) noexcept {
+  pace_ = pace;
+  running_ = true;
+  stopping_ = exhausted_ = syncing_ = lastSync_ = unsure_ = false;
+  outcome_ = ResyncOutcome::done;
+  fault_ = {};
+  at_ = 0;
+  work_ = pace.workBefore;
+  launched_ = passed_ = 0;
+  checkpointed_ = pace.from;
   allowance_ = reported_ = port_.now();
+  checkpointAt_ = allowance_ + pace.checkpointMillis * 1'000'000ULL;
+  pauseUntil_ = 0;
   port_.clientsActive();
-  state_ = State::pausing;
   wakeAt_ = 0;
   tick();
-  return true;
 }
 
 void Resync::cancel() noexcept {
-  if (!running()) return;
-  cancelled_ = true;
-  if (state_ == State::pausing) finish(ResyncOutcome::cancelled, 0);
+  if (running_) stop(ResyncOutcome::cancelled, {});
+}
+
+// The first reason counts, but a failure is not hidden by a cancel.
+void Resync::stop(ResyncOutcome outcome, const ResyncFault& fault) noexcept {
+  if (!stopping_ || (outcome == ResyncOutcome::failed && outcome_ == ResyncOutcome::cancelled)) {
+    outcome_ = outcome;
+    fault_ = fault;
+  }
+  stopping_ = true;
+  wakeAt_ = UINT64_MAX;
+  for (std::uint64_t i = passed_; i < launched_; i++) {
+    const auto place = static_cast<unsigned>(i % kWindows);
+    Flight& flight = flights_[place];
+    if (flight.over || !port_.windowWithdraw(place)) continue;
+    flight.over = true;
+    flight.good = false;
+  }
+  settle();
 }
 
 void Resync::tick() noexcept {
-  if (state_ != State::pausing || port_.now() < wakeAt_) return;
-  nextWindow();
+  if (!running_ || inTick_ || port_.now() < wakeAt_) return;
+  inTick_ = true;
+  // A backend that completes everything inline must not keep the thread from its clients: then one window a turn.
+  for (unsigned begun = 0; begun < kWindows && !stopping_ && !exhausted_ && flying() < kWindows; begun++) {
+    const std::uint64_t now = port_.now();
+    if (now < std::max(allowance_, pauseUntil_) || (pauseUntil_ != 0 && flying() > 0)) break;
+    const ResyncWindow window = port_.windowAt(at_);
+    exhausted_ = window.length == 0;
+    if (exhausted_) break;
+    const std::uint64_t before = passed_;
+    launch(window);
+    if (passed_ != before) break;
+  }
+  inTick_ = false;
+  settle();
 }
 
-void Resync::nextWindow() noexcept {
-  if (cancelled_) return finish(ResyncOutcome::cancelled, 0);
-  wakeAt_ = UINT64_MAX;
-  if (at_ >= total_) {
-    state_ = State::syncing;
-    port_.targetSync();
+void Resync::launch(const ResyncWindow& window) noexcept {
+  const std::uint64_t now = port_.now();
+  const auto place = static_cast<unsigned>(launched_++ % kWindows);
+  flights_[place] = {window, now};
+  at_ = window.offset + window.length;
+  allowance_ = std::max(allowance_, now) + costOf(window.work, pace_.bytesPerSecond);
+  port_.windowBegin(place, window);
+}
+
+void Resync::onWindow(unsigned place, const ResyncFault& fault) noexcept {
+  Flight& flight = flights_[place];
+  flight.over = true;
+  if (fault.error != 0) {
+    flight.good = false;
+    pass();
+    return stop(ResyncOutcome::failed, fault);
+  }
+  const std::uint64_t now = port_.now();
+  pauseUntil_ = port_.clientsActive() ? now + std::min(now - flight.begun, kPauseMax) : 0;
+  pass();
+  settle();
+}
+
+// What failed is never passed, nor what lies above it.
+void Resync::pass() noexcept {
+  while (flying() > 0) {
+    const auto place = static_cast<unsigned>(passed_ % kWindows);
+    const Flight& flight = flights_[place];
+    if (!flight.over || !flight.good) return;
+    work_ += flight.window.work;
+    port_.windowPassed(place, flight.window);
+    passed_++;
+  }
+}
+
+bool Resync::quiet() const noexcept {
+  for (std::uint64_t i = passed_; i < launched_; i++) {
+    if (!flights_[i % kWindows].over) return false;
+  }
+  return !syncing_;
+}
+
+// What follows from where the job is now: the end, a sync, the next turn.
+void Resync::settle() noexcept {
+  if (!running_ || inTick_) return;
+  report(false);
+  if (stopping_) {
+    if (!quiet()) return;
+    report(true);
+    running_ = false;
+    wakeAt_ = UINT64_MAX;
+    return port_.ended({.job = pace_.job,
+                        .outcome = outcome_,
+                        .error = fault_.error,
+                        .done = doneBlocks(),
+                        .component = fault_.component});
+  }
+  if (exhausted_) {
+    wakeAt_ = UINT64_MAX;
+    if (quiet()) sync(true);
     return;
   }
-  window_ = std::min<std::uint64_t>(job_.bufferBlocks * kBlock, total_ - at_);
-  windowStart_ = port_.now();
-  state_ = State::locking;
-  port_.windowLock(at_, window_);
+  wakeAt_ = flying() < (pauseUntil_ != 0 ? 1 : kWindows) ? std::max(allowance_, pauseUntil_) : UINT64_MAX;
+  if (pace_.checkpointMillis == 0 || syncing_ || port_.now() < checkpointAt_ || reached() <= checkpointed_) return;
+  sync(false);
 }
 
-void Resync::onLocked() noexcept {
-  state_ = State::reading;
-  port_.windowRead(at_, {buffer_.get(), window_});
+void Resync::sync(bool last) noexcept {
+  syncing_ = true;
+  lastSync_ = last;
+  syncedTo_ = reached();
+  port_.targetSync();
 }
 
-void Resync::onRead(int error) noexcept {
-  if (error != 0) {
-    port_.windowUnlock();
-    return finish(ResyncOutcome::failed, error);
+void Resync::onSynced(const ResyncFault& fault) noexcept {
+  syncing_ = false;
+  if (fault.error != 0) {
+    unsure_ = true;
+    return stop(ResyncOutcome::failed, fault);
   }
-  state_ = State::writing;
-  port_.windowWrite(at_, {buffer_.get(), window_});
-}
-
-void Resync::onWritten(int error) noexcept {
-  if (error != 0) {
-    port_.windowUnlock();
-    return finish(ResyncOutcome::failed, error);
+  if (lastSync_) {
+    // Too late for a cancel: all is copied and synced.
+    if (outcome_ == ResyncOutcome::cancelled) outcome_ = ResyncOutcome::done;
+    return stop(ResyncOutcome::done, {});
   }
-  at_ += window_;
-  // Before the lock goes: what waits for it may complete inline and ask how far the copy is.
-  const std::uint64_t now = port_.now();
-  const std::uint64_t spent = now - windowStart_;
-  allowance_ = std::max(allowance_, windowStart_) + costOf(window_, job_.bytesPerSecond);
-  wakeAt_ = std::max(allowance_, port_.clientsActive() ? now + std::min(spent, kPauseMax) : now);
-  state_ = State::pausing;
-  report(false);
-  port_.windowUnlock();
-  // The next window is begun by tick(), at the earliest in the next turn of the owner's loop: a backend
-  // that completes everything inline must not keep the thread from its clients.
-  if (state_ == State::pausing && cancelled_) finish(ResyncOutcome::cancelled, 0);
+  checkpointed_ = syncedTo_;
+  checkpointAt_ = port_.now() + pace_.checkpointMillis * 1'000'000ULL;
+  port_.checkpoint(pace_.job, syncedTo_ / kBlock);
+  settle();
 }
-
-void Resync::onSynced(int error) noexcept { finish(error == 0 ? ResyncOutcome::done : ResyncOutcome::failed, error); }
 
 void Resync::report(bool force) noexcept {
   const std::uint64_t now = port_.now();
   if (!force && now - reported_ < kReportEvery) return;
   reported_ = now;
-  port_.progress(job_.job, doneBlocks(), total_ / kBlock);
-}
-
-void Resync::finish(ResyncOutcome outcome, int error) noexcept {
-  report(true);
-  state_ = State::idle;
-  wakeAt_ = UINT64_MAX;
-  port_.ended(job_.job, outcome, error, doneBlocks());
+  port_.progress(pace_.job, work_ / kBlock, pace_.workTotal / kBlock);
 }
 
 }  // namespace metadisk

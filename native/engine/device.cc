@@ -50,6 +50,25 @@ void ThreadDevice::Mounted::resyncProgress(std::uint64_t job, std::uint64_t done
   device.sinks_.event(std::move(event));
 }
 
+void ThreadDevice::Mounted::resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::resyncCheckpoint;
+  event.device = device.number_;
+  event.job = job;
+  event.done = done;
+  device.sinks_.event(std::move(event));
+}
+
+void ThreadDevice::Mounted::verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::verifyMismatch;
+  event.device = device.number_;
+  event.job = job;
+  event.block = block;
+  event.blocks = blocks;
+  device.sinks_.event(std::move(event));
+}
+
 void ThreadDevice::Mounted::resyncEnded(const ResyncEnd& end) noexcept {
   EngineEvent event;
   event.kind = EngineEvent::Kind::resyncEnded;
@@ -101,7 +120,7 @@ bool ThreadDevice::advance() {
     std::exchange(current_->installed, nullptr)();
   }
   startFlushes();
-  startResync();
+  startJob();
   return opened && waiting_.empty();
 }
 
@@ -132,28 +151,35 @@ void ThreadDevice::startFlushes() {
 }
 
 void ThreadDevice::resync(const ResyncJob& job) {
-  if (resyncWanted_) return jobFailed(job.job, ResyncOutcome::failed, EBUSY, job.from);
-  resyncWanted_ = job;
-  startResync();
+  if (jobWanted_) return jobFailed(job.job, ResyncOutcome::failed, EBUSY, job.from);
+  jobWanted_ = job;
+  startJob();
 }
 
-void ThreadDevice::verify(const VerifyJob& job) { jobFailed(job.job, ResyncOutcome::failed, ENOTSUP, job.from); }
+void ThreadDevice::verify(const VerifyJob& job) {
+  if (jobWanted_) return jobFailed(job.job, ResyncOutcome::failed, EBUSY, job.from);
+  jobWanted_ = job;
+  startJob();
+}
 
 // Nothing is held yet, and no region is marked: whatever is settled is unknown.
 void ThreadDevice::settle(std::uint64_t, bool) {}
 void ThreadDevice::marked(std::uint64_t, bool) {}
 
-void ThreadDevice::startResync() {
-  if (!resyncWanted_ || held()) return;
-  const ResyncJob job = *std::exchange(resyncWanted_, std::nullopt);
-  const int error = current_->volume->startResync(job);
-  if (error != 0) jobFailed(job.job, ResyncOutcome::failed, error, job.from);
+void ThreadDevice::startJob() {
+  if (!jobWanted_ || held()) return;
+  const auto wanted = *std::exchange(jobWanted_, std::nullopt);
+  Volume& volume = *current_->volume;
+  const auto* const resync = std::get_if<ResyncJob>(&wanted);
+  const int error = resync != nullptr ? volume.startResync(*resync) : volume.startVerify(std::get<VerifyJob>(wanted));
+  if (error == 0) return;
+  std::visit([&](const auto& job) { jobFailed(job.job, ResyncOutcome::failed, error, job.from); }, wanted);
 }
 
 void ThreadDevice::cancelResync() {
-  if (resyncWanted_) {
-    const ResyncJob job = *std::exchange(resyncWanted_, std::nullopt);
-    jobFailed(job.job, ResyncOutcome::cancelled, 0, job.from);
+  if (jobWanted_) {
+    const auto wanted = *std::exchange(jobWanted_, std::nullopt);
+    std::visit([&](const auto& job) { jobFailed(job.job, ResyncOutcome::cancelled, 0, job.from); }, wanted);
   }
   if (current_ != nullptr) current_->volume->cancelResync();
 }
@@ -177,7 +203,7 @@ bool ThreadDevice::idle() const noexcept {
 }
 
 bool ThreadDevice::settled() const noexcept {
-  return waiting_.empty() && older_.empty() && flushes_.empty() && !resyncWanted_ &&
+  return waiting_.empty() && older_.empty() && flushes_.empty() && !jobWanted_ &&
          (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
 }
 

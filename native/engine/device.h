@@ -11,6 +11,7 @@
 #include <list>
 #include <memory>
 #include <optional>
+#include <variant>
 #include <vector>
 
 #include "core/clock.h"
@@ -70,6 +71,8 @@ class ThreadDevice final : public nbd::Export {
     Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPlan> opened, std::function<void()> whenInstalled);
     void componentError(const ComponentFault& fault) noexcept override;
     void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override;
+    void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept override;
+    void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept override;
     void resyncEnded(const ResyncEnd& end) noexcept override;
     std::uint64_t now() noexcept override { return monotonicNanos(); }
 
@@ -87,7 +90,7 @@ class ThreadDevice final : public nbd::Export {
 
   void mount(std::unique_ptr<Mounted> next);
   void startFlushes();
-  void startResync();
+  void startJob();
   void jobFailed(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done);
 
   std::uint32_t number_;
@@ -98,7 +101,7 @@ class ThreadDevice final : public nbd::Export {
   std::list<std::unique_ptr<Mounted>> older_;    // still have requests
   std::list<std::unique_ptr<Mounted>> waiting_;  // wait for older ones, oldest first
   std::list<FlushJob> flushes_;
-  std::optional<ResyncJob> resyncWanted_;
+  std::optional<std::variant<ResyncJob, VerifyJob>> jobWanted_;
   std::uint32_t stateFlags_ = 0;
 };
 

@@ -69,6 +69,11 @@ std::uint64_t SimBackend::startedOn(std::uint32_t file, IoOp op) const {
   return found == disks_[file].started.end() ? 0 : found->second;
 }
 
+std::uint64_t SimBackend::bytesOf(std::uint32_t file, IoOp op) const {
+  const auto found = disks_[file].bytes.find(op);
+  return found == disks_[file].bytes.end() ? 0 : found->second;
+}
+
 // `component` is the disk's number here; a test's plan numbers may differ.
 std::uint32_t SimBackend::indexOf(const Io& io) const {
   for (std::uint32_t i = 0; i < files_.size(); i++) {
@@ -96,6 +101,7 @@ void SimBackend::start(Io& io) noexcept {
   Disk& disk = disks_[indexOf(io)];
   started_[static_cast<std::size_t>(io.op)]++;
   disk.started[io.op]++;
+  disk.bytes[io.op] += io.length;
   if (crashed_) {
     io.result = -ENODEV;
     return io.complete(io);

@@ -69,6 +69,7 @@ class SimBackend final : public Backend {
   // What was asked of the components, by operation.
   std::uint64_t started(IoOp op) const { return started_[static_cast<std::size_t>(op)]; }
   std::uint64_t startedOn(std::uint32_t file, IoOp op) const;
+  std::uint64_t bytesOf(std::uint32_t file, IoOp op) const;
   // Writes started while another write to some of the same bytes of the component was in flight.
   std::uint64_t overlappingWrites() const { return overlapping_; }
 
@@ -82,6 +83,7 @@ class SimBackend final : public Backend {
     std::vector<std::byte> durable;
     std::map<std::uint64_t, std::vector<Version>> unsynced;  // by sector
     std::map<IoOp, std::uint64_t> started;
+    std::map<IoOp, std::uint64_t> bytes;
   };
   struct Pending {
     Io* io;

@@ -74,10 +74,23 @@ void OverlapList::enter(OverlapEntry& entry) noexcept {
 
 void OverlapList::leave(OverlapEntry& entry) noexcept {
   active_.remove(entry);
+  startAfter(entry);
+}
+
+bool OverlapList::withdraw(OverlapEntry& entry) noexcept {
+  const OverlapEntry* e = waiting_.head;
+  while (e != nullptr && e != &entry) e = e->after;
+  if (e == nullptr) return false;
+  waiting_.remove(entry);
+  startAfter(entry);
+  return true;
+}
+
+void OverlapList::startAfter(const OverlapEntry& gone) noexcept {
   for (OverlapEntry* e = waiting_.head; e != nullptr;) {
     OverlapEntry* const next = e->after;
-    // Anything that does not overlap the leaving range waits for something else.
-    if (e->overlaps(entry) && !active_.overlaps(*e, nullptr) && !waiting_.overlaps(*e, e)) {
+    // Anything that does not overlap the range that is free now waits for something else.
+    if (e->overlaps(gone) && !active_.overlaps(*e, nullptr) && !waiting_.overlaps(*e, e)) {
       waiting_.remove(*e);
       active_.add(*e);
       e->toStart = nullptr;

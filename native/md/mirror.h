@@ -56,6 +56,9 @@ class OverlapList {
   void enter(OverlapEntry& entry) noexcept;
   // Ends the ownership and starts whoever waited for it alone.
   void leave(OverlapEntry& entry) noexcept;
+  // Takes back an enter() whose range is not owned yet: start() will not be called. False: it is owned,
+  // even if start() is still to come.
+  bool withdraw(OverlapEntry& entry) noexcept;
   bool empty() const noexcept { return active_.head == nullptr && waiting_.head == nullptr; }
   bool anyWaiting() const noexcept { return waiting_.head != nullptr; }
 
@@ -67,6 +70,8 @@ class OverlapList {
     void remove(OverlapEntry& entry) noexcept;
     bool overlaps(const OverlapEntry& entry, const OverlapEntry* until) const noexcept;
   };
+  void startAfter(const OverlapEntry& gone) noexcept;
+
   Chain active_;
   Chain waiting_;  // in order of arrival
   // Active already, start() still to be called. A queue, because start() may come back to leave():

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "md/jobs.h"
 #include "md/volume_impl.h"
 
 namespace metadisk {
@@ -39,9 +40,10 @@ Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* co
   } else {
     mirror_ = mirror;
     balance_ = std::make_unique<ReadBalance>(*mirror);
+    jobs_ = std::make_unique<Jobs>(*this);
   }
   for (std::uint32_t i = 0; i < files_.size(); i++) allFiles_.push_back(i);
-  for (Task* task : {&window_, &windowIo_, &flushSync_}) task->impl = this;
+  flushSync_.impl = this;
 }
 
 Volume::Impl::~Impl() {
@@ -179,7 +181,7 @@ void Volume::Impl::submitTask(Request& r) noexcept {
 
 void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
   Task& task = static_cast<Task&>(entry);
-  if (task.kind == Task::Kind::window) return task.impl->resync_.onLocked();
+  if (task.kind == Task::Kind::window) return task.impl->jobs_->onOwned(task);
   task.impl->writeSides(task);
 }
 
@@ -291,6 +293,7 @@ void Volume::Impl::onChild(Io& io) noexcept {
       self.retryRead(child, task);
     } else if (io.op != IoOp::cache && !(io.op == IoOp::discard && io.result == -EOPNOTSUPP)) {
       task.error = -io.result;
+      task.erred = self.plan_->components[child.index];
     }
   }
   self.giveChild(child);
@@ -350,9 +353,7 @@ void Volume::Impl::taskDone(Task& task) noexcept {
       return endOfData(r, error);
     }
     case Task::Kind::flush: return endFlushes(task);
-    case Task::Kind::windowRead: return resync_.onRead(task.error);
-    case Task::Kind::windowWrite: return resync_.onWritten(task.error);
-    case Task::Kind::targetSync: return resync_.onSynced(task.error);
+    case Task::Kind::job: return jobs_->onTask(task);
     case Task::Kind::window: break;
   }
   std::abort();
@@ -367,6 +368,17 @@ void Volume::Impl::endOfData(Request& r, int error) noexcept {
   finish(r, error);
 }
 
+int Volume::Impl::startResync(const ResyncJob& job) noexcept { return jobs_ == nullptr ? EINVAL : jobs_->resync(job); }
+int Volume::Impl::startVerify(const VerifyJob& job) noexcept { return jobs_ == nullptr ? EINVAL : jobs_->verify(job); }
+void Volume::Impl::cancelResync() noexcept {
+  if (jobs_ != nullptr) jobs_->cancel();
+}
+bool Volume::Impl::resyncing() const noexcept { return jobs_ != nullptr && jobs_->running(); }
+void Volume::Impl::tick() noexcept {
+  if (jobs_ != nullptr) jobs_->tick();
+}
+std::uint64_t Volume::Impl::wakeAt() const noexcept { return jobs_ == nullptr ? UINT64_MAX : jobs_->wakeAt(); }
+
 Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
                VolumeHost& host)
     : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host)) {}
@@ -378,9 +390,10 @@ unsigned Volume::inFlight() const noexcept { return impl_->inFlight(); }
 std::uint64_t Volume::size() const noexcept { return impl_->size(); }
 const Plan& Volume::plan() const noexcept { return impl_->plan(); }
 int Volume::startResync(const ResyncJob& job) noexcept { return impl_->startResync(job); }
-void Volume::cancelResync() noexcept { impl_->resync().cancel(); }
-bool Volume::resyncing() const noexcept { return impl_->resync().running(); }
-void Volume::tick() noexcept { impl_->resync().tick(); }
-std::uint64_t Volume::wakeAt() const noexcept { return impl_->resync().wakeAt(); }
+int Volume::startVerify(const VerifyJob& job) noexcept { return impl_->startVerify(job); }
+void Volume::cancelResync() noexcept { impl_->cancelResync(); }
+bool Volume::resyncing() const noexcept { return impl_->resyncing(); }
+void Volume::tick() noexcept { impl_->tick(); }
+std::uint64_t Volume::wakeAt() const noexcept { return impl_->wakeAt(); }
 
 }  // namespace metadisk

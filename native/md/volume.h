@@ -37,6 +37,8 @@ class VolumeHost {
   // May come once per failing Io.
   virtual void componentError(const ComponentFault& fault) noexcept = 0;
   virtual void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept = 0;
+  virtual void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept = 0;
+  virtual void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept = 0;
   virtual void resyncEnded(const ResyncEnd& end) noexcept = 0;
   // Monotonic nanoseconds.
   virtual std::uint64_t now() noexcept = 0;
@@ -64,6 +66,8 @@ class Volume {
   // 0 or an errno (EINVAL: no such side or not a mirror or nothing readable besides; EBUSY: a job runs).
   // Ends in resyncEnded. A mirror root only.
   int startResync(const ResyncJob& job) noexcept;
+  // The same; EROFS: a repair of a read-only plan.
+  int startVerify(const VerifyJob& job) noexcept;
   void cancelResync() noexcept;
   bool resyncing() const noexcept;
 

@@ -1,4 +1,4 @@
-// The inside of a Volume, shared by volume.cc (requests and their Ios) and sync.cc (flushes and resync).
+// The inside of a Volume, shared by volume.cc (requests and their Ios), sync.cc (flushes) and jobs.h (resync, verify).
 //
 // A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
 // Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
@@ -30,20 +30,25 @@ struct IovecSlab {
   IovecSlab* poolNext = nullptr;
 };
 
-class Volume::Impl final : public ResyncPort {
+class Volume::Impl final {
  public:
   Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
-  ~Impl() override;
+  ~Impl();
 
   void submit(Request& r) noexcept;
   bool stateful() const noexcept { return mirror_ != nullptr; }
-  unsigned inFlight() const noexcept { return requests_ + (resync_.running() ? 1U : 0U); }
+  unsigned inFlight() const noexcept { return requests_ + (resyncing() ? 1U : 0U); }
   const Plan& plan() const noexcept { return *plan_; }
   std::uint64_t size() const noexcept { return size_; }
   int startResync(const ResyncJob& job) noexcept;
-  Resync& resync() noexcept { return resync_; }
+  int startVerify(const VerifyJob& job) noexcept;
+  void cancelResync() noexcept;
+  bool resyncing() const noexcept;
+  void tick() noexcept;
+  std::uint64_t wakeAt() const noexcept;
 
  private:
+  class Jobs;
   struct Task;
   // One Io on one component.
   struct Child : Io {
@@ -58,10 +63,10 @@ class Volume::Impl final : public ResyncPort {
   };
   // Several Ios that end together.
   struct Task : OverlapEntry {
-    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, windowRead, windowWrite, targetSync };
+    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, job };
     Kind kind = Kind::plain;
     Impl* impl = nullptr;
-    Request* request = nullptr;  // null for the resync's tasks
+    Request* request = nullptr;  // null for tasks of a job
     IoOp op = IoOp::read;
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
@@ -70,8 +75,10 @@ class Volume::Impl final : public ResyncPort {
     bool noHole = false;
     bool fastZero = false;
     std::uint32_t pending = 0;
-    std::uint32_t nextSide = 0;  // serial writes
+    std::uint32_t nextSide = 0;  // serial writes; verify: the side that is read
     int error = 0;
+    std::uint32_t erred = 0;  // job: the component that `error` came from
+    void* window = nullptr;   // window, job
     Task* queued = nullptr;
     Task* poolNext = nullptr;
   };
@@ -105,21 +112,6 @@ class Volume::Impl final : public ResyncPort {
   static void onChild(Io& io) noexcept;
   static void onOwned(OverlapEntry& entry) noexcept;
 
-  // ResyncPort
-  void windowLock(std::uint64_t offset, std::uint64_t length) noexcept override;
-  void windowUnlock() noexcept override;
-  void windowRead(std::uint64_t offset, std::span<std::byte> into) noexcept override;
-  void windowWrite(std::uint64_t offset, std::span<std::byte> from) noexcept override;
-  void targetSync() noexcept override;
-  std::uint64_t now() noexcept override { return host_.now(); }
-  bool clientsActive() noexcept override { return std::exchange(clients_, 0) != 0 || requests_ != 0; }
-  void progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override {
-    host_.resyncProgress(job, done, total);
-  }
-  void ended(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done) noexcept override {
-    host_.resyncEnded({.job = job, .outcome = outcome, .error = error, .done = done});
-  }
-
   std::shared_ptr<const Plan> plan_;
   std::vector<ComponentFile*> files_;
   Backend& backend_;
@@ -130,8 +122,6 @@ class Volume::Impl final : public ResyncPort {
   std::unique_ptr<ReadBalance> balance_;
   OverlapList overlaps_;
   std::vector<std::uint32_t> allFiles_;
-  std::vector<std::uint32_t> targetFiles_;
-  std::uint32_t target_ = 0;
   unsigned requests_ = 0;
   unsigned clients_ = 0;  // submitted since the resync asked
   Task* flushHead_ = nullptr;
@@ -140,11 +130,9 @@ class Volume::Impl final : public ResyncPort {
   Pool<Child> children_;
   Pool<Task> tasks_;
   Pool<IovecSlab, 16> slabs_;
-  Task window_;     // the resync's range in the overlap list
-  Task windowIo_;   // its reads, writes and sync, one at a time
   Task flushSync_;  // the syncs of the flush batch in flight
   Task* batch_ = nullptr;
-  Resync resync_{*this};
+  std::unique_ptr<Jobs> jobs_;  // of a mirror
 };
 
 }  // namespace metadisk

@@ -154,12 +154,18 @@ class Bench final : public VolumeHost {
 
   void componentError(const ComponentFault& fault) noexcept override { events.push_back(fault); }
   void resyncProgress(std::uint64_t, std::uint64_t done, std::uint64_t) noexcept override { progress.push_back(done); }
+  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoints.push_back(done); }
+  void verifyMismatch(std::uint64_t, std::uint64_t block, std::uint64_t blocks) noexcept override {
+    mismatches.emplace_back(block, blocks);
+  }
   void resyncEnded(const ResyncEnd& end) noexcept override {
     endedCount++;
     endedJob = end.job;
     endedOutcome = end.outcome;
     endedError = end.error;
     endedDone = end.done;
+    endedComponent = end.component;
+    endedMismatches = end.mismatches;
   }
   std::uint64_t now() noexcept override { return sim.now(); }
 
@@ -206,11 +212,15 @@ class Bench final : public VolumeHost {
   std::unique_ptr<Volume> volume;
   std::vector<ComponentFault> events;
   std::vector<std::uint64_t> progress;
+  std::vector<std::uint64_t> checkpoints;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;
   int endedCount = 0;
   std::uint64_t endedJob = 0;
   ResyncOutcome endedOutcome = ResyncOutcome::failed;
   int endedError = 0;
   std::uint64_t endedDone = 0;
+  std::uint32_t endedComponent = 0;
+  std::uint64_t endedMismatches = 0;
 };
 
 }  // namespace metadisk::test

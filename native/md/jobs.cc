@@ -1,0 +1,302 @@
+#include "md/jobs.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+namespace metadisk {
+
+namespace {
+
+// Of a component in a stripe, a window's range is longer than what is copied; clients wait for all of it.
+constexpr std::uint64_t kSpanMax = 64 * 1024 * 1024;
+
+}  // namespace
+
+void Volume::Impl::Jobs::FreeDeleter::operator()(std::byte* p) const noexcept { std::free(p); }
+
+// ---- start and end
+
+// The memory of all windows, `copies` buffers each.
+int Volume::Impl::Jobs::begin(std::uint32_t bufferBlocks, unsigned copies) noexcept {
+  window_ = std::clamp<std::uint64_t>(bufferBlocks, 1, Resync::kBufferBlocksMax) * kBlockBytes;
+  stride_ = (window_ + 4095) / 4096 * 4096;
+  copies_ = copies;
+  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(4096, stride_ * copies * Resync::kWindows)));
+  files_.clear();
+  mismatches_ = told_ = openBlocks_ = 0;
+  return memory_ != nullptr ? 0 : ENOMEM;
+}
+
+// The label of a side is its own (driver.md 2.9).
+std::uint64_t Volume::Impl::Jobs::firstByte() const noexcept { return volume_.plan_->labelled ? kBlockBytes : 0; }
+
+void Volume::Impl::Jobs::filesOf(std::uint32_t side) noexcept {
+  const auto add = [this](std::uint32_t file, const Service& service) {
+    const bool known = std::find(files_.begin(), files_.end(), file) != files_.end();
+    if (service.writable && file != kNoFile && !known) files_.push_back(file);
+  };
+  const Node& node = volume_.sideNode(side);
+  if (const auto* part = std::get_if<ComponentNode>(&node)) add(part->file, part->service);
+  if (const auto* stripe = std::get_if<StripeNode>(&node)) {
+    for (const Row& row : stripe->rows) {
+      for (const Column& column : row.columns) add(column.file, column.service);
+    }
+  }
+}
+
+int Volume::Impl::Jobs::resync(const ResyncJob& job) noexcept {
+  if (machine_.running()) return EBUSY;
+  const std::uint32_t side = volume_.sideOf(job.target);
+  if (side == volume_.mirror_->sides.size() || job.from > volume_.size_ / kBlockBytes) return EINVAL;
+  if (volume_.balance_->other(1U << side) < 0) return EINVAL;
+  if (job.kind == ResyncKind::optimized) return ENOTSUP;
+  if (const int error = begin(job.bufferBlocks, 1); error != 0) return error;
+  verifying_ = repairing_ = false;
+  kind_ = job.kind;
+  target_ = side;
+  from_ = job.from * kBlockBytes;
+  ResyncPace pace{.job = job.job,
+                  .from = from_,
+                  .end = volume_.size_,
+                  .workBefore = from_,
+                  .workTotal = volume_.size_,
+                  .bytesPerSecond = job.bytesPerSecond,
+                  .checkpointMillis = job.checkpointMillis};
+  filesOf(side);
+  if (kind_ == ResyncKind::component) {
+    std::erase_if(files_, [&](std::uint32_t file) { return volume_.plan_->components[file] != job.component; });
+    if (files_.empty()) return EINVAL;
+    footprint_ = Footprint(volume_.sideNode(side), files_[0], volume_.size_);
+    pace.workBefore = footprint_.bytes(from_);
+    pace.workTotal = footprint_.bytes(volume_.size_);
+  }
+  machine_.start(pace);
+  return 0;
+}
+
+void Volume::Impl::Jobs::ended(const ResyncEnd& end) noexcept {
+  if (verifying_) tellMismatch();
+  memory_.reset();
+  ResyncEnd told = end;
+  told.mismatches = mismatches_;
+  volume_.host_.resyncEnded(told);
+}
+
+bool Volume::Impl::Jobs::clientsActive() noexcept {
+  return std::exchange(volume_.clients_, 0) != 0 || volume_.requests_ != 0;
+}
+
+void Volume::Impl::Jobs::progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept {
+  volume_.host_.resyncProgress(job, done, total);
+}
+
+void Volume::Impl::Jobs::checkpoint(std::uint64_t job, std::uint64_t done) noexcept {
+  volume_.host_.resyncCheckpoint(job, done);
+}
+
+// ---- windows
+
+ResyncWindow Volume::Impl::Jobs::windowAt(std::uint64_t at) noexcept {
+  const std::uint64_t start = std::max({at, from_, firstByte()});
+  if (start >= volume_.size_) return {};
+  if (kind_ != ResyncKind::component) {
+    // Windows end at multiples of their size, so that they stay aligned whatever `from` was.
+    const std::uint64_t length = std::min(window_ - start % window_, volume_.size_ - start);
+    return {start, length, length};
+  }
+  Footprint::Range piece = footprint_.at(start);
+  ResyncWindow window{piece.offset, 0, 0};
+  while (piece.length > 0 && window.work < window_ && piece.offset - window.offset < kSpanMax) {
+    const std::uint64_t part = std::min(piece.length, window_ - window.work);
+    window.work += part;
+    window.length = piece.offset + part - window.offset;
+    piece = footprint_.at(window.offset + window.length);
+  }
+  return window;
+}
+
+void Volume::Impl::Jobs::windowBegin(unsigned place, const ResyncWindow& range) noexcept {
+  Window& window = windows_[place];
+  window.range = range;
+  window.stage = Window::Stage::locking;
+  window.fault = {};
+  window.lock.kind = Task::Kind::window;
+  window.lock.impl = &volume_;
+  window.lock.window = &window;
+  window.lock.first = range.offset;
+  window.lock.end = range.offset + range.length;
+  window.lock.OverlapEntry::start = Impl::onOwned;
+  volume_.overlaps_.enter(window.lock);
+}
+
+bool Volume::Impl::Jobs::windowWithdraw(unsigned place) noexcept {
+  Window& window = windows_[place];
+  return window.stage == Window::Stage::locking && volume_.overlaps_.withdraw(window.lock);
+}
+
+void Volume::Impl::Jobs::onOwned(Task& lock) noexcept {
+  Window& window = *static_cast<Window*>(lock.window);
+  window.stage = Window::Stage::reading;
+  window.pending = 1;
+  if (verifying_) {
+    readSides(window);
+  } else {
+    read(window);
+  }
+  stageOver(window);
+}
+
+std::byte* Volume::Impl::Jobs::buffer(const Window& window, unsigned copy) const noexcept {
+  const auto place = static_cast<std::size_t>(&window - windows_.data());
+  return memory_.get() + (place * copies_ + copy) * stride_;
+}
+
+// A task that is started by issuing Ios for it and then drop().
+Volume::Impl::Task* Volume::Impl::Jobs::newTask(Window* window, IoOp op, std::uint64_t offset, std::uint64_t length,
+                                                std::byte* data) noexcept {
+  Task* const task = volume_.tasks_.take();
+  if (task == nullptr) {
+    if (window != nullptr) window->fault = {ENOMEM};
+    return nullptr;
+  }
+  task->kind = Task::Kind::job;
+  task->impl = &volume_;
+  task->request = nullptr;
+  task->window = window;
+  task->op = op;
+  task->offset = offset;
+  task->length = length;
+  task->data = data;
+  task->fua = task->noHole = task->fastZero = false;
+  task->pending = 1;
+  task->error = 0;
+  task->erred = ResyncEnd::kNoComponent;
+  if (window != nullptr) window->pending++;
+  return task;
+}
+
+void Volume::Impl::Jobs::onTask(Task& task) noexcept {
+  Window* const window = static_cast<Window*>(task.window);
+  const ResyncFault fault{task.error, task.erred};
+  const IoOp op = task.op;
+  const std::uint32_t side = task.nextSide;
+  volume_.tasks_.give(task);
+  if (window == nullptr) return machine_.onSynced(fault);
+  if (verifying_ && op == IoOp::read) {
+    // A side that cannot be read has been told of, and is not compared here.
+    if (fault.error != 0) window->read &= ~(1U << side);
+  } else if (fault.error != 0 && window->fault.error == 0) {
+    window->fault = fault;
+  }
+  stageOver(*window);
+}
+
+void Volume::Impl::Jobs::stageOver(Window& window) noexcept {
+  if (--window.pending != 0) return;
+  if (window.fault.error != 0 || window.stage == Window::Stage::writing) return finish(window);
+  window.stage = Window::Stage::writing;
+  window.pending = 1;
+  if (verifying_) {
+    compare(window);
+  } else if (kind_ == ResyncKind::component) {
+    writeComponent(window);
+  } else {
+    write(window);
+  }
+  stageOver(window);
+}
+
+void Volume::Impl::Jobs::finish(Window& window) noexcept {
+  // Whoever waited for the range starts before the machine goes on: leave() may complete requests inline.
+  const ResyncFault fault = window.fault;
+  volume_.overlaps_.leave(window.lock);
+  machine_.onWindow(static_cast<unsigned>(&window - windows_.data()), fault);
+}
+
+// ---- resync
+
+template <typename Visit>
+void Volume::Impl::Jobs::eachPiece(const Window& window, Visit visit) const noexcept {
+  const std::uint64_t end = window.range.offset + window.range.length;
+  std::byte* data = buffer(window, 0);
+  for (std::uint64_t at = window.range.offset; at < end;) {
+    const Footprint::Range piece = footprint_.at(at);
+    const std::uint64_t length = piece.offset < end ? std::min(piece.length, end - piece.offset) : 0;
+    if (length == 0) return;
+    visit(piece.offset, length, data);
+    data += length;
+    at = piece.offset + length;
+  }
+}
+
+void Volume::Impl::Jobs::read(Window& window) noexcept {
+  const auto piece = [&](std::uint64_t offset, std::uint64_t length, std::byte* data) {
+    Task* const task = newTask(&window, IoOp::read, offset, length, data);
+    if (task == nullptr) return;
+    const auto side = static_cast<std::uint32_t>(volume_.balance_->other(1U << target_));
+    volume_.issue(*task, volume_.sideNode(side), offset, length, data, 1U << target_ | 1U << side);
+    volume_.drop(*task);
+  };
+  if (kind_ == ResyncKind::component) return eachPiece(window, piece);
+  piece(window.range.offset, window.range.length, buffer(window, 0));
+}
+
+void Volume::Impl::Jobs::write(Window& window) noexcept {
+  const ResyncWindow& range = window.range;
+  Task* const task = newTask(&window, IoOp::write, range.offset, range.length, buffer(window, 0));
+  if (task == nullptr) return;
+  volume_.issue(*task, volume_.sideNode(target_), range.offset, range.length, task->data, 1U << target_);
+  volume_.drop(*task);
+}
+
+// What lies apart in the mirror lies together on the component: usually one Io.
+void Volume::Impl::Jobs::writeComponent(Window& window) noexcept {
+  Task* const task = newTask(&window, IoOp::write, window.range.offset, window.range.work, buffer(window, 0));
+  if (task == nullptr) return;
+  Fragment run;
+  std::byte* from = task->data;
+  const auto start = [&] {
+    if (run.length == 0) return;
+    if (Child* const child = volume_.newChild(*task, run, from, 0)) volume_.backend_.start(*child);
+    from += run.length;
+  };
+  eachPiece(window, [&](std::uint64_t offset, std::uint64_t length, std::byte*) {
+    Fragment fragment;
+    std::uint64_t covered = 0;
+    mapNode(volume_.sideNode(target_), offset, length, {&fragment, 1}, covered);
+    if (run.length > 0 && run.offset + run.length == fragment.offset) {
+      run.length += fragment.length;
+      return;
+    }
+    start();
+    run = fragment;
+  });
+  start();
+  volume_.drop(*task);
+}
+
+void Volume::Impl::Jobs::windowPassed(unsigned place, const ResyncWindow& range) noexcept {
+  if (!verifying_) return;
+  const Window& window = windows_[place];
+  const std::uint64_t first = range.offset / kBlockBytes;
+  for (std::uint64_t i = 0; i < range.length / kBlockBytes; i++) {
+    if ((window.differs[i / 64] >> (i % 64) & 1U) != 0) mismatch(first + i, 1);
+  }
+}
+
+void Volume::Impl::Jobs::targetSync() noexcept {
+  Task* const task = newTask(nullptr, IoOp::sync, 0, 0, nullptr);
+  if (task == nullptr) return machine_.onSynced({ENOMEM});
+  const auto lost = std::find_if(files_.begin(), files_.end(),
+                                 [this](std::uint32_t i) { return volume_.files_[i]->syncFailed.load(); });
+  if (lost != files_.end()) {
+    task->error = EIO;
+    task->erred = volume_.plan_->components[*lost];
+  } else if (!verifying_ || repairing_) {
+    volume_.issueSync(*task, files_);
+  }
+  volume_.drop(*task);
+}
+
+}  // namespace metadisk

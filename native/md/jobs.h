@@ -1,0 +1,112 @@
+// The jobs of a mirror as its volume carries them out: resyncs of three kinds, and verify.
+//
+// A window owns its range in the overlap list from before its first read until after its last write, so
+// no client's write can come between the two. Reads follow the rules of reads; what is written goes to
+// the target alone, or, repairing, to the sides that differ from the first one.
+// Invariants: owner thread; one job at a time; all memory is had at the start of a job and given back at
+// its end. A window's Ios are pooled tasks like anybody's; the last one to end moves the window on.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/resync.h"
+#include "md/footprint.h"
+#include "md/volume_impl.h"
+
+namespace metadisk {
+
+class Volume::Impl::Jobs final : public ResyncPort {
+ public:
+  explicit Jobs(Impl& volume) noexcept : volume_(volume) {}
+
+  // 0 or an errno, see Volume.
+  int resync(const ResyncJob& job) noexcept;
+  int verify(const VerifyJob& job) noexcept;
+  void cancel() noexcept { machine_.cancel(); }
+  bool running() const noexcept { return machine_.running(); }
+  void tick() noexcept { machine_.tick(); }
+  std::uint64_t wakeAt() const noexcept { return machine_.wakeAt(); }
+
+  // The window owns its range.
+  void onOwned(Task& lock) noexcept;
+  // A task of kind `job` has ended; it is given back here.
+  void onTask(Task& task) noexcept;
+
+ private:
+  static constexpr unsigned kSides = 4;
+  static constexpr std::uint64_t kReported = 1000;  // places that a verify names
+  struct FreeDeleter {
+    void operator()(std::byte* p) const noexcept;
+  };
+  // One window in flight; its parts that do not outlive a stage are in its tasks.
+  struct Window {
+    enum class Stage : std::uint8_t { locking, reading, writing };
+    ResyncWindow range;
+    Stage stage = Stage::locking;
+    Task lock;
+    unsigned pending = 0;  // tasks of the stage, and one for whoever starts them
+    ResyncFault fault;
+    // Verify: the sides that could be read, and the blocks that differ from the first of them.
+    std::uint32_t read = 0;
+    std::uint32_t differing = 0;  // sides
+    std::array<std::uint64_t, Resync::kBufferBlocksMax / 64> differs{};
+  };
+
+  // ResyncPort
+  ResyncWindow windowAt(std::uint64_t at) noexcept override;
+  void windowBegin(unsigned place, const ResyncWindow& window) noexcept override;
+  bool windowWithdraw(unsigned place) noexcept override;
+  void windowPassed(unsigned place, const ResyncWindow& window) noexcept override;
+  void targetSync() noexcept override;
+  std::uint64_t now() noexcept override { return volume_.host_.now(); }
+  bool clientsActive() noexcept override;
+  void progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept override;
+  void checkpoint(std::uint64_t job, std::uint64_t done) noexcept override;
+  void ended(const ResyncEnd& end) noexcept override;
+
+  int begin(std::uint32_t bufferBlocks, unsigned copies) noexcept;
+  void filesOf(std::uint32_t side) noexcept;
+  std::uint64_t firstByte() const noexcept;
+  std::byte* buffer(const Window& window, unsigned copy) const noexcept;
+  Task* newTask(Window* window, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept;
+  void stageOver(Window& window) noexcept;
+  void finish(Window& window) noexcept;
+  void read(Window& window) noexcept;
+  void write(Window& window) noexcept;
+  void writeComponent(Window& window) noexcept;
+  template <typename Visit>
+  void eachPiece(const Window& window, Visit visit) const noexcept;
+  // Verify: verify.cc
+  void readSides(Window& window) noexcept;
+  void compare(Window& window) noexcept;
+  void repair(Window& window) noexcept;
+  void mismatch(std::uint64_t block, std::uint64_t blocks) noexcept;
+  void tellMismatch() noexcept;
+
+  Impl& volume_;
+  Resync machine_{*this};
+  bool verifying_ = false;
+  bool repairing_ = false;
+  ResyncKind kind_ = ResyncKind::full;
+  std::uint64_t from_ = 0;    // bytes
+  std::uint64_t window_ = 0;  // bytes of work in one window, at most
+  std::uint32_t target_ = 0;  // side
+  Footprint footprint_;       // kind component
+  std::uint32_t component_ = 0;
+  std::vector<std::uint32_t> files_;  // that are synced
+  std::array<Window, Resync::kWindows> windows_;
+  std::unique_ptr<std::byte, FreeDeleter> memory_;
+  std::size_t stride_ = 0;  // bytes of one buffer
+  unsigned copies_ = 0;     // buffers of a window
+  // Verify: the place not told yet, because the next window may go on with it.
+  std::uint64_t job_ = 0;
+  std::uint64_t openBlock_ = 0;
+  std::uint64_t openBlocks_ = 0;
+  std::uint64_t told_ = 0;
+  std::uint64_t mismatches_ = 0;
+};
+
+}  // namespace metadisk

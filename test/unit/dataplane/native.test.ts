@@ -120,10 +120,6 @@ t.test('what is not built yet says so instead of pretending', async (t) => {
   const notBuilt = { outcome: 'failed', errno: constants.errno.EOPNOTSUPP }
   rig.engine.resync(6, { ...COPY, job: 1, kind: 'optimized' })
   t.match(await ended(1), notBuilt)
-  rig.engine.resync(6, { ...COPY, job: 2, kind: 'component', component: 2 as ComponentId })
-  t.match(await ended(2), notBuilt)
-  rig.engine.verify(6, { job: 3, from: blocks(0), repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
-  t.match(await ended(3), notBuilt)
   rig.engine.verify(7, { job: 4, from: blocks(0), repair: false, bufferBlocks: 64, bytesPerSecond: 0 })
   t.match(await ended(4), { outcome: 'failed', errno: constants.errno.ENODEV })
   // Unknown holds and tickets are ignored; unknown words are not.
@@ -132,6 +128,38 @@ t.test('what is not built yet says so instead of pretending', async (t) => {
   t.equal(rig.engine.busy(1 as ComponentId), false)
   t.throws(() => rig.engine.settle(6, 1, 'perhaps' as 'fail'), { message: 'settle: unknown verdict' })
   t.throws(() => rig.engine.resync(6, { ...COPY, job: 5, kind: 'some' as 'full' }), { message: 'resync: unknown kind' })
+})
+
+t.test('a component is resynced with checkpoints, sides are compared and made equal', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const [one, two] = [rig.file(1), rig.file(2)]
+  writeFileSync(one.path, Buffer.alloc(BLOCKS * 512, 0x3c))
+  await rig.install(6, [one, two], true)
+  const ended = (job: number) => rig.event((e) => e.kind === 'resyncEnded' && e.job === job)
+  const VERIFY = { from: blocks(0), repair: false, bufferBlocks: 16, bytesPerSecond: 0 }
+  const whole = { device: 6, block: 0, blocks: BLOCKS }
+  rig.engine.verify(6, { ...VERIFY, job: 1 })
+  t.match(await ended(1), { outcome: 'done', done: BLOCKS, mismatches: BLOCKS })
+  t.match(await rig.event((e) => e.kind === 'verifyMismatch' && e.job === 1), whole)
+  const copy = {
+    ...COPY,
+    kind: 'component',
+    component: 2 as ComponentId,
+    bufferBlocks: 1,
+    checkpointMillis: 1,
+  } as const
+  rig.engine.resync(6, { ...copy, job: 2, bytesPerSecond: BLOCKS * 512 * 20 })
+  const checkpoint = await rig.event((e) => e.kind === 'resyncCheckpoint')
+  t.match(checkpoint, { device: 6, job: 2 })
+  t.match(await ended(2), { outcome: 'done', done: BLOCKS })
+  writeFileSync(two.path, Buffer.alloc(5 * 512), { flag: 'r+' })
+  rig.engine.verify(6, { ...VERIFY, job: 3, repair: true })
+  t.match(await ended(3), { outcome: 'done', mismatches: 5 })
+  rig.engine.verify(6, { ...VERIFY, job: 4 })
+  t.match(await ended(4), { outcome: 'done', mismatches: 0 })
+  t.same(readAt(two, 0, BLOCKS * 512), readAt(one, 0, BLOCKS * 512))
 })
 
 t.test('a mirror is resynced, with progress and an end', async (t) => {

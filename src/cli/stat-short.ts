@@ -47,7 +47,7 @@ const spare = (s: SpareReport): string => {
 }
 
 const submirrorWord = (m: MirrorReport, s: SubmirrorReport, unavailable: boolean): string | null => {
-  if (s.invoke?.startsWith('metaonline ') === true) return 'offline'
+  if (s.offline) return 'offline'
   if (unavailable || s.state === 'Unavailable') return 'unavail'
   switch (s.state) {
     case 'Okay':

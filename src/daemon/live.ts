@@ -10,8 +10,8 @@ const top = (system: System, name: UnitName): Unit | undefined => parentOf(syste
 export const liveOf = (system: System): Live => ({
   isOpen: (name) => system.parts.metadevices.isOpen(top(system, name)?.name ?? name),
   isResyncing: (name) => system.resyncs.isRunning(name),
-  isErred: () => false,
   isUnavailable: (name) => system.unserved(name) !== undefined,
+  isMissing: (c) => system.parts.components.get(c) === undefined,
 })
 
 export const liveStatusOf = (system: System, replicas: ReadonlySet<string>): LiveStatus => ({
@@ -22,11 +22,7 @@ export const liveStatusOf = (system: System, replicas: ReadonlySet<string>): Liv
       ? null
       : { state: p.state, doneBlocks: p.done, totalBlocks: Math.max(p.total, 1) }
   },
-  component: (c, stripe) => {
-    const trouble = system.unserved(stripe)
-    if (trouble === undefined || system.parts.components.get(c) !== undefined) return null
-    return { state: 'Unavailable', changed: 0 }
-  },
+  isMissing: (c) => system.parts.components.get(c) === undefined,
   hasReplica: (c) => replicas.has(c.identity),
   deviceId: () => null,
 })

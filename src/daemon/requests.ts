@@ -151,7 +151,7 @@ const doAttach = async (system: System, send: Send, r: RequestOf<'attach'>): Pro
 const doDetach = async (system: System, send: Send, r: RequestOf<'detach'>): Promise<number> => {
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
-  return carryOut(system, send, detach(r.words, r.force, system.tree, liveOf(system)), false)
+  return carryOut(system, send, detach(r.words, r.force, system.tree, liveOf(system), Date.now()), false)
 }
 
 const doClear = async (system: System, send: Send, r: RequestOf<'clear'>): Promise<number> => {

@@ -31,7 +31,8 @@ const conflict = (d: Device, used: Storage & { readonly name: string }, unit: Un
   return metaError('overlaps', d.name, unit)
 }
 
-const resolve = (word: string, unit: UnitName, tree: Tree, inventory: Inventory): MetaResult<Device> => {
+/** What a component word means; nothing is checked but that it is no metadevice. */
+export const lookUp = (word: string, unit: UnitName, tree: Tree, inventory: Inventory): MetaResult<Device> => {
   // A metadevice of that name wins over a file of that name in the current directory.
   if (isMetadevicePath(word) || (isUnitName(word) && metadeviceOf(tree, word) !== null)) {
     const name = parseUnitName(word)
@@ -81,7 +82,7 @@ const check = (
   })
   const found: Device[] = []
   for (const word of words) {
-    const device = resolve(word, unit, tree, inventory)
+    const device = lookUp(word, unit, tree, inventory)
     if (!device.ok) return device
     const d = device.value
     const problem =
@@ -99,6 +100,31 @@ export const checkComponents = (
   words: readonly string[],
   context: CheckContext & { readonly force: boolean },
 ): MetaResult<readonly Device[]> => check(unit, words, context, { force: context.force, mayShare: () => false })
+
+/** What a component's own storage is: found again, it conflicts with nothing. */
+export interface OwnSlice {
+  readonly unit: UnitName
+  readonly name: string
+  /** metad has it open, so that the kernel calls it busy. */
+  readonly held: boolean
+}
+/** What takes the place of a component; `own`: it is that component's own storage. */
+export const checkReplacement = (
+  unit: UnitName,
+  word: string,
+  own: OwnSlice | null,
+  { tree, inventory }: CheckContext,
+): MetaResult<Device> => {
+  const idle: Inventory = (w) => {
+    const d = inventory(w)
+    return own?.held === true && d.ok && d.value.usedBy?.how === 'busy' ? ok({ ...d.value, usedBy: null }) : d
+  }
+  const mayShare = (used: UsedSlice): boolean => own !== null && used.unit === own.unit && used.slice.name === own.name
+  const found = check(unit, [word], { tree, inventory: idle }, { force: false, mayShare })
+  if (!found.ok) return found
+  const [device] = found.value
+  return device === undefined ? err(metaError('notADisk', word)) : ok(device)
+}
 
 /** A spare may be in several pools, under one name; a spare that is mounted is never forced. */
 export const checkSpares = (

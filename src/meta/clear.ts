@@ -2,8 +2,11 @@
 import { err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { Live } from './kind.js'
+import { released } from './mirrorstate.js'
+import { derive, isRunning } from './mirrortables.js'
 import { parseUnitName } from './names.js'
 import { type Batch, outcome, type Outcome, then, unchanged } from './operations.js'
+import { sidesIn } from './sources.js'
 import { isReferenced, parentOf, poolsOf, topLevel, withChildren } from './tree.js'
 import type { Metadevice, PoolUnit, Tree, UnitName } from './types.js'
 
@@ -17,9 +20,9 @@ export interface ClearRequest {
 }
 
 /** A running resync holds its mirror open, and force opens nothing that is held. */
-const refusal = (unit: Metadevice, force: boolean, live: Live): MetaError | null => {
+const refusal = (unit: Metadevice, force: boolean, tree: Tree, live: Live): MetaError | null => {
   if (live.isOpen(unit.name) || live.isResyncing(unit.name)) return metaError('isOpen', unit.name)
-  if (unit.kind === 'mirror' && !force && unit.submirrors.some((s) => s.state !== 'okay' || live.isErred(s.unit)))
+  if (unit.kind === 'mirror' && !force && sidesIn(unit, tree).some((s) => !isRunning(derive(s.submirror, s.stripe))))
     return metaError('clearBadSubmirrors', unit.name)
   return null
 }
@@ -37,11 +40,14 @@ const clearOne = (
   // Everything is checked before anything goes: a device and what is below it go together or stay.
   const going = how.recursive ? withChildren(unit, tree) : [unit]
   for (const u of going) {
-    const problem = refusal(u, how.force || how.recursive, live)
+    const problem = refusal(u, how.force || how.recursive, tree, live)
     if (problem !== null) return err(problem)
   }
+  // What stays behind is free, and a free stripe has no states.
+  const left = unit.kind === 'mirror' && !how.recursive ? sidesIn(unit, tree).map((s) => s.stripe) : []
   return ok(
     outcome(tree, {
+      put: left.filter((s) => released(s) !== s).map(released),
       remove: going.map((u) => u.name),
       changes: going.map((u) => ({ change: 'cleared', kind: u.kind, name: u.name })),
     }),

@@ -3,38 +3,51 @@ import { err, ok } from '../base/result.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import type { Live } from './kind.js'
 import { KINDS } from './kinds.js'
-import { parseUnitName } from './names.js'
-import { outcome, type Outcome } from './operations.js'
+import { advance, stateOf, stateOutcome } from './mirrorstate.js'
+import { derive } from './mirrortables.js'
+import { mirrorNamed, sideNamed } from './operands.js'
+import type { Outcome } from './operations.js'
+import { optimizedPending } from './resyncs.js'
+import { blockWithoutSource, type Side, sidesIn } from './sources.js'
 import type { Tree } from './types.js'
 
-export const detach = (words: readonly string[], force: boolean, tree: Tree, live: Live): MetaResult<Outcome> => {
+/** A component in Maintenance, Last Erred, or a copy that is not complete. */
+const isUnfinished = ({ submirror, stripe }: Side): boolean => {
+  const d = derive(submirror, stripe)
+  return d.erred || d.resyncing || d.state === 'resync'
+}
+
+/** @param now ms since the epoch. */
+export const detach = (
+  words: readonly string[],
+  force: boolean,
+  tree: Tree,
+  live: Live,
+  now: number,
+): MetaResult<Outcome> => {
   const [mirrorWord, submirrorWord, extra] = words
   if (mirrorWord === undefined) return err(metaError('syntax'))
-  const name = parseUnitName(mirrorWord)
-  if (!name.ok) return name
-  const m = tree.get(name.value)
-  if (m === undefined) return err(metaError('unitNotSetUp', name.value))
-  if (m.kind !== 'mirror') return err(metaError('invalidType', m.name, KINDS[m.kind].driver))
+  const mirror = mirrorNamed(mirrorWord, tree, (u) => metaError('invalidType', u.name, KINDS[u.kind].driver))
+  if (!mirror.ok) return mirror
+  const m = mirror.value
   if (submirrorWord === undefined) return err(metaError('syntax', m.name))
   if (extra !== undefined) return err(metaError('syntax', `${m.name}: "${extra}"`))
-  const submirror = parseUnitName(submirrorWord)
-  if (!submirror.ok) return submirror
-  if (!tree.has(submirror.value)) return err(metaError('unitNotSetUp', submirror.value))
+  const named = sideNamed(submirrorWord, m, tree)
+  if (!named.ok) return named
 
-  if (live.isUnavailable(m.name) || live.isUnavailable(submirror.value)) return err(metaError('unavailable', m.name))
-  if (live.isResyncing(m.name)) return err(metaError('resyncInProgress', m.name))
-  const going = m.submirrors.find((s) => s.unit === submirror.value)
-  if (going === undefined) return err(metaError('submirrorNotFound', m.name))
-  const staying = m.submirrors.filter((s) => s !== going)
-  if (staying.length === 0) return err(metaError('lastSubmirror', m.name))
-  // Only what is in step may answer reads, so force cannot leave a mirror without such a side.
-  if (!staying.some((s) => s.state === 'okay')) return err(metaError('noReadableSubmirrors', m.name))
-  if (!force && ((going.state === 'resync' && m.cancelled) || live.isErred(going.unit)))
-    return err(metaError('submirrorErred', m.name))
-  return ok(
-    outcome(tree, {
-      put: [{ ...m, submirrors: staying }],
-      changes: [{ change: 'submirrorDetached', name: m.name, submirror: going.unit }],
-    }),
-  )
+  const going = named.value
+  if (live.isUnavailable(m.name) || (going !== null && live.isUnavailable(going.stripe.name)))
+    return err(metaError('unavailable', m.name))
+  if (live.isResyncing(m.name) || optimizedPending(m)) return err(metaError('resyncInProgress', m.name))
+  if (going === null) return err(metaError('submirrorNotFound', m.name))
+  if (m.submirrors.length === 1) return err(metaError('lastSubmirror', m.name))
+  const { slot } = going.submirror
+  // Only what is in step may answer reads, so force cannot leave a range without such a side.
+  if (blockWithoutSource(m.blocks, sidesIn(m, tree), (c) => !live.isMissing(c), slot) !== null)
+    return err(metaError('noReadableSubmirrors', m.name))
+  if (!force && isUnfinished(going)) return err(metaError('submirrorErred', m.name))
+  const next = advance(stateOf(m, tree), { event: 'detach', slot }, now)
+  if (!next.ok) return err(metaError('submirrorState', m.name))
+  const changes = [{ change: 'submirrorDetached', name: m.name, submirror: going.stripe.name }] as const
+  return ok(stateOutcome(tree, next.value.state, { changes }))
 }

@@ -64,16 +64,16 @@ export interface Live {
   isOpen(name: UnitName): boolean
   /** A resync of this mirror is running. */
   isResyncing(name: UnitName): boolean
-  /** Some component of this stripe is in Maintenance or Last Erred. */
-  isErred(name: UnitName): boolean
   /** No component of this metadevice can be opened. */
   isUnavailable(name: UnitName): boolean
+  /** The component is in service, and could not be opened. */
+  isMissing(c: Component): boolean
 }
 export const IDLE: Live = {
   isOpen: () => false,
   isResyncing: () => false,
-  isErred: () => false,
   isUnavailable: () => false,
+  isMissing: () => false,
 }
 
 export interface BuildContext {
@@ -100,23 +100,19 @@ export interface CompileContext {
   readonly child: (unit: Metadevice) => NodeId
 }
 
-/** State of one component that is not Okay. */
-export interface ComponentTrouble {
-  readonly state: 'Maintenance' | 'Last Erred' | 'Unavailable'
-  readonly changed: number
-}
 /** What metastat shows and the tree does not hold. */
 export interface LiveStatus {
   /** null: no resync runs or was cancelled. */
   resync(mirror: UnitName): ResyncReport | null
-  component(c: Component, stripe: UnitName): ComponentTrouble | null
+  /** The component is in service, and could not be opened. */
+  isMissing(c: Component): boolean
   hasReplica(c: Slice): boolean
   /** Identification of the drive that survives being moved; null when it has none. */
   deviceId(c: Slice): string | null
 }
 export const CALM: LiveStatus = {
   resync: () => null,
-  component: () => null,
+  isMissing: () => false,
   hasReplica: () => false,
   deviceId: () => null,
 }

@@ -1,13 +1,12 @@
 /**
- * Mirrors of one to four submirrors.
+ * Mirrors of one to four submirrors: what they are made of. What states do is in mirrorstate.ts.
  *
- * Invariants: submirrors are stripes with no other parent, in slot order; at least one is `okay`, and
- * only `okay` ones are read; the mirror is never larger than its smallest submirror.
+ * Invariants: submirrors are stripes with no other parent, in slot order; at least one is in step, and
+ * only those are read; the mirror is never larger than its smallest submirror.
  */
 import { assert, err, ok } from '../base/result.js'
 import { type Blocks, blocks, roundDown } from '../base/units.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
-import type { MirrorReport, SubmirrorReport } from '../msg/report.js'
 import type { NodeId } from '../plan/types.js'
 import { cylinder } from './geometry.js'
 import { getopt } from './getopt.js'
@@ -17,12 +16,12 @@ import type {
   CompileContext,
   DeviceModule,
   Live,
-  LiveStatus,
   MirrorDefinition,
   ParseError,
   ParseResult,
   Warning,
 } from './kind.js'
+import { reportMirror } from './mirrorreport.js'
 import { parseUnitName, rawPath } from './names.js'
 import type { Reader } from './reader.js'
 import { isRegionSize, MAX_REGIONS, MIN_REGION_BLOCKS, regionBlocksFor } from './regions.js'
@@ -203,55 +202,6 @@ const compile = (m: MirrorUnit, { to, tree, child }: CompileContext): NodeId => 
   return to.addMirror(sides, m.blocks, m.read, m.write, blocks(m.submirrors.length > 1 ? m.regionBlocks : 0))
 }
 
-/** Texts of commands.md 4.4. */
-const reportSubmirror = (m: MirrorUnit, s: Submirror, unit: StripeUnit, live: LiveStatus): SubmirrorReport => {
-  const resync = live.resync(m.name)
-  const running = resync?.state === 'running'
-  const cancelled = s.state !== 'okay' && m.cancelled
-  const troubles = unit.rows
-    .flatMap((r) => r.components)
-    .flatMap((c) => {
-      const trouble = live.component(c, unit.name)
-      return trouble === null ? [] : [{ ...trouble, device: c.name }]
-    })
-  const components = unit.rows.reduce((n, r) => n + r.components.length, 0)
-  const unavailable = troubles.filter((t) => t.state === 'Unavailable').length === components
-  const erred = troubles.filter((t) => t.state !== 'Unavailable').sort((a, b) => a.changed - b.changed)
-
-  const stateText = (): string => {
-    if (s.state === 'okay' && erred.length === 0) return unavailable ? 'Unavailable' : 'Okay'
-    if (s.state !== 'okay' && running) return 'Resyncing'
-    return cancelled ? 'Resync cancelled' : 'Needs maintenance'
-  }
-  const invoke = (): string | null => {
-    if (running || (s.state === 'okay' && erred.length === 0)) return null
-    if (cancelled) return `metasync ${m.name}`
-    const worst = erred.find((t) => t.state === 'Maintenance')
-    if (worst !== undefined) return `metareplace ${m.name} ${worst.device} <new device>`
-    const last = erred[0]
-    if (last !== undefined)
-      return `after replacing "Maintenance" components:\n\t\tmetareplace ${m.name} ${last.device} <new device>`
-    return `metasync ${m.name}`
-  }
-  return { slot: s.slot, name: s.unit, state: stateText(), changed: s.changed, invoke: invoke() }
-}
-
-const report = (m: MirrorUnit, tree: Tree, live: LiveStatus): MirrorReport => ({
-  kind: 'mirror',
-  name: m.name,
-  parent: parentOf(tree, m.name)?.name ?? null,
-  size: m.blocks,
-  submirrors: m.submirrors.flatMap((s) => {
-    const unit = stripeOf(tree, s.unit)
-    return unit === null ? [] : [reportSubmirror(m, s, unit, live)]
-  }),
-  resync: live.resync(m.name),
-  pass: m.pass,
-  read: m.read,
-  write: m.write,
-  tab: toTab(m),
-})
-
 const decodeCheckpoint = (from: Reader | null): Checkpoint | null =>
   from === null
     ? null
@@ -311,7 +261,7 @@ export const mirror: DeviceModule<'mirror'> = {
   build,
   toTab,
   compile,
-  report,
+  report: (m, tree, live) => reportMirror(m, tree, live, toTab(m)),
   decode,
   verify,
 }

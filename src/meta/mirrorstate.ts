@@ -19,6 +19,7 @@ import {
   ALL_OPENABLE,
   hasOtherSource,
   inStep,
+  isStale,
   type Openable,
   type Place,
   type Side,
@@ -215,27 +216,26 @@ const renewed = (
   return side?.submirror.state === 'attached' ? sideMoved(fresh, place.slot, 'sync') : ok(fresh)
 }
 
+/** A stripe that is no submirror any more; the same object when nothing of it changes. */
+export const released = (stripe: StripeUnit, now: number | null = null): StripeUnit => {
+  const reset = (c: Component): Component => {
+    const next = COMPONENT_NEXT[c.state].detach ?? c.state
+    if (next === c.state && c.erredOrder === 0) return c
+    return { ...c, state: next, erredOrder: 0, changed: next === c.state ? c.changed : (now ?? c.changed) }
+  }
+  const all = stripeComponents(stripe)
+  if (all.every((c) => reset(c) === c)) return stripe
+  return { ...stripe, rows: stripe.rows.map((r) => ({ ...r, components: r.components.map(reset) })) }
+}
+
 const detached = (state: MirrorState, slot: Slot, now: number): Step => {
   const side = sideAt(state, slot)
   if (side === undefined) return illegal('detach', slot, null, 'no such submirror')
   if (state.mirror.submirrors.length === 1) return illegal('detach', slot, null, 'the last submirror')
-  const reset = (c: Component): Component =>
-    c.state === 'okay'
-      ? c.erredOrder === 0
-        ? c
-        : { ...c, erredOrder: 0 }
-      : { ...c, state: 'okay', erredOrder: 0, changed: now }
-  const rows = side.stripe.rows.map((r) => ({ ...r, components: r.components.map(reset) }))
-  const changed = stripeComponents(side.stripe).some((c) => reset(c) !== c)
-  return ok(
-    withoutCheckpoint(
-      {
-        mirror: { ...state.mirror, submirrors: state.mirror.submirrors.filter((s) => s.slot !== slot) },
-        stripes: changed ? new Map(state.stripes).set(side.stripe.name, { ...side.stripe, rows }) : state.stripes,
-      },
-      (c) => c.slot === slot,
-    ),
-  )
+  const free = released(side.stripe, now)
+  const submirrors = state.mirror.submirrors.filter((s) => s.slot !== slot)
+  const stripes = free === side.stripe ? state.stripes : new Map(state.stripes).set(free.name, free)
+  return ok(withoutCheckpoint({ mirror: { ...state.mirror, submirrors }, stripes }, (c) => c.slot === slot))
 }
 
 /** Every side that the event means something to; those it means nothing to stay as they are. */
@@ -381,12 +381,20 @@ const step = (state: MirrorState, e: MirrorEvent, now: number): Result<Advanced,
   }
 }
 
+/** Cancelled is what is left to copy; a mirror with nothing left is not. */
+const stillCancelled = (state: MirrorState): MirrorState => {
+  const left = sides(state).some(
+    ({ submirror: s, stripe }) => isStale(s) || s.state === 'resync' || derive(s, stripe).resyncing,
+  )
+  return left ? state : uncancelled(state)
+}
+
 /** @param now ms since the epoch. */
 export const advance = (state: MirrorState, e: MirrorEvent, now: number): Result<Advanced, IllegalEvent> => {
   const next = step(state, e, now)
   if (!next.ok) return next
   const { state: after, notices } = next.value
-  return ok({ state: stamped(state, settled(after, now), now), notices })
+  return ok({ state: stamped(state, stillCancelled(settled(after, now)), now), notices })
 }
 
 /** Several events in order; the first that does not fit ends it, and nothing has happened. */

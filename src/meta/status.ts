@@ -1,26 +1,11 @@
 /** What metastat shows, from the tree and what runs now. Texts are those of commands.md 4. */
 import { type MetaError, metaError } from '../msg/errors.js'
-import type { RelocationReport, StatReport, UnitReport } from '../msg/report.js'
+import type { RelocationReport, StatReport } from '../msg/report.js'
 import type { LiveStatus } from './kind.js'
 import { kindOf } from './kinds.js'
 import { driveOf, parseUnitName } from './names.js'
-import { reportStripe } from './stripe.js'
-import { componentsOf, parentOf, poolsOf, statOrder, topLevel } from './tree.js'
-import type { Slice, StripeUnit, Tree, Unit } from './types.js'
-
-/** Components of a side that is not in step are being written by the resync, or wait for it to go on. */
-const submirrorComponentState = (unit: StripeUnit, tree: Tree, live: LiveStatus): string => {
-  const parent = parentOf(tree, unit.name)
-  if (parent?.kind !== 'mirror') return 'Okay'
-  const state = parent.submirrors.find((s) => s.unit === unit.name)?.state ?? 'okay'
-  const running = live.resync(parent.name)?.state === 'running'
-  return state === 'okay' || (state === 'attached' && !running) ? 'Okay' : 'Resyncing'
-}
-
-const reportUnit = (unit: Unit, tree: Tree, live: LiveStatus): UnitReport =>
-  unit.kind === 'stripe'
-    ? reportStripe(unit, tree, live, submirrorComponentState(unit, tree, live))
-    : kindOf(unit.kind).report(unit, tree, live)
+import { componentsOf, poolsOf, statOrder, topLevel } from './tree.js'
+import type { Slice, Tree, Unit } from './types.js'
 
 /** One line per drive, in the order in which metastat meets them. */
 const relocation = (units: readonly Unit[], tree: Tree, live: LiveStatus): readonly RelocationReport[] => {
@@ -58,7 +43,7 @@ export const statusOf = (
   return {
     report: {
       stale: options.stale,
-      units: statOrder(tree).map((u) => reportUnit(u, tree, live)),
+      units: statOrder(tree).map((u) => kindOf(u.kind).report(u, tree, live)),
       show: show.map((u) => u.name),
       relocation: relocation(show, tree, live),
     },

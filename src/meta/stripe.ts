@@ -27,6 +27,7 @@ import type {
 import { blocksPerComponent, MAX_BLOCKS, rowBlocks, startBlock, stripeSize } from './layout.js'
 import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
+import { componentText, isUnavailable } from './mirrorreport.js'
 import { decodeSlice, sliceOf } from './slice.js'
 import { configured } from './standing.js'
 import { parentOf, poolOf } from './tree.js'
@@ -204,21 +205,19 @@ const compile = (u: StripeUnit, { to, tree, component: number }: CompileContext)
   return to.addStripe(rows, u.blocks)
 }
 
-/** `state` is what a component without trouble of its own shows. */
-export const reportStripe = (u: StripeUnit, tree: Tree, live: LiveStatus, state: string): StripeReport => {
+const report = (u: StripeUnit, tree: Tree, live: LiveStatus): StripeReport => {
   const parent = parentOf(tree, u.name)
-  const all = u.rows.flatMap((r) => r.components)
-  const unavailable = all.every((c) => live.component(c, u.name)?.state === 'Unavailable')
+  const side = parent?.kind === 'mirror' ? (parent.submirrors.find((s) => s.unit === u.name) ?? null) : null
+  const unavailable = isUnavailable(u, live)
   const one = (c: Component): ComponentReport => {
-    const trouble = live.component(c, u.name)
-    const { name, start } = configured(c)
+    const shown = configured(c)
     return {
-      device: name,
-      startBlock: start,
-      hasReplica: live.hasReplica(configured(c)),
-      state: unavailable ? '-' : (trouble?.state ?? state),
-      changed: trouble?.changed ?? c.changed,
-      relocatable: live.deviceId(configured(c)) !== null,
+      device: shown.name,
+      startBlock: shown.start,
+      hasReplica: live.hasReplica(shown),
+      state: unavailable ? '-' : componentText(c, side, live),
+      changed: c.changed,
+      relocatable: live.deviceId(shown) !== null,
       hotSpare: c.spare === null ? null : c.name,
     }
   }
@@ -260,14 +259,19 @@ const decode = (from: Reader, common: { readonly name: UnitName; readonly minor:
   blocks: from.blocks('blocks', 1),
 })
 
+const isWhole = (r: Row): boolean => {
+  const each = r.blocks / r.components.length
+  return Number.isInteger(each) && (r.components.length === 1 || each % r.interlace === 0)
+}
+
 /** A layout that does not follow from its own parts would serve blocks from the wrong place. */
 const verify = (u: StripeUnit): string | null => {
   for (const [i, r] of u.rows.entries()) {
     for (const c of r.components)
       if (!Number.isSafeInteger(c.offset + c.size)) return `rows[${i}]: component beyond the last block number`
-    // A spare may be larger than what it stands in for; the layout stays.
+    // What was replaced may be larger, and so may a spare: the layout stays as it was made.
     const size = rowBlocks(r.components.map(configured), r.interlace)
-    if (!size.ok || size.value !== r.blocks) return `rows[${i}]: size does not follow from its components`
+    if (!size.ok || size.value < r.blocks || !isWhole(r)) return `rows[${i}]: size does not follow from its components`
     if (r.components.some((c) => c.size - c.start < blocksPerComponent(r))) return `rows[${i}]: hot spare is too small`
   }
   const size = stripeSize(u.rows, u.geometry)
@@ -285,7 +289,7 @@ export const stripe: DeviceModule<'stripe'> = {
   build,
   toTab,
   compile,
-  report: (u, tree, live) => reportStripe(u, tree, live, 'Okay'),
+  report,
   decode,
   verify,
 }

@@ -35,6 +35,8 @@ export interface SubmirrorReport {
   readonly changed: number
   /** The action to take, without the word Invoke; null when none is needed. */
   readonly invoke: string | null
+  /** Taken out of service by metaoffline. */
+  readonly offline: boolean
 }
 export interface ResyncReport {
   readonly state: 'running' | 'cancelled'

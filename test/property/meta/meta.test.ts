@@ -138,7 +138,7 @@ t.test('garbage is answered, never thrown at', async () => {
         { words, interlace: words[0] ?? null, check: false },
         { tree: EMPTY_TREE, inventory: inventoryOf([]), live: IDLE, now: 0 },
       )
-      detach(words, true, EMPTY_TREE, IDLE)
+      detach(words, true, EMPTY_TREE, IDLE, 0)
       clear({ all: false, force: true, recursive: true, softPartitions: false, names: words }, EMPTY_TREE, IDLE)
       return true
     },
@@ -324,7 +324,7 @@ t.test('any sequence of operations leaves a tree that fits together and a md.cf 
         return r.ok ? r.value.tree : tree
       }
       case 7: {
-        const r = detach([m, s], flag, tree, IDLE)
+        const r = detach([m, s], flag, tree, IDLE, 1)
         return r.ok ? r.value.tree : tree
       }
       case 8:

@@ -59,8 +59,8 @@ export const busy: StatReport = {
   units: [
     mirror('d50', {
       submirrors: [
-        { slot: 0, name: 'd51', state: 'Okay', changed: NOON, invoke: null },
-        { slot: 2, name: 'd52', state: 'Resyncing', changed: NOON + 1000, invoke: null },
+        { slot: 0, name: 'd51', state: 'Okay', changed: NOON, invoke: null, offline: false },
+        { slot: 2, name: 'd52', state: 'Resyncing', changed: NOON + 1000, invoke: null, offline: false },
       ],
       resync: { state: 'running', doneBlocks: 51300, totalBlocks: 204800 },
       tab: 'd50 -m d51 d52 1',

@@ -81,8 +81,15 @@ t.test('a failed component asks for action; an unavailable one for a probe', (t)
   const units = [
     mirror('d1', {
       submirrors: [
-        { slot: 0, name: 'd2', state: 'Needs maintenance', changed: 0, invoke: 'metareplace d1 vdb <new device>' },
-        { slot: 1, name: 'd3', state: 'Unavailable', changed: NOON, invoke: null },
+        {
+          slot: 0,
+          name: 'd2',
+          state: 'Needs maintenance',
+          changed: 0,
+          invoke: 'metareplace d1 vdb <new device>',
+          offline: false,
+        },
+        { slot: 1, name: 'd3', state: 'Unavailable', changed: NOON, invoke: null, offline: false },
       ],
       resync: { state: 'cancelled', doneBlocks: 1, totalBlocks: 3 },
       read: 'geometric',

@@ -58,7 +58,14 @@ t.test('-c: every word in parentheses', (t) => {
     stale: false,
     units: [
       mirror('m', {
-        submirrors: states.map(([state, invoke], slot) => ({ slot, name: `a${slot}`, state, changed: 0, invoke })),
+        submirrors: states.map(([state, invoke], slot) => ({
+          slot,
+          name: `a${slot}`,
+          state,
+          changed: 0,
+          invoke,
+          offline: slot === 1,
+        })),
       }),
       stripe(
         'w',

@@ -1,11 +1,12 @@
 import t from 'tap'
-import { CALM, type ComponentTrouble, type LiveStatus } from '../../../src/meta/kind.js'
+import { blocks } from '../../../src/base/units.js'
+import { CALM, type LiveStatus } from '../../../src/meta/kind.js'
 import { mdCf } from '../../../src/meta/mdcf.js'
 import { statusOf } from '../../../src/meta/status.js'
-import { withUnits } from '../../../src/meta/tree.js'
 import type { SubmirrorState, Tree } from '../../../src/meta/types.js'
 import type { MirrorReport, StripeReport } from '../../../src/msg/report.js'
-import { device, DISKS, inventoryOf, mirrorIn, text, treeOf } from './world.js'
+import { changed, type Changes } from './mirrors.js'
+import { device, DISKS, inventoryOf, name, stripeIn, text, treeOf } from './world.js'
 
 const inventory = inventoryOf([...DISKS, device('c1t3d0s0', 204800), device('c1t3d0s1', 204800)])
 const TREE = treeOf(
@@ -21,10 +22,10 @@ const TREE = treeOf(
 const stale = { stale: false, names: [] }
 const status = (tree: Tree, live: Partial<LiveStatus>, names: readonly string[] = []) =>
   statusOf(tree, { ...CALM, ...live }, { stale: false, names })
-const second = (state: SubmirrorState): Tree => {
-  const m = mirrorIn(TREE, 'd0')
-  return withUnits(TREE, [{ ...m, submirrors: m.submirrors.map((s) => (s.slot === 1 ? { ...s, state } : s)) }])
-}
+const second = (state: SubmirrorState): Tree => changed(TREE, 'd0', { sides: { d20: state } })
+const components = (of: NonNullable<Changes['components']>, tree = TREE): Tree =>
+  changed(tree, 'd0', { components: of })
+const cancelled = (tree: Tree): Tree => changed(tree, 'd0', { mirror: { cancelled: true } })
 const mirror = (tree: Tree, live: Partial<LiveStatus>): MirrorReport => {
   const unit = status(tree, live).report.units.find((u) => u.name === 'd0')
   if (unit?.kind !== 'mirror') throw new Error('d0')
@@ -37,12 +38,7 @@ const stripe = (tree: Tree, live: Partial<LiveStatus>, n: string): StripeReport 
 }
 const sides = (tree: Tree, live: Partial<LiveStatus> = {}) =>
   mirror(tree, live).submirrors.map((s) => (s.invoke === null ? s.state : `${s.state} / ${s.invoke}`))
-const trouble = (of: Readonly<Record<string, ComponentTrouble['state']>>): Partial<LiveStatus> => ({
-  component: (c) => {
-    const state = of[c.name]
-    return state === undefined ? null : { state, changed: c.name === '/disks/c' ? 1 : 2 }
-  },
-})
+const missing = (...names: readonly string[]): Partial<LiveStatus> => ({ isMissing: (c) => names.includes(c.name) })
 const resync = (state: 'running' | 'cancelled'): Partial<LiveStatus> => ({
   resync: () => ({ state, doneBlocks: 10, totalBlocks: 100 }),
 })
@@ -63,45 +59,82 @@ t.test('names asked for', async (t) => {
   t.same(errors.map(text), ['d99: unit not set up', '9: Invalid name for metadevice or hot spare pool.'])
 })
 
+/** One line per row of commands.md 4.4: state of the second side, then what to invoke. */
 t.test('submirror states and what to do', async (t) => {
+  const [running, sync] = [resync('running'), ' / metasync d0']
   t.same(sides(TREE), ['Okay', 'Okay'])
-  t.same(sides(second('attached')), ['Okay', 'Needs maintenance / metasync d0'])
-  t.same(sides(second('resync')), ['Okay', 'Needs maintenance / metasync d0'])
-  t.same(sides(second('resync'), resync('running')), ['Okay', 'Resyncing'])
-  t.same(sides(second('attached'), resync('running')), ['Okay', 'Resyncing'])
-  const half = second('resync')
-  const cancelled = withUnits(half, [{ ...mirrorIn(half, 'd0'), cancelled: true }])
-  t.same(sides(cancelled, resync('cancelled')), ['Okay', 'Resync cancelled / metasync d0'])
-  t.same(sides(TREE, trouble({ '/disks/b': 'Maintenance' })), [
-    'Okay',
-    'Needs maintenance / metareplace d0 /disks/b <new device>',
-  ])
+  const waits = ['attached', 'resync', 'offlineResync', 'optimized'] as const
+  for (const state of waits) {
+    t.same(sides(second(state)), ['Okay', `Needs maintenance${sync}`], state)
+    const runs = state === 'attached' ? 'Needs maintenance' : 'Resyncing'
+    t.same(sides(second(state), running), ['Okay', runs], `${state}, running`)
+    t.same(sides(cancelled(second(state))), ['Okay', `Resync cancelled${sync}`], `${state}, cancelled`)
+  }
+  t.same(sides(second('offline')), ['Okay', 'Needs maintenance / metaonline d0 d20'])
+  t.same(sides(second('offline'), running), ['Okay', 'Needs maintenance'])
   t.same(
-    sides(TREE, trouble({ '/disks/b': 'Maintenance', '/disks/c': 'Maintenance' })),
+    mirror(second('offline'), {}).submirrors.map((s) => s.offline),
+    [false, true],
+  )
+  t.same(sides(components({ b: 'resync' })), ['Okay', `Needs maintenance${sync}`])
+  t.same(sides(components({ b: 'resync' }), running), ['Okay', 'Resyncing'])
+  t.same(sides(components({ b: 'erred' })), ['Okay', 'Needs maintenance / metareplace d0 /disks/b <new device>'])
+  t.same(sides(components({ b: 'erred' }), running), ['Okay', 'Needs maintenance'])
+  t.same(
+    sides(components({ b: { state: 'erred', erredOrder: 2 }, c: { state: 'erred', erredOrder: 1 } })),
     ['Okay', 'Needs maintenance / metareplace d0 /disks/c <new device>'],
     'the one that failed first',
   )
-  t.same(sides(TREE, trouble({ '/disks/a': 'Last Erred' })), [
+  t.same(sides(components({ a: 'lastErred' })), [
     'Needs maintenance / after replacing "Maintenance" components:\n\t\tmetareplace d0 /disks/a <new device>',
     'Okay',
   ])
-  t.same(sides(TREE, trouble({ '/disks/a': 'Unavailable', '/disks/b': 'Unavailable' })), ['Unavailable', 'Okay'])
+  t.same(
+    sides(components({ b: 'lastErred', c: 'erred' })),
+    ['Okay', 'Needs maintenance / metareplace d0 /disks/c <new device>'],
+    'Maintenance before Last Erred',
+  )
+})
+
+t.test('unavailable: nothing can be opened, and nothing has failed', async (t) => {
+  t.same(sides(TREE, missing('/disks/b', '/disks/c')), ['Okay', 'Unavailable'])
+  t.same(sides(TREE, missing('/disks/b')), ['Okay', 'Okay'])
+  t.match(sides(components({ c: 'erred' }), missing('/disks/b', '/disks/c')), ['Okay', /^Needs maintenance/])
 })
 
 t.test('components', async (t) => {
-  const states = (tree: Tree, live: Partial<LiveStatus>, n = 'd20') =>
+  const states = (tree: Tree, live: Partial<LiveStatus> = {}, n = 'd20') =>
     stripe(tree, live, n).rows.flatMap((r) => r.components.map((c) => c.state))
-  t.same(states(TREE, {}), ['Okay', 'Okay'])
+  t.same(states(TREE), ['Okay', 'Okay'])
   t.same(states(second('resync'), resync('running')), ['Resyncing', 'Resyncing'])
-  t.same(states(second('attached'), {}), ['Okay', 'Okay'])
-  t.same(states(TREE, trouble({ '/disks/b': 'Unavailable' })), ['Unavailable', 'Okay'])
-  t.same(states(TREE, trouble({ '/disks/a': 'Unavailable' }), 'd10'), ['-'])
-  t.equal(stripe(TREE, trouble({ '/disks/a': 'Unavailable' }), 'd10').unavailable, true)
+  for (const state of ['attached', 'offline', 'offlineResync', 'optimized'] as const)
+    t.same(states(second(state)), ['Okay', 'Okay'], state)
+  t.same(states(components({ b: 'erred', c: 'lastErred' })), ['Maintenance', 'Last Erred'])
+  t.same(states(components({ b: 'resync' })), ['Resyncing', 'Okay'])
+  t.same(states(TREE, missing('/disks/b')), ['Unavailable', 'Okay'])
+  t.same(states(components({ b: 'erred' }), missing('/disks/b')), ['Maintenance', 'Okay'])
+  t.same(states(TREE, missing('/disks/a'), 'd10'), ['-'])
+  t.equal(stripe(TREE, missing('/disks/a'), 'd10').unavailable, true)
+  t.same(states(TREE, {}, 'd7'), ['Okay', 'Okay', 'Okay'], 'outside a mirror there are no states')
   const d10 = stripe(TREE, { hasReplica: (c) => c.name === '/disks/a', deviceId: () => 'id1' }, 'd10')
   t.match(d10, {
     parent: 'd0',
     rows: [{ interlace: 1024, components: [{ device: '/disks/a', hasReplica: true, relocatable: true }] }],
   })
+})
+
+t.test('a hot spare: the original device and its start, and the name of the spare', async (t) => {
+  const b = stripeIn(TREE, 'd20').rows[0]?.components[0]
+  if (b === undefined) throw new Error('no component')
+  const { name: n, path, identity, extent, offset, size } = b
+  const spare = { pool: name('hsp001'), original: { name: n, path, identity, extent, offset, size, start: blocks(5) } }
+  const spared = components({ b: { name: '/disks/h', state: 'resync', changed: 9, spare } })
+  const [row] = stripe(spared, { deviceId: (c) => (c.name === '/disks/b' ? 'id1' : null) }, 'd20').rows
+  t.match(row?.components, [
+    { device: '/disks/b', startBlock: 5, state: 'Resyncing', hotSpare: '/disks/h', changed: 9, relocatable: true },
+  ])
+  const failed = changed(spared, 'd0', { components: { h: 'erred' } })
+  t.match(sides(failed)[1], /metareplace d0 \/disks\/b <new device>/)
 })
 
 t.test('mirror report', async (t) => {

@@ -10,7 +10,11 @@ import type { Slice, Tree, Unit } from './types.js'
 /** One line per drive, in the order in which metastat meets them. */
 const relocation = (units: readonly Unit[], tree: Tree, live: LiveStatus): readonly RelocationReport[] => {
   const drives = new Map<string, RelocationReport>()
-  const slices = units.flatMap((u): readonly Slice[] => (u.kind === 'pool' ? u.spares : componentsOf(u, tree)))
+  const slices = units.flatMap((u): readonly Slice[] =>
+    u.kind === 'pool'
+      ? u.spares
+      : componentsOf(u, tree).flatMap((c) => (c.spare === null ? [c] : [c.spare.original, c])),
+  )
   for (const c of slices) {
     const device = driveOf(c.name)
     const id = live.deviceId(c)

@@ -121,6 +121,7 @@ t.test('label areas (driver.md 3.2)', async (t) => {
   t.equal(startOn(of(5000, 2048, true), blocks(2953), false), null)
   t.equal(startOn(of(5000, 0, false), blocks(5000), true), 0)
   t.equal(startOn(of(4999, 0, false), blocks(5000), true), null)
+  t.equal(startOn(of(5000, 2048, false), blocks(5000), true), null, 'what is in front is no label')
 
   const host = inventoryOf([
     device('c1', 20 * CYLINDER, { labelAtStart: true }),

@@ -191,7 +191,7 @@ const apply = (tree: Tree, [what, a, b, c, flag]: Step, now: number): Tree => {
     }
     case 14:
       return flag
-        ? result(detach(['m', s], c > 5, tree, IDLE))
+        ? result(detach(['m', s], c > 5, tree, IDLE, now))
         : result(param({ name: s, read: null, write: null, pass: null, hotSparePool: POOLS[b % 2] ?? '' }, tree))
     default:
       if (flag && c > 4) return settled(forgetSpares(tree, new Set(words)))

@@ -247,7 +247,7 @@ t.test('metaclear gives it back, metadetach does not', async (t) => {
   t.same(states(cleared), 'Available, Available, Available')
   t.equal(spare(cleared, '/spares/l').changed, 9700)
 
-  const alone = detach(['d0', 'd2'], false, used, IDLE)
+  const alone = detach(['d0', 'd2'], false, used, IDLE, 9600)
   if (!alone.ok) throw new Error(alone.error.code)
   const detached = settled(alone.value)
   t.match(at(detached, 'd2'), { name: '/spares/l', spare: { original: { name: '/disks/b' } } })

@@ -53,7 +53,9 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     if (env != nullptr && self->engine_) self->collect(env);
   }
 
-  static void atExit(EngineObject* self) {
+  // One function, not a lambda at each place: the hook is removed by the address it was added with.
+  static void atExit(void* object) {
+    auto* const self = static_cast<EngineObject*>(object);
     self->hooked_ = false;
     self->close(nullptr);
   }
@@ -87,8 +89,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     doorbell_ = TypedDoorbell::New(env, "metadisk doorbell", 0, 1, this);
     doorbell_.Unref(env);
     engine_ = std::make_unique<Engine>(options, [this] { doorbell_.NonBlockingCall(); });
-    napi_add_env_cleanup_hook(
-        env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
+    napi_add_env_cleanup_hook(env, atExit, this);
     hooked_ = true;
     Ref();  // The threads point here until stop().
     return env.Undefined();
@@ -328,8 +329,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
       engine_->collect();
       while (!pending_.empty()) resolve(pending_.begin()->first, "the engine is stopped");
       if (hooked_) {
-        napi_remove_env_cleanup_hook(
-            env, [](void* self) { atExit(static_cast<EngineObject*>(self)); }, this);
+        napi_remove_env_cleanup_hook(env, atExit, this);
         hooked_ = false;
       }
     }

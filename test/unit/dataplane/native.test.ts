@@ -196,6 +196,28 @@ t.test('stop is idempotent, ends connections, and the engine can be forgotten wi
   t.equal(run.stdout, 'running\n')
 })
 
+t.test('an engine that was stopped and collected does not haunt the end of the process', async (t) => {
+  const source = `
+    import { loadDataPlane } from ${JSON.stringify(new URL('../../../src/dataplane/native.js', import.meta.url).href)}
+    const options = { threads: 1, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 0, regionSweepMillis: 10000 }
+    const kept = []
+    for (let i = 0; i < 10; i++) {
+      const engine = loadDataPlane()
+      engine.start(options, () => {})
+      await engine.stop()
+    }
+    for (let i = 0; i < 5; i++) {
+      globalThis.gc()
+      await new Promise((resolve) => setImmediate(resolve))
+      for (let k = 0; k < 1000; k++) kept.push(new Map([[k, Buffer.alloc(144, 0xff)]]))
+    }
+    console.log('stopped')`
+  const run = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', source], {
+    env: { ...process.env, MALLOC_PERTURB_: '85' },
+  })
+  t.equal(run.stdout, 'stopped\n')
+})
+
 t.test('sockets: the descriptor, the peer, and the self test', async (t) => {
   t.equal(await selfTest(), true)
   const rig = new Rig()

@@ -48,6 +48,10 @@ export class Clients {
       socket.destroy()
       return
     }
-    takeSocketFd(socket, (fd) => this.#system.adopt(to.export.device, fd, to.terms, residual))
+    try {
+      takeSocketFd(socket, (fd) => admitted.value.enter(fd, to.terms, residual))
+    } finally {
+      admitted.value.over()
+    }
   }
 }

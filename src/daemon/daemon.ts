@@ -65,9 +65,10 @@ export class Daemon {
       },
     })
     const engine = loadDataPlane()
-    const { threads, queueDepth, maxRequestBytes, spinMicros } = this.#config
-    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis: 10_000 }, () => this.#drain())
-    const components = new Components(this.#config)
+    const { threads, queueDepth, maxRequestBytes, spinMicros, regionCleanSeconds } = this.#config
+    const regionSweepMillis = regionCleanSeconds * 1000
+    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis }, () => this.#drain())
+    const components = new Components(this.#config, (id) => engine.busy(id))
     const nbdPath = join(this.#where.run, 'nbd.sock')
     const links = new DeviceLinks(this.#where.dev, nbdPath, (text) => this.#log.warn(text))
     const metadevices = new Metadevices(engine, components, links)
@@ -91,7 +92,7 @@ export class Daemon {
     await control.listen(join(this.#where.run, 'admin.sock'))
     await nbd.listenUnix(nbdPath)
     if (this.#config.nbdTcp !== null) await nbd.listenTcp(this.#config.nbdTcp.host, this.#config.nbdTcp.port)
-    system.startResyncs()
+    system.startResyncs().catch((e: unknown) => this.#log.error(e, 'resyncs'))
   }
 
   /** New clients out, running commands finished, resyncs parked, clients drained, devices flushed, all closed. */

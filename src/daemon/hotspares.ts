@@ -16,11 +16,6 @@ export const changeHotSpares = async (
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
   const inventory = await inventoryFor(system, lookUpWords(request.words, system.tree), request.cwd)
-  const done = metahs(request, {
-    tree: system.tree,
-    inventory,
-    namesOf: (word) => possibleNames(word, request.cwd),
-    now: Date.now(),
-  })
-  return carryOut(system, send, done, false)
+  const context = { inventory, namesOf: (word: string) => possibleNames(word, request.cwd), now: Date.now() }
+  return carryOut(system, send, (tree) => metahs(request, { ...context, tree }))
 }

@@ -1,28 +1,43 @@
 /** What runs now, as the pure operations and the status want to see it. */
 import type { Live, LiveStatus } from '../meta/kind.js'
-import { parentOf } from '../meta/tree.js'
-import type { Unit, UnitName } from '../meta/types.js'
+import { metadeviceOf, parentOf } from '../meta/tree.js'
+import type { Component, UnitName } from '../meta/types.js'
+import { inService } from './serving.js'
 import type { System } from './system.js'
 
 /** A submirror is held open by its mirror. */
-const top = (system: System, name: UnitName): Unit | undefined => parentOf(system.tree, name) ?? system.tree.get(name)
+const topOf = (system: System, name: UnitName): UnitName => parentOf(system.tree, name)?.name ?? name
+
+const isMissing = (system: System, c: Component): boolean => c.state !== 'erred' && system.serving.isMissing(c)
+
+/** A stripe of which nothing can be opened, a mirror that is not served. */
+const isUnavailable = (system: System, name: UnitName): boolean => {
+  const unit = metadeviceOf(system.tree, name)
+  if (unit === null) return false
+  if (unit.kind === 'mirror' || parentOf(system.tree, name) === null) return system.serving.unserved(name) !== undefined
+  const needed = inService(unit, system.tree)
+  return needed.length > 0 && needed.every((c) => isMissing(system, c))
+}
 
 export const liveOf = (system: System): Live => ({
-  isOpen: (name) => system.parts.metadevices.isOpen(top(system, name)?.name ?? name),
+  isOpen: (name) => system.parts.metadevices.isOpen(topOf(system, name)),
   isResyncing: (name) => system.resyncs.isRunning(name),
-  isUnavailable: (name) => system.unserved(name) !== undefined,
-  isMissing: (c) => system.parts.components.get(c) === undefined,
+  isUnavailable: (name) => isUnavailable(system, name),
+  isMissing: (c) => isMissing(system, c),
 })
 
 export const liveStatusOf = (system: System, replicas: ReadonlySet<string>): LiveStatus => ({
-  resync: (mirror) => {
-    const p = system.resyncs.progress(mirror)
-    const unit = system.tree.get(mirror)
-    return p === undefined || unit === undefined
-      ? null
-      : { state: p.state, doneBlocks: p.done, totalBlocks: Math.max(p.total, 1) }
+  resync: (name) => {
+    const m = system.tree.get(name)
+    if (m?.kind !== 'mirror') return null
+    const running = system.resyncs.isRunning(name)
+    if (!running && !m.cancelled) return null
+    const known = system.resyncs.progress(name)
+    const { done, total } =
+      known === undefined || known.kind === 'verify' ? { done: m.checkpoint?.done ?? 0, total: m.blocks } : known
+    return { state: running ? 'running' : 'cancelled', doneBlocks: done, totalBlocks: Math.max(total, 1) }
   },
-  isMissing: (c) => system.parts.components.get(c) === undefined,
+  isMissing: (c) => isMissing(system, c),
   hasReplica: (c) => replicas.has(c.identity),
   deviceId: () => null,
 })

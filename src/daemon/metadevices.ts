@@ -1,14 +1,13 @@
 /**
  * The metadevices the engine serves: a plan, its open components and its clients, by name.
  *
- * A metadevice is `open` exactly while it has clients. A mirror's first client is let in only after
- * the state database says the mirror may have unequal sides (docs/commit-order.md, "mirror opened").
+ * A metadevice is `open` while it has clients, and from the moment one is let in: nothing that needs a closed
+ * metadevice may begin between a client's admission and its first request.
  */
 import { setTimeout } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane, NbdTerms } from '../dataplane/types.js'
 import { compilePlan } from '../meta/compile.js'
-import { componentsOf } from '../meta/tree.js'
 import type { Component, Metadevice, Tree, UnitName } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { encodePlan } from '../plan/encode.js'
@@ -21,6 +20,18 @@ interface Served {
   readonly unit: UnitName
   components: readonly Component[]
   readonly clients: Set<number>
+  /** Let in, not yet in the engine. */
+  arriving: number
+  /** The plan in use, as if it were of generation 0. */
+  plan: Uint8Array
+  /** Its real generation. */
+  generation: number
+}
+
+export interface InstallOptions {
+  readonly readOnly: boolean
+  /** Of the log, when the engine does not know the mirror yet. */
+  readonly dirty: Uint8Array | null
 }
 
 export class Metadevices {
@@ -38,65 +49,63 @@ export class Metadevices {
     this.#links = links
   }
 
-  /** Opens what `unit` stands on, all or nothing. Call release() with the same list when it is not kept. */
-  async acquire(unit: Metadevice, tree: Tree): Promise<MetaResult<readonly Component[]>> {
-    const wanted = componentsOf(unit, tree)
-    const got: Component[] = []
-    for (const c of wanted) {
-      const opened = await this.#components.acquire(c)
-      if (!opened.ok) {
-        this.release(got)
-        return err({ ...opened.error, object: `${unit.name}: ${c.name}` })
-      }
-      got.push(c)
-    }
-    return ok(got)
-  }
-
   release(components: readonly Component[]): void {
     for (const c of components) this.#components.release(c)
   }
 
   /**
-   * Makes `unit` exist in the engine or swaps its plan; resolves when no request runs on the old one.
-   * Takes over the references of `acquired`.
+   * Makes `unit` exist in the engine or swaps its plan; resolves when no request runs on the old one. Takes
+   * over the references of `acquired`: the components that are open, the others are out of service in `tree`.
+   * @returns whether the plan is another one now
    */
   async install(
     unit: Metadevice,
     tree: Tree,
     acquired: readonly Component[],
-    readOnly: boolean,
-  ): Promise<MetaResult<void>> {
-    const served = this.#byName.get(unit.name) ?? {
-      device: this.#nextDevice++,
-      unit: unit.name,
-      components: [],
-      clients: new Set<number>(),
+    options: InstallOptions,
+  ): Promise<MetaResult<boolean>> {
+    const known = this.#byName.get(unit.name)
+    const plan = compilePlan(unit, tree, {
+      generation: 0,
+      readOnly: options.readOnly,
+      component: (c) => this.#components.numberOf(c),
+    })
+    const bytes = encodePlan(plan)
+    if (known !== undefined && Buffer.compare(known.plan, bytes) === 0) {
+      this.release(acquired)
+      return ok(false)
     }
     const open = new Map<number, OpenComponent>()
-    const plan = compilePlan(unit, tree, {
-      generation: this.#generation++,
-      readOnly,
-      component: (c) => {
-        const o = this.#components.get(c)
-        if (o === undefined) throw new Error(`component ${c.path} is not open`)
-        open.set(o.component, o)
-        return o.component
-      },
-    })
+    for (const c of acquired) {
+      const o = this.#components.get(c)
+      if (o !== undefined) open.set(o.component, o)
+    }
+    const device = known?.device ?? this.#nextDevice++
+    const generation = this.#generation++
     try {
-      await this.#engine.install(served.device, encodePlan(plan), [...open.values()], null)
+      await this.#engine.install(device, encodePlan({ ...plan, generation }), [...open.values()], options.dirty)
     } catch (e) {
       this.release(acquired)
       return err(metaError('refusedByEngine', unit.name, (e as Error).message))
     }
-    this.release(served.components)
-    served.components = acquired
-    const fresh = !this.#byName.has(unit.name)
-    this.#byName.set(unit.name, served)
-    this.#byDevice.set(served.device, served)
-    if (fresh) await this.#links.add(unit.name)
-    return ok(undefined)
+    if (known === undefined) {
+      const served: Served = {
+        device,
+        unit: unit.name,
+        components: acquired,
+        clients: new Set<number>(),
+        arriving: 0,
+        plan: bytes,
+        generation,
+      }
+      this.#byName.set(unit.name, served)
+      this.#byDevice.set(device, served)
+      await this.#links.add(unit.name)
+    } else {
+      this.release(known.components)
+      Object.assign(known, { components: acquired, plan: bytes, generation })
+    }
+    return ok(true)
   }
 
   async remove(name: UnitName): Promise<void> {
@@ -124,8 +133,22 @@ export class Metadevices {
     for (const served of this.#byDevice.values()) count += served.clients.size
     return count
   }
+  generationOf(name: UnitName): number | undefined {
+    return this.#byName.get(name)?.generation
+  }
   isOpen(name: UnitName): boolean {
-    return (this.#byName.get(name)?.clients.size ?? 0) > 0
+    const served = this.#byName.get(name)
+    return served !== undefined && served.clients.size + served.arriving > 0
+  }
+
+  /** A client is on its way in; the function takes that back, however it ends. */
+  arrive(device: number): (() => void) | undefined {
+    const served = this.#byDevice.get(device)
+    if (served === undefined) return undefined
+    served.arriving++
+    return () => {
+      served.arriving--
+    }
   }
 
   /** Gives a connection to the engine. The descriptor is duplicated; the caller closes its own. */

@@ -14,32 +14,32 @@ import {
   detach,
   init,
   initEntries,
+  offline,
+  online,
   type Outcome,
-  outcome,
   param,
+  replace,
 } from '../meta/operations.js'
 import { lookUpWords } from '../meta/check.js'
-import { parseUnitName } from '../meta/names.js'
 import { statusOf } from '../meta/status.js'
 import { componentWords, NO_TAB, parseTab, type Tab } from '../meta/tab.js'
 import { isMetadevice } from '../meta/tree.js'
-import type { Inventory, MirrorUnit, Unit } from '../meta/types.js'
+import type { Inventory, Tree } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { errnoOf, sysError } from '../sys/errno.js'
-import { gather } from '../sys/inventory.js'
+import { gather, possibleNames } from '../sys/inventory.js'
 import { examine } from '../sys/storage.js'
 import { addReplicas, deleteReplicas, listReplicas, patchLocations } from './databases.js'
 import { changeHotSpares } from './hotspares.js'
 import { liveOf, liveStatusOf } from './live.js'
 import type { Handler, Send } from './server.js'
+import { sync } from './sync.js'
 import type { System } from './system.js'
 
 type RequestOf<O extends Request['op']> = Extract<Request, { op: O }>
 
 /** Exit status when the state database refuses changes (commands.md 0.4). */
 const STATUS_STALE = 66
-/** metasync's per-device failure. */
-const STATUS_SYNC = 255
 
 export const mdTabPath = (system: System): string => join(system.parts.where.etc, 'md.tab')
 
@@ -96,27 +96,32 @@ export const fail = (send: Send, error: MetaError, status = 1): number => {
   return status
 }
 
+type Operation = (tree: Tree) => MetaResult<Outcome>
+
 /** Commits (unless only checking) and says what happened. */
-export const carryOut = async (
-  system: System,
-  send: Send,
-  result: MetaResult<Outcome>,
-  check: boolean,
-): Promise<number> => {
-  if (!result.ok) return fail(send, result.error)
-  if (!check) {
-    const applied = await system.apply(result.value)
-    if (!applied.ok) return fail(send, applied.error)
-    system.kickResyncs(result.value.put)
-  }
-  answer(send, result.value)
+export const carryOut = async (system: System, send: Send, operation: Operation, check = false): Promise<number> => {
+  const done = check ? operation(system.tree) : await system.apply(operation)
+  if (!done.ok) return fail(send, done.error)
+  if (!check) system.kickResyncs(done.value.put)
+  answer(send, done.value)
   return 0
 }
 
-const carryOutBatch = async (system: System, send: Send, batch: Batch, check: boolean): Promise<number> => {
-  const status = await carryOut(system, send, ok(batch.outcome), check)
-  for (const error of batch.errors) send({ reply: 'error', error })
-  return batch.errors.length > 0 ? 1 : status
+const carryOutBatch = async (
+  system: System,
+  send: Send,
+  of: (tree: Tree) => Batch,
+  check: boolean,
+): Promise<number> => {
+  let errors: readonly MetaError[] = []
+  const operation: Operation = (tree) => {
+    const batch = of(tree)
+    errors = batch.errors
+    return ok(batch.outcome)
+  }
+  const status = await carryOut(system, send, operation, check)
+  for (const error of errors) send({ reply: 'error', error })
+  return errors.length > 0 ? 1 : status
 }
 
 const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise<number> => {
@@ -127,105 +132,61 @@ const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise
   const entries = initEntries(r.words, r.all, tab.value)
   if (!entries.ok) return fail(send, entries.error)
   const inventory = await inventoryFor(system, lookUpWords(componentWords(entries.value), system.tree), r.cwd)
-  const counter = Math.max(-1, ...[...system.tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
-  const batch = init(entries.value, {
-    tree: system.tree,
-    inventory,
-    live: liveOf(system),
-    now: Date.now(),
-    force: r.force,
-    counter,
-    check: r.check,
-  })
-  return carryOutBatch(system, send, batch, r.check)
+  const { force, check } = r
+  const operation = (tree: Tree): Batch => {
+    const counter = Math.max(-1, ...[...tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
+    return init(entries.value, { tree, inventory, live: liveOf(system), now: Date.now(), force, counter, check })
+  }
+  return carryOutBatch(system, send, operation, check)
 }
 
 const doAttach = async (system: System, send: Send, r: RequestOf<'attach'>): Promise<number> => {
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
   const inventory = await inventoryFor(system, lookUpWords(r.words.slice(1), system.tree), r.cwd)
-  const context = { tree: system.tree, inventory, live: liveOf(system), now: Date.now() }
-  return carryOut(system, send, attach(r, context), r.check)
+  const context = { inventory, live: liveOf(system), now: Date.now() }
+  return carryOut(system, send, (tree) => attach(r, { ...context, tree }), r.check)
 }
 
 const doDetach = async (system: System, send: Send, r: RequestOf<'detach'>): Promise<number> => {
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
-  return carryOut(system, send, detach(r.words, r.force, system.tree, liveOf(system), Date.now()), false)
+  return carryOut(system, send, (tree) => detach(r.words, r.force, tree, liveOf(system), Date.now()))
 }
 
 const doClear = async (system: System, send: Send, r: RequestOf<'clear'>): Promise<number> => {
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
-  return carryOutBatch(system, send, clear(r, system.tree, liveOf(system)), false)
+  return carryOutBatch(system, send, (tree) => clear(r, tree, liveOf(system)), false)
 }
 
 const doParam = async (system: System, send: Send, r: RequestOf<'param'>): Promise<number> => {
   const asks = r.read === null && r.write === null && r.pass === null && r.hotSparePool === null
   const refused = asks ? null : refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
-  return carryOut(system, send, param(r, system.tree), false)
+  return carryOut(system, send, (tree) => param(r, tree))
 }
 
-/** Copies that were cancelled or failed are wanted again. */
-const rearmed = (m: MirrorUnit): MirrorUnit => ({
-  ...m,
-  cancelled: false,
-  submirrors: m.submirrors.map((s) => (s.state === 'attached' ? { ...s, state: 'resync', changed: Date.now() } : s)),
-})
+/** The optimized resync of a side that comes online starts as every copy does. */
+const doSide = async (system: System, send: Send, r: RequestOf<'offline' | 'online'>): Promise<number> => {
+  const refused = refusal(system)
+  if (refused !== null) return fail(send, refused.error, refused.status)
+  const operation = r.op === 'offline' ? offline : online
+  return carryOut(system, send, (tree) => operation(r, { tree, live: liveOf(system), now: Date.now() }))
+}
+
+const doReplace = async (system: System, send: Send, r: RequestOf<'replace'>): Promise<number> => {
+  const refused = refusal(system)
+  if (refused !== null) return fail(send, refused.error, refused.status)
+  const words = [r.old, ...(r.new === null ? [] : [r.new])]
+  const inventory = await inventoryFor(system, lookUpWords(words, system.tree), r.cwd)
+  const context = { inventory, live: liveOf(system), namesOf: (word: string) => possibleNames(word, r.cwd) }
+  return carryOut(system, send, (tree) => replace(r, { ...context, tree, now: Date.now() }))
+}
 
 const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise<number> => {
-  const refused = refusal(system)
-  if (refused !== null) return fail(send, refused.error, refused.status)
-  let status = 0
-  for (const word of r.names) {
-    const name = parseUnitName(word)
-    const unit: Unit | undefined = name.ok ? system.tree.get(name.value) : undefined
-    if (!name.ok || unit?.kind !== 'mirror') {
-      const error = !name.ok ? name.error : metaError(unit === undefined ? 'unitNotSetUp' : 'unknownType', name.value)
-      status = fail(send, error, STATUS_SYNC)
-      continue
-    }
-    const wanted = rearmed(unit)
-    if (unit.cancelled || wanted.submirrors.some((s, i) => s !== unit.submirrors[i])) {
-      const applied = await system.apply(outcome(system.tree, { put: [wanted] }))
-      if (!applied.ok) {
-        status = fail(send, applied.error, STATUS_SYNC)
-        continue
-      }
-    }
-    system.setResyncBuffer(unit.name, r.bufferBlocks)
-    system.kickResyncs([wanted])
-  }
-  return status
-}
-
-/** Outside the writer: a resync that ends needs the writer to record that it did. */
-const doCancel = async (system: System, send: Send, r: RequestOf<'sync'>): Promise<number> => {
-  let status = 0
-  for (const word of r.names) {
-    const name = parseUnitName(word)
-    const unit = name.ok ? system.tree.get(name.value) : undefined
-    if (!name.ok) status = fail(send, name.error, STATUS_SYNC)
-    else if (unit === undefined) status = fail(send, metaError('unitNotSetUp', name.value), STATUS_SYNC)
-    else if (unit.kind !== 'mirror') status = fail(send, metaError('unknownType', name.value), STATUS_SYNC)
-    else await system.resyncs.cancel(name.value)
-  }
-  return status
-}
-
-/** The boot form: by pass number, in the background as SVM's. */
-const doRestart = async (system: System, send: Send): Promise<number> => {
-  const refused = refusal(system)
-  if (refused !== null) return fail(send, refused.error, refused.status)
-  system.startResyncs()
-  return 0
-}
-
-const doSyncOrElse = (system: System, send: Send, r: RequestOf<'sync'>): Promise<number> => {
-  if (r.verify !== null) return Promise.resolve(fail(send, metaError('unsupported', undefined, 'verification'), 255))
-  if (r.cancel) return doCancel(system, send, r)
-  return system.writer.run(() => (r.restart ? doRestart(system, send) : doSync(system, send, r)))
+  const refused = r.cancel ? null : refusal(system)
+  return refused === null ? sync(system, send, r) : fail(send, refused.error, refused.status)
 }
 
 const doStat = async (system: System, send: Send, r: RequestOf<'stat'>): Promise<number> => {
@@ -251,11 +212,12 @@ const dispatch = (system: System, request: Request, send: Send): Promise<number>
     case 'param':
       return writing(() => doParam(system, send, request))
     case 'sync':
-      return doSyncOrElse(system, send, request)
+      return doSync(system, send, request)
     case 'offline':
     case 'online':
+      return writing(() => doSide(system, send, request))
     case 'replace':
-      return Promise.resolve(fail(send, metaError('unsupported', undefined, `meta${request.op}`)))
+      return writing(() => doReplace(system, send, request))
     case 'hotspare':
       return writing(() => changeHotSpares(system, send, request))
     case 'stat':

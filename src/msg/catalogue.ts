@@ -103,6 +103,9 @@ export const ERRORS = {
   replaced: 'storage was replaced since it was configured',
   /** args: blocks now, blocks recorded. */
   shrunk: 'storage shrank to %s blocks, %s were configured',
+  verifyInProgress: 'the submirrors are being compared already',
+  verifyCancelled: 'comparison of the submirrors was cancelled',
+  nothingToCompare: 'fewer than two submirrors are in step',
   /** object: key of the record; args: what is wrong with it. */
   damagedRecord: 'state database record is damaged: %s',
   /** args: kind of component that this release does not serve. */

@@ -1,4 +1,5 @@
 /** Thrown system errors as what they are: a MetaError in strerror(3)'s words. */
+import { getSystemErrorMap } from 'node:util'
 import { type MetaError, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 
@@ -10,3 +11,6 @@ export const sysError = (e: unknown, object: string): MetaError => {
   if (code === undefined) throw e
   return metaError('sys', object, strerror(code))
 }
+
+/** The sentence of an errno as the kernel numbers it. */
+export const strerrorOf = (errno: number): string => strerror(getSystemErrorMap().get(-errno)?.[0] ?? String(errno))

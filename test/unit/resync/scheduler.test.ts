@@ -1,91 +1,141 @@
 import t from 'tap'
 import { setImmediate as turn } from 'node:timers/promises'
 import { blocks } from '../../../src/base/units.js'
+import type { ResyncTarget } from '../../../src/meta/mirrorstate.js'
 import type { UnitName } from '../../../src/meta/types.js'
-import { type ResyncHost, ResyncScheduler, type Target } from '../../../src/resync/scheduler.js'
+import { type Job, type ResyncHost, ResyncScheduler } from '../../../src/resync/scheduler.js'
 
 const name = (s: string): UnitName => s as UnitName
+const d0 = name('d0')
+const full = (slot: 0 | 1 | 2 | 3, from = 0, identity = `disk ${slot}`): Job => ({
+  target: { kind: 'full', slot },
+  from: blocks(from),
+  identity,
+})
+const sameTarget = (a: ResyncTarget, b: ResyncTarget): boolean => a.kind === b.kind && a.slot === b.slot
 
-/** A host with a list of targets per mirror; `log` is what was asked of it, in order. */
-const fixture = (targets: Record<string, Target[]>) => {
+/** A host with the copies every mirror wants; `log` is what was asked of it, in order. */
+const fixture = (wanted: Record<string, Job[]>) => {
   const log: string[] = []
-  const jobs = new Map<string, number>()
+  const running = new Map<string, number>()
   const host: ResyncHost = {
-    next: async (m) => targets[m]?.[0],
-    ended: async (m, target, outcome) => {
-      log.push(`ended ${m} ${target.slot} ${outcome}`)
-      if (outcome === 'done') targets[m]?.shift()
+    next: async (m, tried) => wanted[m]?.find((j) => !tried.some((t) => sameTarget(t, j.target))),
+    ended: async (m, job, end, ending) => {
+      log.push(`ended ${m} ${job.target.slot} ${ending} ${end.done}`)
+      if (ending === 'done') wanted[m] = (wanted[m] ?? []).filter((j) => j !== job)
+      if (ending === 'cancelled') wanted[m] = (wanted[m] ?? []).map((j) => (j === job ? { ...j, from: end.done } : j))
     },
-    start: (m, target, job, from) => {
-      jobs.set(m, job)
-      log.push(`start ${m} ${target.slot} ${from}`)
+    checkpoint: (m, job, done) => log.push(`checkpoint ${m} ${job.target.slot} ${done}`),
+    start: (m, work, number, from) => {
+      running.set(m, number)
+      log.push(`start ${m} ${work.kind === 'verify' ? 'verify' : work.job.target.slot} ${from}`)
     },
     cancel: (m) => {
       log.push(`cancel ${m}`)
       finish(m, 'cancelled', 40)
     },
+    broke: (m, e) => log.push(`broke ${m} ${(e as Error).message}`),
   }
   const scheduler = new ResyncScheduler(host)
-  const finish = (m: string, outcome: 'done' | 'cancelled' | 'failed', done: number): void =>
+  const finish = (m: string, outcome: 'done' | 'cancelled' | 'failed', done: number, mismatches = 0): void =>
     scheduler.event({
       kind: 'resyncEnded',
       device: 0,
-      job: jobs.get(m) ?? -1,
+      job: running.get(m) ?? -1,
       outcome,
       errno: 0,
       done: blocks(done),
       component: null,
-      mismatches: 0,
+      mismatches,
     })
   const settle = async (): Promise<void> => {
     for (let i = 0; i < 10; i++) await turn()
   }
-  return { log, scheduler, finish, settle }
+  const job = (m: string): number => running.get(m) ?? -1
+  return { log, wanted, host, scheduler, finish, settle, job }
 }
 
-t.test('targets of a mirror are copied one after another', async (t) => {
-  const f = fixture({
-    d0: [{ slot: 1 }, { slot: 2 }],
-  })
-  const all = f.scheduler.kick(name('d0'))
+t.test('copies of a mirror are made one after another, from where they are to begin', async (t) => {
+  const f = fixture({ d0: [full(1), full(2, 500)] })
+  const all = f.scheduler.kick(d0)
   await f.settle()
   t.same(f.log, ['start d0 1 0'])
   f.finish('d0', 'done', 100)
   await f.settle()
-  t.ok(f.scheduler.isRunning(name('d0')))
+  t.ok(f.scheduler.isRunning(d0))
   f.finish('d0', 'done', 100)
   await all
-  t.same(f.log, ['start d0 1 0', 'ended d0 1 done', 'start d0 2 0', 'ended d0 2 done'])
-  t.notOk(f.scheduler.isRunning(name('d0')))
+  t.same(f.log, ['start d0 1 0', 'ended d0 1 done 100', 'start d0 2 500', 'ended d0 2 done 100'])
+  t.notOk(f.scheduler.isRunning(d0))
 })
 
-t.test('a failed copy is recorded and not tried for ever', async (t) => {
-  const f = fixture({ d0: [{ slot: 1 }] })
-  const all = f.scheduler.kick(name('d0'))
+t.test('a failed copy is recorded, does not stop the next one, and is not tried again by itself', async (t) => {
+  const f = fixture({ d0: [full(1), full(2)] })
+  const all = f.scheduler.kick(d0)
   await f.settle()
   f.finish('d0', 'failed', 7)
+  await f.settle()
+  f.finish('d0', 'done', 100)
   await all
-  t.same(f.log, ['start d0 1 0', 'ended d0 1 failed'])
+  t.same(f.log, ['start d0 1 0', 'ended d0 1 failed 7', 'start d0 2 0', 'ended d0 2 done 100'])
+  void f.scheduler.kick(d0)
+  await f.settle()
+  t.equal(f.log.at(-1), 'start d0 1 0', 'but by the next kick')
 })
 
-t.test('a cancelled copy goes on where it stopped', async (t) => {
-  const f = fixture({ d0: [{ slot: 1 }] })
-  const first = f.scheduler.kick(name('d0'))
+t.test('a kick while a mirror is at work is not lost, and lets it try again what failed', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  const all = f.scheduler.kick(d0)
   await f.settle()
-  t.ok(await f.scheduler.cancel(name('d0')))
+  void f.scheduler.kick(d0)
+  f.finish('d0', 'failed', 7)
+  await f.settle()
+  t.same(f.log, ['start d0 1 0', 'ended d0 1 failed 7', 'start d0 1 0'])
+  f.finish('d0', 'done', 9)
+  await all
+})
+
+t.test('checkpoints are passed on while the copy runs, and not after', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  const all = f.scheduler.kick(d0)
+  await f.settle()
+  const checkpoint = { kind: 'resyncCheckpoint', device: 0, job: f.job('d0'), done: blocks(30) } as const
+  f.scheduler.event(checkpoint)
+  f.finish('d0', 'done', 100)
+  f.scheduler.event(checkpoint)
+  await all
+  t.same(f.log, ['start d0 1 0', 'checkpoint d0 1 30', 'ended d0 1 done 100'])
+})
+
+t.test('cancelled: recorded with its stopping point, and nothing else is begun', async (t) => {
+  const f = fixture({ d0: [full(1), full(2)] })
+  const first = f.scheduler.kick(d0)
+  await f.settle()
+  t.ok(await f.scheduler.cancel(d0))
   await first
-  t.same(f.scheduler.progress(name('d0')), { state: 'cancelled', done: 40, total: 0 })
-  void f.scheduler.kick(name('d0'))
-  await f.settle()
-  t.same(f.log.at(-1), 'start d0 1 40')
+  t.same(f.log, ['start d0 1 0', 'cancel d0', 'ended d0 1 cancelled 40'])
+  t.notOk(await f.scheduler.cancel(d0), 'nothing runs')
 })
 
-t.test('a plan swap interrupts the copy and nothing is recorded as cancelled', async (t) => {
-  const f = fixture({ d0: [{ slot: 1 }] })
-  const all = f.scheduler.kick(name('d0'))
+t.test('wanted again while it is being cancelled: it runs again afterwards', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  void f.scheduler.kick(d0)
   await f.settle()
-  await f.scheduler.paused(name('d0'), async () => {
+  const cancelling = f.scheduler.cancel(d0)
+  void f.scheduler.kick(d0)
+  await cancelling
+  await f.settle()
+  t.same(f.log, ['start d0 1 0', 'cancel d0', 'ended d0 1 cancelled 40', 'start d0 1 40'])
+})
+
+t.test('a plan swap interrupts the copy; it goes on where it was', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  const all = f.scheduler.kick(d0)
+  await f.settle()
+  await f.scheduler.paused(d0, async () => {
+    await f.settle()
     f.log.push('swap')
+    t.ok(f.scheduler.isRunning(d0))
   })
   await f.settle()
   t.same(f.log, ['start d0 1 0', 'cancel d0', 'swap', 'start d0 1 40'])
@@ -93,8 +143,37 @@ t.test('a plan swap interrupts the copy and nothing is recorded as cancelled', a
   await all
 })
 
+t.test('after a plan swap another target, or other storage, begins where it has to', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  void f.scheduler.kick(d0)
+  await f.settle()
+  await f.scheduler.paused(d0, async () => {
+    f.wanted['d0'] = [full(1, 0, 'another disk')]
+  })
+  await f.settle()
+  t.equal(f.log.at(-1), 'start d0 1 0')
+})
+
+t.test('nothing begins during a plan swap, whenever it was kicked', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  let swapped = false
+  const swap = f.scheduler.paused(d0, async () => {
+    await f.settle()
+    swapped = true
+  })
+  void f.scheduler.kick(d0)
+  const start = f.host.start.bind(f.host)
+  f.host.start = (...args) => {
+    t.ok(swapped)
+    start(...args)
+  }
+  await swap
+  await f.settle()
+  t.same(f.log, ['start d0 1 0'])
+})
+
 t.test('passes run one after another, pass 0 never', async (t) => {
-  const f = fixture({ a: [{ slot: 1 }], b: [{ slot: 1 }], c: [{ slot: 1 }] })
+  const f = fixture({ a: [full(1)], b: [full(1)], c: [full(1)] })
   const all = f.scheduler.kickAll([
     { name: name('a'), pass: 2 },
     { name: name('b'), pass: 1 },
@@ -106,13 +185,64 @@ t.test('passes run one after another, pass 0 never', async (t) => {
   await f.settle()
   f.finish('a', 'done', 1)
   await all
-  t.same(f.log, ['start b 1 0', 'ended b 1 done', 'start a 1 0', 'ended a 1 done'])
+  t.same(f.log, ['start b 1 0', 'ended b 1 done 1', 'start a 1 0', 'ended a 1 done 1'])
 })
 
-t.test('stop leaves the record as it is', async (t) => {
-  const f = fixture({ d0: [{ slot: 1 }] })
-  void f.scheduler.kick(name('d0'))
+t.test('a stop is told apart from a cancel', async (t) => {
+  const f = fixture({ d0: [full(1), full(2)] })
+  void f.scheduler.kick(d0)
   await f.settle()
   await f.scheduler.stop()
-  t.same(f.log, ['start d0 1 0', 'cancel d0'])
+  t.same(f.log, ['start d0 1 0', 'cancel d0', 'ended d0 1 stopped 40'])
+})
+
+t.test('a comparison reports what differs', async (t) => {
+  const f = fixture({})
+  const verified = f.scheduler.verify(d0, true)
+  t.equal(f.scheduler.verify(d0, false), null, 'one at a time')
+  await f.settle()
+  t.same(f.log, ['start d0 verify 0'])
+  t.notOk(f.scheduler.isRunning(d0), 'it is no resync')
+  f.scheduler.event({ kind: 'verifyMismatch', device: 0, job: f.job('d0'), block: blocks(8), blocks: blocks(2) })
+  f.finish('d0', 'done', 100, 2)
+  t.same(await verified, { ending: 'done', errno: 0, mismatchBlocks: 2, ranges: [{ block: 8, blocks: 2 }] })
+})
+
+t.test('a copy goes before a comparison, which goes on afterwards with what it knows', async (t) => {
+  const f = fixture({})
+  const verified = f.scheduler.verify(d0, false)
+  await f.settle()
+  f.scheduler.event({ kind: 'verifyMismatch', device: 0, job: f.job('d0'), block: blocks(8), blocks: blocks(2) })
+  f.wanted['d0'] = [full(1)]
+  void f.scheduler.kick(d0)
+  await f.settle()
+  f.finish('d0', 'done', 100)
+  await f.settle()
+  t.same(f.log, ['start d0 verify 0', 'cancel d0', 'start d0 1 0', 'ended d0 1 done 100', 'start d0 verify 40'])
+  f.finish('d0', 'failed', 60, 1)
+  t.match(await verified, { ending: 'failed', mismatchBlocks: 1, ranges: [{ block: 8, blocks: 2 }] })
+})
+
+t.test('whoever waits for a comparison is told when it is cancelled, or metad ends', async (t) => {
+  const f = fixture({})
+  const cancelled = f.scheduler.verify(d0, false)
+  await f.settle()
+  await f.scheduler.cancel(d0)
+  t.match(await cancelled, { ending: 'cancelled' })
+  const stopped = f.scheduler.verify(d0, false)
+  await f.settle()
+  await f.scheduler.stop()
+  t.match(await stopped, { ending: 'cancelled' })
+})
+
+t.test('a defect in the host ends the work of that mirror and is reported', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  f.host.start = () => {
+    throw new Error('not served')
+  }
+  const verified = f.scheduler.verify(d0, false)
+  await f.scheduler.kick(d0)
+  t.same(f.log, ['broke d0 not served'])
+  t.match(await verified, { ending: 'failed' })
+  t.notOk(f.scheduler.isRunning(d0))
 })

@@ -1,0 +1,223 @@
+/**
+ * Errors of components: collected per metadevice, decided, committed, shown to the engine, and only then are
+ * the requests that wait for it settled (docs/commit-order.md, "errors"). Invariants:
+ * - a hold is settled exactly once, and resumed only after a durable decision whose plan is installed;
+ * - errors that come during a decision are the next one's; a metadevice has one decision under way.
+ */
+import { type DecideContext, type Decision, decide, type Failure } from '../meta/decide.js'
+import { ALL_OPENABLE, hasOtherSource, sidesIn, stripeComponents } from '../meta/sources.js'
+import { metadeviceOf, stripesOf } from '../meta/tree.js'
+import type { Slot, Tree, UnitName } from '../meta/types.js'
+import { errorText } from '../msg/errors.js'
+import { notice as noticeOf } from '../msg/notices.js'
+import type { DataPlane } from '../dataplane/types.js'
+import type { NativeEvent } from '../plan/events.js'
+import type { Components } from './components.js'
+import type { Config } from './config.js'
+import type { Logger, Notice } from './log.js'
+import type { Metadevices } from './metadevices.js'
+import type { Serving } from './serving.js'
+import type { State } from './state.js'
+
+type ComponentError = Extract<NativeEvent, { kind: 'componentError' }>
+type Repaired = Extract<NativeEvent, { kind: 'componentRepaired' }>
+type Held = Extract<NativeEvent, { kind: 'held' }>
+
+export interface FaultParts {
+  readonly config: Config
+  readonly state: State
+  readonly engine: DataPlane
+  readonly metadevices: Metadevices
+  readonly components: Components
+  readonly serving: Serving
+  readonly log: Logger
+  readonly notice: Notice
+  /** A decision was carried out: what the mirror needs now may have changed. */
+  readonly decided: (name: UnitName) => void
+}
+
+interface Case {
+  readonly device: number
+  failures: Report[]
+  hold: { readonly number: number; readonly generation: number } | undefined
+  working: Promise<void> | undefined
+}
+
+interface Report {
+  readonly event: ComponentError
+  readonly readErrors: number
+}
+
+/** One line a second for a component and operation: a dead disk has a thousand errors to tell. */
+const SAY_EVERY_MS = 1000
+const ETIMEDOUT = 110
+
+export class Faults {
+  readonly #parts: FaultParts
+  readonly #cases = new Map<number, Case>()
+  readonly #said = new Map<string, number>()
+
+  constructor(parts: FaultParts) {
+    this.#parts = parts
+  }
+
+  event(e: ComponentError | Repaired | Held): void {
+    switch (e.kind) {
+      case 'componentError':
+        return this.#failed(e)
+      case 'componentRepaired':
+        this.#parts.log.warn(
+          { component: this.#parts.components.nameOf(e.component), block: e.block, blocks: e.blocks },
+          'bad blocks rewritten from another submirror and read back',
+        )
+        return
+      case 'held':
+        this.#case(e.device).hold = { number: e.hold, generation: e.generation }
+        this.#work(e.device)
+    }
+  }
+
+  /** What waits on `device` is answered with an error, because nothing will be decided any more. */
+  giveUp(device: number): void {
+    const at = this.#cases.get(device)
+    if (at?.hold === undefined) return
+    this.#parts.engine.settle(device, at.hold.number, 'fail')
+    at.hold = undefined
+  }
+
+  giveUpAll(): void {
+    for (const device of this.#cases.keys()) this.giveUp(device)
+  }
+
+  /** Resolves when nothing that was reported waits for a decision. */
+  async idle(): Promise<void> {
+    for (;;) {
+      const working = [...this.#cases.values()].flatMap((c) => c.working ?? [])
+      if (working.length === 0) return
+      await Promise.all(working)
+    }
+  }
+
+  #case(device: number): Case {
+    const at = this.#cases.get(device) ?? { device, failures: [], hold: undefined, working: undefined }
+    this.#cases.set(device, at)
+    return at
+  }
+
+  #failed(e: ComponentError): void {
+    this.#say(e)
+    const readErrors = e.op === 'read' ? this.#parts.components.countReadError(e.component) : 0
+    this.#case(e.device).failures.push({ event: e, readErrors })
+    this.#work(e.device)
+  }
+
+  #say(e: ComponentError): void {
+    const { components, state, notice, log } = this.#parts
+    log.debug({ event: e }, 'component error')
+    const key = `${e.component} ${e.op}`
+    const now = Date.now()
+    if (now - (this.#said.get(key) ?? -Infinity) < SAY_EVERY_MS) return
+    for (const [old, at] of this.#said) if (now - at >= SAY_EVERY_MS) this.#said.delete(old)
+    this.#said.set(key, now)
+    const place = this.#find(e, state.tree)
+    const { level, text } = noticeOf(
+      e.op === 'read' ? 'readError' : 'writeError',
+      place?.unit ?? this.#parts.metadevices.nameOf(e.device) ?? `device ${e.device}`,
+      components.nameOf(e.component),
+    )
+    notice(level, text)
+  }
+
+  #work(device: number): void {
+    const at = this.#case(device)
+    at.working ??= this.#decideAll(at)
+      .catch((e: unknown) => {
+        this.#parts.log.error(e, 'decision failed')
+        this.giveUp(device)
+      })
+      .finally(() => {
+        at.working = undefined
+        if (at.failures.length > 0 || at.hold !== undefined) this.#work(device)
+        else this.#cases.delete(device)
+      })
+  }
+
+  async #decideAll(at: Case): Promise<void> {
+    const { state, engine, metadevices, serving, notice, log } = this.#parts
+    // What the drain that brought the first error still has to tell belongs to the same decision.
+    await Promise.resolve()
+    while (at.failures.length > 0 || at.hold !== undefined) {
+      const reports = at.failures
+      at.failures = []
+      const { hold } = at
+      const name = metadevices.nameOf(at.device)
+      if (name === undefined) {
+        this.giveUp(at.device)
+        return
+      }
+      const done = await state.change<Decision>((tree) => ({
+        ok: true,
+        value: decide(tree, name, this.#failures(reports, name, tree), this.#context()),
+      }))
+      if (!done.ok) {
+        log.error({ metadevice: name }, `component state not recorded: ${errorText(done.error)}`)
+        this.giveUp(at.device)
+        continue
+      }
+      const { value, before, after } = done.value
+      for (const n of value.notices) notice(n.level, n.text)
+      const swapped = await serving.show(name)
+      // Given up meanwhile, or already the next one's.
+      if (hold !== undefined && at.hold === hold) {
+        // Nothing changed since these requests failed: they would fail the same way for ever.
+        const same = before === after && !swapped && metadevices.generationOf(name) === hold.generation
+        engine.settle(at.device, hold.number, same ? 'fail' : value.verdict)
+        at.hold = undefined
+      }
+      if (before !== after) this.#parts.decided(name)
+    }
+  }
+
+  #context(): DecideContext {
+    return { now: Date.now(), readErrorLimit: this.#parts.config.componentReadErrors }
+  }
+
+  #failures(reports: readonly Report[], name: UnitName, tree: Tree): readonly Failure[] {
+    return reports.flatMap(({ event: e, readErrors }) => {
+      const place = this.#find(e, tree)
+      if (place === null) return []
+      // A disk that hangs is believed at once. Blocks that are bad on every side cost those blocks, not a disk.
+      const hangs = e.errno === ETIMEDOUT
+      const masked = e.masked || (e.op === 'read' && this.#elsewhere(name, place, tree))
+      const { unit, component } = place
+      return [
+        { unit, component, op: e.op, masked, repairFailed: e.repairFailed, readErrors: hangs ? Infinity : readErrors },
+      ]
+    })
+  }
+
+  #elsewhere(name: UnitName, place: { readonly slot: Slot; readonly component: number }, tree: Tree): boolean {
+    const m = tree.get(name)
+    return m?.kind === 'mirror' && hasOtherSource(m.blocks, sidesIn(m, tree), place, ALL_OPENABLE)
+  }
+
+  /** The component of the metadevice that an event is about; one disk may be several of them. */
+  #find(
+    e: ComponentError,
+    tree: Tree,
+  ): { readonly unit: UnitName; readonly component: number; readonly slot: Slot } | null {
+    const { metadevices, components } = this.#parts
+    const name = metadevices.nameOf(e.device)
+    const top = name === undefined ? null : metadeviceOf(tree, name)
+    if (top === null) return null
+    for (const stripe of stripesOf(top, tree)) {
+      const slot = top.kind === 'mirror' ? (top.submirrors.find((s) => s.unit === stripe.name)?.slot ?? 0) : 0
+      for (const [component, c] of stripeComponents(stripe).entries()) {
+        if (!components.isOf(e.component, c)) continue
+        const here = e.op === 'flush' || (e.block >= c.offset && e.block < c.offset + c.size)
+        if (here) return { unit: stripe.name, component, slot }
+      }
+    }
+    return null
+  }
+}

@@ -1,0 +1,283 @@
+/**
+ * Keeps the engine in step with the tree. show(NAME) makes the engine have what the tree says of NAME at that
+ * moment, so it may be called too often and never with something old; per metadevice one runs at a time.
+ * Different metadevices never wait for each other.
+ *
+ * A component that cannot be opened is served as if it were in Maintenance, without being recorded: it misses
+ * nothing until somebody writes, and before that it is recorded (open()). It is tried again only when asked
+ * to (probe), because trying may take as long as the time limit.
+ */
+import { err, ok } from '../base/result.js'
+import type { DataPlane } from '../dataplane/types.js'
+import { decideOpen } from '../meta/decide.js'
+import { isWritten } from '../meta/sources.js'
+import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
+import type { Component, Metadevice, Tree, UnitName } from '../meta/types.js'
+import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import { strerror } from '../msg/strerror.js'
+import type { ResyncScheduler } from '../resync/scheduler.js'
+import type { Components } from './components.js'
+import type { Notice } from './log.js'
+import type { Metadevices } from './metadevices.js'
+import type { State } from './state.js'
+
+export interface ServingParts {
+  readonly state: State
+  readonly engine: DataPlane
+  readonly metadevices: Metadevices
+  readonly components: Components
+  readonly resyncs: Pick<ResyncScheduler, 'paused'>
+  readonly notice: Notice
+  /** Without a healthy state database nothing is written. */
+  readonly readOnly: () => boolean
+  /** Requests that wait for a decision are answered before their metadevice goes. */
+  readonly giveUp: (device: number) => void
+}
+
+interface Lane {
+  /** Not begun: whoever asks now is served by it too. */
+  next: Promise<boolean> | undefined
+  tail: Promise<unknown>
+}
+
+const keyOf = (c: Component): string => `${c.path}\0${c.identity}`
+
+/** What of `unit` is read or written: the components that must be open. */
+export const inService = (unit: Metadevice, tree: Tree): readonly Component[] => {
+  if (unit.kind !== 'mirror') return componentsOf(unit, tree)
+  return unit.submirrors.flatMap((s) => {
+    const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null
+    return stripe === null ? [] : componentsOf(stripe, tree).filter((c) => c.state !== 'erred')
+  })
+}
+
+/** The tree with those components of `unit` in Maintenance that cannot be opened; for its plan only. */
+export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Component) => boolean): Tree => {
+  if (unit.kind !== 'mirror') return tree
+  const put = unit.submirrors.flatMap((s) => {
+    const stripe = stripeOf(tree, s.unit)
+    if (stripe === null || !componentsOf(stripe, tree).some(missing)) return []
+    const rows = stripe.rows.map((r) => ({
+      ...r,
+      components: r.components.map((c): Component => (missing(c) ? { ...c, state: 'erred' } : c)),
+    }))
+    return [{ ...stripe, rows }]
+  })
+  return withUnits(tree, put)
+}
+
+const servedBy = (tree: Tree): ReadonlyMap<string, Component> =>
+  new Map(topLevel(tree).flatMap((u) => inService(u, tree).map((c): [string, Component] => [keyOf(c), c])))
+
+/** metareplace -e of a component that is still open: it is copied as a whole. */
+const isRenewed = (before: Component, after: Component): boolean =>
+  after.state === 'resync' && before.state !== 'resync'
+
+export class Serving {
+  readonly #parts: ServingParts
+  readonly #lanes = new Map<UnitName, Lane>()
+  /** Why a metadevice is not served. */
+  readonly #unserved = new Map<UnitName, MetaError>()
+  /** Components in service that cannot be opened. */
+  readonly #missing = new Map<string, MetaError>()
+
+  constructor(parts: ServingParts) {
+    this.#parts = parts
+  }
+
+  unserved(name: UnitName): MetaError | undefined {
+    return this.#unserved.get(name)
+  }
+  isMissing(c: Component): boolean {
+    return this.#missing.has(keyOf(c))
+  }
+
+  /** @returns whether the engine has another plan now. */
+  show(name: UnitName): Promise<boolean> {
+    const lane = this.#lanes.get(name) ?? { next: undefined, tail: Promise.resolve() }
+    this.#lanes.set(name, lane)
+    if (lane.next !== undefined) return lane.next
+    const mine: Promise<boolean> = lane.tail.then(() => {
+      lane.next = undefined
+      return this.#show(name)
+    })
+    lane.next = mine
+    lane.tail = mine.catch(() => undefined)
+    return mine
+  }
+
+  /**
+   * After a commit: what was there is changed or goes before anything new appears, so that a submirror that
+   * became free has no writer of its own while its mirror still uses it.
+   */
+  async follow(before: Tree, after: Tree): Promise<void> {
+    const { metadevices, components } = this.#parts
+    const known = servedBy(before)
+    for (const [key, c] of servedBy(after)) {
+      const have = known.get(key)
+      if (have !== undefined && isRenewed(have, c)) components.renew(c)
+    }
+    const top = topLevel(after).map((u) => u.name)
+    const changed = top.filter((name) => this.#differs(name, before, after))
+    const going = metadevices.names().filter((name) => !top.includes(name))
+    const old = changed.filter((name) => metadevices.deviceOf(name) !== undefined)
+    await Promise.all([...going, ...old].map((name) => this.show(name)))
+    await Promise.all(changed.filter((name) => !old.includes(name)).map((name) => this.show(name)))
+    for (const name of this.#unserved.keys()) if (!after.has(name)) this.#unserved.delete(name)
+  }
+
+  /** Everything, e.g. when the health of the state database changed. */
+  async showAll(): Promise<void> {
+    await Promise.all(topLevel(this.#parts.state.tree).map((u) => this.show(u.name)))
+  }
+
+  /** Opens what `after` has in service and `before` had not; the references are the caller's. All or nothing. */
+  async acquireNew(before: Tree, after: Tree): Promise<MetaResult<readonly Component[]>> {
+    const known = servedBy(before)
+    const got: Component[] = []
+    for (const unit of topLevel(after)) {
+      for (const c of inService(unit, after)) {
+        const have = known.get(keyOf(c))
+        if (have !== undefined && !isRenewed(have, c)) continue
+        const busy = this.#parts.components.isBusy(c)
+        const opened = busy ? err(metaError('sys', c.name, strerror('EBUSY'))) : await this.#parts.components.acquire(c)
+        if (!opened.ok) {
+          this.release(got)
+          return err({ ...opened.error, object: `${unit.name}: ${c.name}` })
+        }
+        this.#missing.delete(keyOf(c))
+        got.push(c)
+      }
+    }
+    return ok(got)
+  }
+
+  release(components: readonly Component[]): void {
+    this.#parts.metadevices.release(components)
+  }
+
+  /**
+   * Opens everything that `units` have in service, and runs `use` while it is open: what cannot be opened is
+   * missing from then on, what can be is not.
+   */
+  async probing(units: readonly Metadevice[], use: () => Promise<void>): Promise<void> {
+    const { state, components } = this.#parts
+    const wanted = new Map(units.flatMap((u) => inService(u, state.tree)).map((c) => [keyOf(c), c]))
+    const got: Component[] = []
+    await Promise.all(
+      [...wanted].map(async ([key, c]) => {
+        const opened = await components.acquire(c)
+        if (opened.ok) got.push(c)
+        this.#found(key, c, opened.ok ? null : opened.error)
+      }),
+    )
+    try {
+      await use()
+    } finally {
+      this.release(got)
+    }
+  }
+
+  /**
+   * Before the first write, by a client or a copy: what is missing is recorded as failed when the rest has all
+   * the data, and the mirror stays closed when it has not (driver.md 2.7).
+   */
+  async open(name: UnitName): Promise<MetaResult<void>> {
+    const { state } = this.#parts
+    const unit = state.tree.get(name)
+    if (unit?.kind === 'mirror' && inService(unit, state.tree).some((c) => this.isMissing(c))) {
+      const recorded = await this.#recordMissing(name)
+      if (!recorded.ok) return recorded
+      await this.show(name)
+    }
+    const e = this.#unserved.get(name)
+    return e === undefined ? ok(undefined) : err(e)
+  }
+
+  async idle(): Promise<void> {
+    await Promise.all([...this.#lanes.values()].map((l) => l.tail))
+  }
+
+  #differs(name: UnitName, before: Tree, after: Tree): boolean {
+    const unit = after.get(name)
+    if (unit === undefined || before.get(name) !== unit || this.#parts.metadevices.deviceOf(name) === undefined)
+      return true
+    return unit.kind === 'mirror' && unit.submirrors.some((s) => before.get(s.unit) !== after.get(s.unit))
+  }
+
+  #found(key: string, c: Component, e: MetaError | null): void {
+    if (e === null) this.#missing.delete(key)
+    else {
+      if (!this.#missing.has(key)) this.#parts.notice('warning', `md: open error on ${c.name}: ${errorText(e)}`)
+      this.#missing.set(key, e)
+    }
+  }
+
+  async #show(name: UnitName): Promise<boolean> {
+    const { state, metadevices, resyncs, components } = this.#parts
+    const { tree } = state
+    const unit = topLevel(tree).find((u) => u.name === name)
+    if (unit === undefined) return this.#remove(name)
+    const open: Component[] = []
+    for (const c of inService(unit, tree)) {
+      if (this.isMissing(c)) continue
+      const opened = await components.acquire(c)
+      if (opened.ok) open.push(c)
+      else this.#found(keyOf(c), c, opened.error)
+    }
+    const gone = inService(unit, tree).find((c) => this.isMissing(c))
+    if (gone !== undefined) {
+      const recorded = await this.#serveWithout(unit, tree)
+      if (recorded !== 'unrecorded') metadevices.release(open)
+      if (recorded === 'recorded') return this.#show(name)
+      if (recorded === 'impossible')
+        return this.#refuse(name, { ...this.#causeOf(gone), object: `${name}: ${gone.name}` })
+    }
+    const served = asServed(unit, tree, (c) => this.isMissing(c))
+    const shown = await resyncs.paused(name, () =>
+      metadevices.install(unit, served, open, {
+        readOnly: this.#parts.readOnly(),
+        dirty: state.logs.bitmap(name),
+      }),
+    )
+    if (!shown.ok) return this.#refuse(name, shown.error)
+    this.#unserved.delete(name)
+    return shown.value
+  }
+
+  /** Nothing is recorded of a mirror that nobody writes to; one in use records it now, or is served no longer. */
+  async #serveWithout(unit: Metadevice, tree: Tree): Promise<'recorded' | 'unrecorded' | 'impossible'> {
+    if (unit.kind !== 'mirror') return 'impossible'
+    if (this.#parts.metadevices.isOpen(unit.name) && !this.#parts.readOnly())
+      return (await this.#recordMissing(unit.name)).ok ? 'recorded' : 'impossible'
+    return decideOpen(tree, unit.name, (c) => !this.isMissing(c), 0).ok ? 'unrecorded' : 'impossible'
+  }
+
+  async #recordMissing(name: UnitName): Promise<MetaResult<void>> {
+    const { state, notice } = this.#parts
+    const done = await state.change((tree) => decideOpen(tree, name, (c) => !this.isMissing(c), Date.now()))
+    if (!done.ok) return done
+    for (const n of done.value.value.notices) notice(n.level, n.text)
+    return ok(undefined)
+  }
+
+  #causeOf(c: Component): MetaError {
+    return this.#missing.get(keyOf(c)) ?? metaError('unavailable', c.name)
+  }
+
+  async #refuse(name: UnitName, e: MetaError): Promise<boolean> {
+    if (!this.#unserved.has(name))
+      this.#parts.notice('warning', `md: ${name}: open error: ${e.object ?? ''} ${errorText(e)}`)
+    this.#unserved.set(name, e)
+    return this.#remove(name)
+  }
+
+  async #remove(name: UnitName): Promise<boolean> {
+    const { metadevices, resyncs, giveUp } = this.#parts
+    const device = metadevices.deviceOf(name)
+    if (device === undefined) return false
+    giveUp(device)
+    await resyncs.paused(name, () => metadevices.remove(name))
+    return true
+  }
+}

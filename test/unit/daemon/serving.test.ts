@@ -1,0 +1,46 @@
+/** What of a mirror has to be open, and how it is served without what cannot be; the rest needs an engine. */
+import t from 'tap'
+import { asServed, inService } from '../../../src/daemon/serving.js'
+import { stripeComponents } from '../../../src/meta/sources.js'
+import { metadeviceOf } from '../../../src/meta/tree.js'
+import type { Metadevice, Tree } from '../../../src/meta/types.js'
+import { changed } from '../meta/mirrors.js'
+import { name, stripeIn, treeOf } from '../meta/world.js'
+
+const TREE = treeOf(['d1 2 1 /disks/a 1 /disks/b', 'd2 2 1 /disks/c 1 /disks/d', 'd0 -m d1 d2', 'd9 1 1 /disks/e'])
+const unit = (tree: Tree, s: string): Metadevice => {
+  const found = metadeviceOf(tree, name(s))
+  if (found === null) throw new Error(s)
+  return found
+}
+const open = (tree: Tree, s = 'd0'): string =>
+  inService(unit(tree, s), tree)
+    .map((c) => c.name.slice(-1))
+    .join('')
+
+t.test('everything that is read or written is open', async (t) => {
+  t.equal(open(TREE), 'abcd')
+  t.equal(open(TREE, 'd9'), 'e')
+  t.equal(open(changed(TREE, 'd0', { components: { a: 'erred', c: 'lastErred', d: 'resync' } })), 'bcd')
+  for (const d2 of ['attached', 'offline'] as const) t.equal(open(changed(TREE, 'd0', { sides: { d2 } })), 'ab', d2)
+  for (const d2 of ['resync', 'offlineResync', 'optimized'] as const)
+    t.equal(open(changed(TREE, 'd0', { sides: { d2 } })), 'abcd', d2)
+})
+
+t.test('what cannot be opened is served as if it were in Maintenance, and nothing else is', async (t) => {
+  const served = asServed(unit(TREE, 'd0'), TREE, (c) => c.name === '/disks/b')
+  const states = (s: string): readonly string[] => stripeComponents(stripeIn(served, s)).map((c) => c.state)
+  t.same(
+    [states('d1'), states('d2')],
+    [
+      ['okay', 'erred'],
+      ['okay', 'okay'],
+    ],
+  )
+  t.equal(served.get(name('d2')), TREE.get(name('d2')))
+  t.equal(
+    asServed(unit(TREE, 'd9'), TREE, () => true),
+    TREE,
+    'a stripe has no states: it is not served',
+  )
+})

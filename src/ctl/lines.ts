@@ -21,13 +21,14 @@ export const LINE_PROBLEM_TEXT: Readonly<Record<LineProblem, string>> = {
 }
 
 const NEWLINE = 0x0a
+const NOTHING = new Uint8Array(0)
 type Utf8 = InstanceType<typeof TextDecoder>
 
 /** Incremental reader: feed it chunks of any size, get the lines they completed. */
 export class LineReader {
   readonly #max: number
   readonly #utf8: Utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-  #parts: Uint8Array[] = []
+  #buffer: Uint8Array = NOTHING
   #held = 0
   #skipping = false
 
@@ -69,11 +70,16 @@ export class LineReader {
       this.#skipping = true
       return
     }
+    const needed = this.#held + piece.length
+    // Doubled, so that a line that comes byte by byte costs no more than one that comes at once.
+    if (needed > this.#buffer.length) {
+      const larger = new Uint8Array(Math.min(this.#max, Math.max(needed, 2 * this.#buffer.length)))
+      larger.set(this.#buffer.subarray(0, this.#held))
+      this.#buffer = larger
+    }
     // Copied: a view would keep the whole chunk of the socket alive, which is more than the bound.
-    this.#parts.push(Uint8Array.from(piece))
-    this.#held += piece.length
-    // Byte-at-a-time senders must not cost an array of a million parts.
-    if (this.#parts.length > 64) this.#parts = [Buffer.concat(this.#parts)]
+    this.#buffer.set(piece, this.#held)
+    this.#held = needed
   }
 
   #finish(): Line | null {
@@ -81,14 +87,13 @@ export class LineReader {
       this.#reset()
       return { kind: 'problem', problem: 'tooLong' }
     }
-    const bytes = this.#parts.length === 1 ? this.#parts[0] : Buffer.concat(this.#parts)
+    const bytes = this.#buffer.subarray(0, this.#held)
     this.#reset()
-    if (bytes === undefined || bytes.length === 0) return null
-    return decode(this.#utf8, bytes)
+    return bytes.length === 0 ? null : decode(this.#utf8, bytes)
   }
 
   #reset(): void {
-    this.#parts = []
+    this.#buffer = NOTHING
     this.#held = 0
     this.#skipping = false
   }

@@ -8,6 +8,7 @@ import { mkdirSync, openSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { sdNotify, setIoFlusher } from '../dataplane/native.js'
+import { MAX_UNIX_PATH_BYTES } from '../nbd/unixpath.js'
 import { places } from '../sys/inventory.js'
 import { takeLock } from '../sys/lock.js'
 import { type Config, readConfig } from './config.js'
@@ -67,7 +68,7 @@ const options = (argv: readonly string[]): Options => {
 
 /** Starts a second metad without a terminal and waits for its one word on the pipe. */
 const background = (o: Options, run: string): void => {
-  mkdirSync(run, { recursive: true, mode: 0o755 })
+  mkdirSync(run, { recursive: true, mode: 0o700 })
   const log = openSync(o.log ?? join(run, 'metad.log'), 'a', 0o600)
   const script = process.argv[1]
   if (script === undefined) return fail('no script to start')
@@ -94,7 +95,12 @@ const announce = async (): Promise<void> => {
 
 const serve = async (o: Options, config: Config, log: Logger): Promise<void> => {
   const where = places(o.root)
-  for (const dir of [where.etc, where.run]) mkdirSync(dir, { recursive: true, mode: 0o755 })
+  // The kernel would cut it, and the socket would lie somewhere else.
+  if (Buffer.byteLength(join(where.run, 'admin.sock')) > MAX_UNIX_PATH_BYTES)
+    return fail(`${where.run}: the path is too long for a socket in it (${MAX_UNIX_PATH_BYTES} bytes)`)
+  mkdirSync(where.etc, { recursive: true, mode: 0o755 })
+  // Private, whatever the modes of the sockets in it.
+  mkdirSync(where.run, { recursive: true, mode: 0o700 })
   const lock = takeLock(join(where.run, 'metad.lock'))
   if (!lock.held) return fail(`another metad (pid ${lock.pid}) serves ${o.root ?? '/'}`)
   if (process.getuid?.() === 0) setIoFlusher()

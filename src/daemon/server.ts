@@ -1,33 +1,30 @@
 /**
- * The control socket. One request at a time per connection; replies in order; the last is `done`.
- * The peer must be root or metad's own user (SO_PEERCRED), whatever the file's mode says.
+ * The control socket. The peer must be root or metad's own user (SO_PEERCRED), whatever the file's
+ * mode says. Connections are bounded; the oldest that is not being worked for makes room for the newest,
+ * so that idlers cannot lock an administrator out.
  */
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
-import { encodeLine, fitsLine, LINE_PROBLEM_TEXT, type Line, LineReader } from '../ctl/lines.js'
-import type { Reply, Request } from '../ctl/protocol.js'
 import { peerUid } from '../dataplane/native.js'
 import { fdOf } from '../dataplane/handover.js'
 import { metaError } from '../msg/errors.js'
+import { Connection, type Handler, turnAway } from './connection.js'
 import type { Logger } from './log.js'
-import { validateRequest } from './validate.js'
 
-export type Send = (reply: Reply) => void
-/** Sends replies and returns the exit status for `done`. */
-export type Handler = (request: Request, send: Send) => Promise<number>
+export type { Handler, Send } from './connection.js'
 
-/** Connections at once; further ones are closed at once. */
+/** Connections at once; man/metad.8 tells. */
 const MAX_CONNECTIONS = 256
-/** A command talks right after it connects; a silent peer is hung up on. */
-const IDLE_MS = 60_000
-/** Requests one peer may have waiting; more and it is not reading its answers. */
-const MAX_QUEUED = 64
+/** A flood writes one line a second, not one a connection. */
+const WARN_EVERY_MS = 1000
 
 export class ControlServer {
   readonly #handler: Handler
   readonly #log: Logger
   readonly #server: Server
-  readonly #open = new Set<Socket>()
+  /** In order of arrival. */
+  readonly #open = new Map<Socket, Connection>()
+  #warnedAt = 0
 
   constructor(handler: Handler, log: Logger) {
     this.#handler = handler
@@ -51,71 +48,44 @@ export class ControlServer {
     })
   }
 
+  /** Requests that run are finished and answered; everybody else is hung up on. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    for (const socket of this.#open) socket.end(() => socket.destroy())
+    for (const connection of this.#open.values()) connection.finish()
     await closed
   }
 
   #accept(socket: Socket): void {
     socket.on('error', (e) => this.#log.debug(e, 'control connection'))
     const uid = peerUid(fdOf(socket))
-    const allowed = uid === 0 || uid === process.getuid?.()
-    if (!allowed || this.#open.size >= MAX_CONNECTIONS) {
-      this.#log.warn({ uid }, 'control connection refused')
-      const error = allowed ? metaError('protocol', undefined, 'too many connections') : metaError('notRoot')
-      socket.end(encodeLine({ reply: 'error', error }) + encodeLine({ reply: 'done', status: 1 }))
-      return
+    if (uid !== 0 && uid !== process.getuid?.()) {
+      this.#warn({ uid }, 'control connection of another user refused')
+      return turnAway(socket, metaError('notRoot'))
     }
-    this.#open.add(socket)
+    if (!this.#makeRoom()) {
+      this.#warn({ limit: MAX_CONNECTIONS }, 'control connections at their limit, refused')
+      return turnAway(socket, metaError('protocol', undefined, 'too many connections'))
+    }
+    this.#open.set(socket, new Connection(socket, this.#handler, this.#log))
     socket.on('close', () => this.#open.delete(socket))
-    socket.setTimeout(IDLE_MS, () => {
-      if (queued === 0) socket.destroy()
-    })
-    const reader = new LineReader()
-    let queued = 0
-    let tail = Promise.resolve()
-    socket.on('data', (chunk) => {
-      for (const line of reader.push(chunk)) {
-        if (++queued > MAX_QUEUED) {
-          socket.destroy()
-          return
-        }
-        tail = tail.then(async () => {
-          await this.#answer(line, socket)
-          queued--
-        })
-      }
-    })
   }
 
-  async #answer(line: Line, socket: Socket): Promise<void> {
-    const send = (reply: Reply): void => {
-      if (socket.destroyed) return
-      const text = encodeLine(reply)
-      socket.write(
-        fitsLine(text)
-          ? text
-          : encodeLine({ reply: 'error', error: metaError('protocol', undefined, 'answer too long') }),
-      )
+  #makeRoom(): boolean {
+    if (this.#open.size < MAX_CONNECTIONS) return true
+    for (const [socket, connection] of this.#open) {
+      if (connection.working) continue
+      this.#warn({ limit: MAX_CONNECTIONS }, 'control connections at their limit, oldest idle one dropped')
+      this.#open.delete(socket)
+      socket.destroy()
+      return true
     }
-    const refuse = (why: string): void => {
-      send({ reply: 'error', error: metaError('protocol', undefined, why) })
-      send({ reply: 'done', status: 1 })
-    }
-    if (line.kind === 'problem') {
-      refuse(LINE_PROBLEM_TEXT[line.problem])
-      socket.end()
-      return
-    }
-    const request = validateRequest(line.value)
-    if (!request.ok) return refuse(request.error)
-    try {
-      send({ reply: 'done', status: await this.#handler(request.value, send) })
-    } catch (e) {
-      // A bug, not bad input: the command fails, the daemon goes on with the state it had committed.
-      this.#log.error(e, `request ${request.value.op} failed`)
-      refuse(`internal error: ${(e as Error).message}`)
-    }
+    return false
+  }
+
+  #warn(fields: Readonly<Record<string, unknown>>, message: string): void {
+    const now = Date.now()
+    if (now - this.#warnedAt < WARN_EVERY_MS) return
+    this.#warnedAt = now
+    this.#log.warn(fields, message)
   }
 }

@@ -4,7 +4,9 @@
  * blank inside a word; `''` an empty word.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
 import { hostname } from 'node:os'
+import { join } from 'node:path'
 import t from 'tap'
 import { startRig } from './rig.js'
 
@@ -350,6 +352,19 @@ t.test('a command without metad, or with a root that is none', async (t) => {
       stdout: '',
       stderr: /: metad is not running \(no socket .*; start it with: metad --daemon\)\n\n$/,
     })
+})
+
+t.test('a root with no room for a socket, and an option that is none', async (t) => {
+  const start = (...args: string[]): ReturnType<typeof spawnSync> =>
+    spawnSync(process.execPath, [join(import.meta.dirname, '../../../cmd/metad.js'), ...args], { encoding: 'utf8' })
+  const long = join(rig.path('dir'), 'x'.repeat(100))
+  t.match(start('--root', long), { status: 1, stderr: /the path is too long for a socket in it \(107 bytes\)/ })
+  t.notOk(existsSync(long))
+  t.match(start('--nonsense'), { status: 1, stderr: /usage: metad/ })
+  t.match(start('--root', metad.root), {
+    status: 1,
+    stderr: `another metad (pid ${metad.pid() ?? 0}) serves ${metad.root}`,
+  })
 })
 
 t.test('metad is unharmed, the client of d3 undisturbed', async (t) => {

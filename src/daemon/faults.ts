@@ -24,13 +24,13 @@ type Repaired = Extract<NativeEvent, { kind: 'componentRepaired' }>
 type Held = Extract<NativeEvent, { kind: 'held' }>
 
 export interface FaultParts {
-  readonly config: Config
+  readonly config: Pick<Config, 'componentReadErrors'>
   readonly state: State
-  readonly engine: DataPlane
-  readonly metadevices: Metadevices
-  readonly components: Components
-  readonly serving: Serving
-  readonly log: Logger
+  readonly engine: Pick<DataPlane, 'settle'>
+  readonly metadevices: Pick<Metadevices, 'nameOf' | 'generationOf'>
+  readonly components: Pick<Components, 'nameOf' | 'isOf' | 'countReadError'>
+  readonly serving: Pick<Serving, 'show'>
+  readonly log: Pick<Logger, 'debug' | 'warn' | 'error'>
   readonly notice: Notice
   /** A decision was carried out: what the mirror needs now may have changed. */
   readonly decided: (name: UnitName) => void

@@ -4,12 +4,13 @@
  * - changes are made one at a time and are decided on the tree of that moment, so nobody decides on a
  *   picture that a fault has overtaken; what takes time (opening, examining, installing) stays outside,
  *   because a failed write waits for its turn here;
- * - the dirty region logs follow the mirrors in the same commit.
+ * - the dirty region logs follow the mirrors, and hot spares what they stand in for, in the same commit.
  */
 import { ok } from '../base/result.js'
 import { type LogShapes, RegionLogs } from '../db/regions.js'
 import type { RecordChanges, StateDatabase } from '../db/types.js'
-import { type Outcome, outcome } from '../meta/operations.js'
+import { settleSpares } from '../meta/hotspare.js'
+import type { Outcome } from '../meta/operations.js'
 import { readTree, recordChanges } from '../meta/records.js'
 import { regionCount } from '../meta/regions.js'
 import { EMPTY_TREE } from '../meta/tree.js'
@@ -42,11 +43,11 @@ const logShapes = (tree: Tree): LogShapes =>
 
 export class State {
   readonly logs: RegionLogs
-  readonly #db: StateDatabase
+  readonly #db: Pick<StateDatabase, 'commit' | 'records'>
   readonly #turns = new Writer()
   #tree: Tree = EMPTY_TREE
 
-  constructor(db: StateDatabase) {
+  constructor(db: Pick<StateDatabase, 'commit' | 'records'>) {
     this.#db = db
     this.logs = new RegionLogs(db)
   }
@@ -80,9 +81,10 @@ export class State {
       const decided = decide(before)
       if (!decided.ok) return decided
       const { value } = decided
-      const after = value.outcome.tree
+      const outcome = settleSpares(before, value.outcome, Date.now())
+      const after = outcome.tree
       const reshape = await this.logs.follow(logShapes(after), also.suspect)
-      const changes = new Map([...recordChanges(value.outcome), ...reshape.changes, ...(also.records ?? [])])
+      const changes = new Map([...recordChanges(outcome), ...reshape.changes, ...(also.records ?? [])])
       if (changes.size === 0) {
         reshape.settle(true)
         return ok({ before, after: before, value })
@@ -114,6 +116,3 @@ export class State {
     return this.#turns.idle()
   }
 }
-
-/** Nothing changes. */
-export const nothing = (tree: Tree): { readonly outcome: Outcome } => ({ outcome: outcome(tree, {}) })

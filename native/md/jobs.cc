@@ -50,29 +50,66 @@ int Volume::Impl::Jobs::resync(const ResyncJob& job) noexcept {
   const std::uint32_t side = volume_.sideOf(job.target);
   if (side == volume_.mirror_->sides.size() || job.from > volume_.size_ / kBlockBytes) return EINVAL;
   if (volume_.balance_->other(1U << side) < 0) return EINVAL;
-  if (job.kind == ResyncKind::optimized) return ENOTSUP;
+  if (job.kind == ResyncKind::optimized && volume_.stale_ == nullptr) return EINVAL;
   if (const int error = begin(job.bufferBlocks, 1); error != 0) return error;
   verifying_ = repairing_ = false;
   kind_ = job.kind;
   target_ = side;
-  from_ = job.from * kBlockBytes;
-  ResyncPace pace{.job = job.job,
-                  .from = from_,
-                  .end = volume_.size_,
-                  .workBefore = from_,
-                  .workTotal = volume_.size_,
-                  .bytesPerSecond = job.bytesPerSecond,
-                  .checkpointMillis = job.checkpointMillis};
+  slot_ = job.target;
+  from_ = job.kind == ResyncKind::optimized ? 0 : job.from * kBlockBytes;
   filesOf(side);
   if (kind_ == ResyncKind::component) {
     std::erase_if(files_, [&](std::uint32_t file) { return volume_.plan_->components[file] != job.component; });
     if (files_.empty()) return EINVAL;
     footprint_ = Footprint(volume_.sideNode(side), files_[0], volume_.size_);
-    pace.workBefore = footprint_.bytes(from_);
-    pace.workTotal = footprint_.bytes(volume_.size_);
   }
-  machine_.start(pace);
+  passedFrom_ = passedTo_ = 0;
+  machine_.start(paceOf(job));
   return 0;
+}
+
+// An optimized resync goes by its regions alone. The others begin at `from`; below it they look again at
+// what was dirty when the device appeared: a crash may have interrupted writes there.
+ResyncPace Volume::Impl::Jobs::paceOf(const ResyncJob& job) const noexcept {
+  ResyncPace pace{.job = job.job,
+                  .from = from_,
+                  .end = volume_.size_,
+                  .bytesPerSecond = job.bytesPerSecond,
+                  .checkpointMillis = job.checkpointMillis};
+  std::uint64_t work = 0;
+  for (Run run = runAt(0); run.length > 0; run = runAt(run.offset + run.length)) work += workOf(run);
+  pace.workTotal = kind_ == ResyncKind::optimized ? work : workOf({0, volume_.size_});
+  // Also the block of a label.
+  pace.workBefore = pace.workTotal > work ? pace.workTotal - work : 0;
+  return pace;
+}
+
+std::uint64_t Volume::Impl::Jobs::workOf(const Run& run) const noexcept {
+  if (kind_ != ResyncKind::component) return run.length;
+  return footprint_.bytes(run.offset + run.length) - footprint_.bytes(run.offset);
+}
+
+const Bitmap* Volume::Impl::Jobs::behind() const noexcept {
+  return volume_.stale_ != nullptr ? volume_.stale_->behind(slot_) : nullptr;
+}
+
+// The first run of neighbouring regions, or what of it lies at or above `at`.
+Volume::Impl::Jobs::Run Volume::Impl::Jobs::runAt(std::uint64_t at) const noexcept {
+  const std::uint64_t size = volume_.size_;
+  at = std::max(at, firstByte());
+  const bool byRegion = kind_ == ResyncKind::optimized;
+  const Bitmap* const map = behind();
+  if (!verifying_ && map != nullptr && (byRegion || at < from_)) {
+    const std::uint64_t bytes = volume_.stale_->regionBytes();
+    const std::uint64_t limit = byRegion ? size : from_;
+    const std::uint32_t first = map->nextSet(static_cast<std::uint32_t>(at / bytes));
+    const std::uint64_t start = std::max(at, first * bytes);
+    const std::uint64_t end = std::min(map->nextClear(first) * bytes, limit);
+    if (first < map->size() && start < limit) return {start, end - start};
+  }
+  if (byRegion) return {};
+  at = std::max(at, from_);
+  return at < size ? Run{at, size - at} : Run{};
 }
 
 void Volume::Impl::Jobs::ended(const ResyncEnd& end) noexcept {
@@ -98,17 +135,22 @@ void Volume::Impl::Jobs::checkpoint(std::uint64_t job, std::uint64_t done) noexc
 // ---- windows
 
 ResyncWindow Volume::Impl::Jobs::windowAt(std::uint64_t at) noexcept {
-  const std::uint64_t start = std::max({at, from_, firstByte()});
-  if (start >= volume_.size_) return {};
+  Run run = runAt(at);
   if (kind_ != ResyncKind::component) {
     // Windows end at multiples of their size, so that they stay aligned whatever `from` was.
-    const std::uint64_t length = std::min(window_ - start % window_, volume_.size_ - start);
-    return {start, length, length};
+    const std::uint64_t length = std::min(window_ - run.offset % window_, run.length);
+    return {run.offset, length, length};
   }
-  Footprint::Range piece = footprint_.at(start);
+  Footprint::Range piece = footprint_.at(run.offset);
+  while (run.length > 0 && piece.length > 0 && piece.offset >= run.offset + run.length) {
+    run = runAt(piece.offset);
+    piece = footprint_.at(run.offset);
+  }
+  if (run.length == 0) return {};
+  const std::uint64_t end = run.offset + run.length;
   ResyncWindow window{piece.offset, 0, 0};
-  while (piece.length > 0 && window.work < window_ && piece.offset - window.offset < kSpanMax) {
-    const std::uint64_t part = std::min(piece.length, window_ - window.work);
+  while (piece.length > 0 && piece.offset < end && window.work < window_ && piece.offset - window.offset < kSpanMax) {
+    const std::uint64_t part = std::min({piece.length, window_ - window.work, end - piece.offset});
     window.work += part;
     window.length = piece.offset + part - window.offset;
     piece = footprint_.at(window.offset + window.length);
@@ -277,12 +319,22 @@ void Volume::Impl::Jobs::writeComponent(Window& window) noexcept {
 }
 
 void Volume::Impl::Jobs::windowPassed(unsigned place, const ResyncWindow& range) noexcept {
-  if (!verifying_) return;
+  if (!verifying_) return passed(range);
   const Window& window = windows_[place];
   const std::uint64_t first = range.offset / kBlockBytes;
   for (std::uint64_t i = 0; i < range.length / kBlockBytes; i++) {
     if ((window.differs[i / 64] >> (i % 64) & 1U) != 0) mismatch(first + i, 1);
   }
+}
+
+// Regions are in step as soon as all their windows passed: every write since went to the target too. What
+// was copied of one component says nothing about the side's other components.
+void Volume::Impl::Jobs::passed(const ResyncWindow& range) noexcept {
+  if (volume_.stale_ == nullptr || kind_ == ResyncKind::component) return;
+  if (range.offset != passedTo_) passedFrom_ = range.offset == firstByte() ? 0 : range.offset;
+  passedTo_ = range.offset + range.length;
+  volume_.stale_->copied(slot_, passedFrom_, passedTo_, volume_.size_);
+  passedFrom_ = std::max(passedFrom_, passedTo_ - passedTo_ % volume_.stale_->regionBytes());
 }
 
 void Volume::Impl::Jobs::targetSync() noexcept {

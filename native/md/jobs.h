@@ -14,6 +14,7 @@
 
 #include "core/resync.h"
 #include "md/footprint.h"
+#include "md/stale.h"
 #include "md/volume_impl.h"
 
 namespace metadisk {
@@ -67,6 +68,15 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void checkpoint(std::uint64_t job, std::uint64_t done) noexcept override;
   void ended(const ResyncEnd& end) noexcept override;
 
+  // A part of the mirror that has to be worked on; length 0: there is none.
+  struct Run {
+    std::uint64_t offset = 0;  // bytes
+    std::uint64_t length = 0;
+  };
+  Run runAt(std::uint64_t at) const noexcept;
+  const Bitmap* behind() const noexcept;
+  std::uint64_t workOf(const Run& run) const noexcept;
+  ResyncPace paceOf(const ResyncJob& job) const noexcept;
   int begin(std::uint32_t bufferBlocks, unsigned copies) noexcept;
   void filesOf(std::uint32_t side) noexcept;
   std::uint64_t firstByte() const noexcept;
@@ -77,6 +87,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void read(Window& window) noexcept;
   void write(Window& window) noexcept;
   void writeComponent(Window& window) noexcept;
+  void passed(const ResyncWindow& range) noexcept;
   template <typename Visit>
   void eachPiece(const Window& window, Visit visit) const noexcept;
   // Verify: verify.cc
@@ -94,8 +105,11 @@ class Volume::Impl::Jobs final : public ResyncPort {
   std::uint64_t from_ = 0;    // bytes
   std::uint64_t window_ = 0;  // bytes of work in one window, at most
   std::uint32_t target_ = 0;  // side
-  Footprint footprint_;       // kind component
-  std::uint32_t component_ = 0;
+  std::uint32_t slot_ = 0;    // its
+  // What was passed last without a gap, from a region's beginning or inside the first region.
+  std::uint64_t passedFrom_ = 0;
+  std::uint64_t passedTo_ = 0;
+  Footprint footprint_;               // kind component
   std::vector<std::uint32_t> files_;  // that are synced
   std::array<Window, Resync::kWindows> windows_;
   std::unique_ptr<std::byte, FreeDeleter> memory_;

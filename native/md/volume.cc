@@ -30,8 +30,13 @@ IoOp ioOp(Op op, bool mirrored) noexcept {
 }  // namespace
 
 Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
-                   VolumeHost& host)
-    : plan_(std::move(plan)), files_(files.begin(), files.end()), backend_(backend), host_(host), size_(plan_->size()) {
+                   VolumeHost& host, StaleSides* stale)
+    : plan_(std::move(plan)),
+      files_(files.begin(), files.end()),
+      backend_(backend),
+      host_(host),
+      size_(plan_->size()),
+      stale_(stale) {
   const auto* mirror = std::get_if<MirrorNode>(&plan_->root());
   if (mirror == nullptr) {
     direct_ = &plan_->root();
@@ -380,8 +385,8 @@ void Volume::Impl::tick() noexcept {
 std::uint64_t Volume::Impl::wakeAt() const noexcept { return jobs_ == nullptr ? UINT64_MAX : jobs_->wakeAt(); }
 
 Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
-               VolumeHost& host)
-    : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host)) {}
+               VolumeHost& host, StaleSides* stale)
+    : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host, stale)) {}
 Volume::~Volume() = default;
 
 void Volume::submit(Request& request) noexcept { impl_->submit(request); }

@@ -15,6 +15,7 @@
 #include "core/resync.h"
 #include "io/backend.h"
 #include "md/request.h"
+#include "md/stale.h"
 #include "plan/plan.h"
 
 namespace metadisk {
@@ -47,7 +48,9 @@ class VolumeHost {
 class Volume {
  public:
   // `files` in the order of plan->components, sizes already checked (checkSizes); all outlive the volume.
-  Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
+  // `stale`: null when no side is behind.
+  Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
+         StaleSides* stale = nullptr);
   ~Volume();
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;

@@ -16,6 +16,7 @@
 #include "io/file.h"
 #include "md/mirror.h"
 #include "md/pool.h"
+#include "md/stale.h"
 #include "md/stripe.h"
 #include "md/volume.h"
 
@@ -32,7 +33,8 @@ struct IovecSlab {
 
 class Volume::Impl final {
  public:
-  Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host);
+  Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
+       StaleSides* stale);
   ~Impl();
 
   void submit(Request& r) noexcept;
@@ -120,6 +122,7 @@ class Volume::Impl final {
   const Node* direct_ = nullptr;        // stripe or component all requests go to; null for a mirror
   const MirrorNode* mirror_ = nullptr;  // with two sides or more
   std::unique_ptr<ReadBalance> balance_;
+  StaleSides* stale_ = nullptr;  // null: no side is behind
   OverlapList overlaps_;
   std::vector<std::uint32_t> allFiles_;
   unsigned requests_ = 0;

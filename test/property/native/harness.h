@@ -123,7 +123,7 @@ class Bench final : public VolumeHost {
   void open(std::shared_ptr<const Plan> plan) {
     volume.reset();
     const auto files = sim.files();
-    volume = std::make_unique<Volume>(std::move(plan), files, sim, *this);
+    volume = std::make_unique<Volume>(std::move(plan), files, sim, *this, stale);
   }
   void turn() {
     sim.poll();
@@ -209,6 +209,7 @@ class Bench final : public VolumeHost {
   }
 
   SimBackend sim;
+  StaleSides* stale = nullptr;
   std::unique_ptr<Volume> volume;
   std::vector<ComponentFault> events;
   std::vector<std::uint64_t> progress;

@@ -356,3 +356,147 @@ TEST_CASE("verify: a side that cannot be read is told of and not compared there;
     CHECK(b.volume->startVerify({.job = 7, .repair = true}) == EROFS);
   }
 }
+
+namespace {
+
+// Regions of 16 blocks; side 1 stale in some of them.
+struct Behind {
+  explicit Behind(PlanMaker& m, std::initializer_list<std::uint32_t> regions, bool stale = true) : map(64) {
+    auto& mirror = std::get<MirrorNode>(m.plan->nodes.back());
+    mirror.region = 16 * kBlock;
+    mirror.sides[1].stale = stale;
+    mirror.sides[1].readable = stale;
+    mirror.sides[1].slot = 1;
+    mirror.sides[2].slot = 2;
+    map = Bitmap(static_cast<std::uint32_t>((mirror.size + mirror.region - 1) / mirror.region));
+    for (const std::uint32_t i : regions) map.set(i);
+    sides.mount(*m.plan, map, mirror.region, true);
+  }
+  Bitmap map;
+  StaleSides sides;
+};
+
+// The blocks in which side 1 holds what side 0 does.
+std::vector<bool> equalBlocks(const Bench& b) {
+  const auto sides = b.sides();
+  std::vector<bool> equal;
+  for (std::size_t at = 0; at < sides[0].size(); at += kBlock) {
+    equal.push_back(std::memcmp(sides[0].data() + at, sides[1].data() + at, kBlock) == 0);
+  }
+  return equal;
+}
+
+}  // namespace
+
+TEST_CASE("resync: optimized copies the stale regions, each readable once it is copied") {
+  PlanMaker m = threeSides(1003);
+  Behind behind(m, {0, 1, 2, 7, 30, 31, 62});
+  Bench b(m, 2);
+  b.stale = &behind.sides;
+  b.open(m.plan);
+  CHECK(behind.sides.stale(1, 7 * 16 * kBlock, kBlock));
+  CHECK(!behind.sides.stale(1, 8 * 16 * kBlock, kBlock));
+  CHECK(!behind.sides.stale(0, 7 * 16 * kBlock, kBlock));
+  std::uint32_t buffer = 0;
+  SUBCASE("windows of several regions") { buffer = 40; }
+  SUBCASE("regions of several windows") { buffer = 5; }
+  CHECK(b.volume->startResync({.target = 1, .kind = ResyncKind::optimized, .bufferBlocks = buffer}) == 0);
+  std::uint32_t cleared = 0;
+  while (b.volume->resyncing()) {
+    b.turn();
+    if (b.sim.idle()) b.sim.advance(1'000'000);
+    for (std::uint32_t i = 0; i < behind.map.size(); i++) {
+      const bool still = behind.sides.stale(1, i * 16 * kBlock, kBlock);
+      if (!behind.map.test(i) || still) continue;
+      for (std::uint64_t k = i * 16; k < std::min<std::uint64_t>(1003, i * 16 + 16); k++) {
+        REQUIRE(equalBlocks(b)[k]);
+      }
+      cleared++;
+      behind.map.clear(i);
+    }
+  }
+  CHECK(cleared == 7);
+  CHECK(b.endedOutcome == ResyncOutcome::done);
+  CHECK(b.progress.back() == 6 * 16 + 11);
+  CHECK(b.sim.bytesOf(1, IoOp::write) == (6 * 16 + 11) * kBlock);
+  CHECK(b.endedDone == 1003);
+}
+
+TEST_CASE("resync: optimized goes on where a cancelled one stopped, and needs nothing when nothing is stale") {
+  PlanMaker m = threeSides(1000);
+  Behind behind(m, {3, 4, 40, 50});
+  Bench b(m, 2);
+  b.stale = &behind.sides;
+  b.open(m.plan);
+  CHECK(b.volume->startResync(
+            {.target = 1, .kind = ResyncKind::optimized, .bufferBlocks = 16, .bytesPerSecond = 1000}) == 0);
+  for (int i = 0; i < 50; i++) b.turn();
+  b.volume->cancelResync();
+  b.drain();
+  CHECK(b.endedOutcome == ResyncOutcome::cancelled);
+  CHECK(!behind.sides.stale(1, 3 * 16 * kBlock, kBlock));
+  CHECK(behind.sides.stale(1, 50 * 16 * kBlock, kBlock));
+  const std::uint64_t before = b.sim.bytesOf(1, IoOp::write);
+  CHECK(b.volume->startResync({.target = 1, .kind = ResyncKind::optimized, .bufferBlocks = 16}) == 0);
+  b.drain();
+  CHECK(b.sim.bytesOf(1, IoOp::write) == 4 * 16 * kBlock);
+  CHECK(before < 4 * 16 * kBlock);
+  CHECK(b.volume->startResync({.target = 1, .kind = ResyncKind::optimized, .bufferBlocks = 16}) == 0);
+  b.drain();
+  CHECK(b.endedOutcome == ResyncOutcome::done);
+  CHECK(b.sim.bytesOf(1, IoOp::write) == 4 * 16 * kBlock);
+}
+
+TEST_CASE("resync: a copy that goes on after a crash looks again at what was dirty below its checkpoint") {
+  PlanMaker m = threeSides(1000);
+  Behind behind(m, {2, 10, 31, 50}, false);
+  Bench b(m, 2);
+  b.stale = &behind.sides;
+  b.open(m.plan);
+  CHECK(!behind.sides.stale(1, 2 * 16 * kBlock, kBlock));
+  const std::uint64_t from = 31 * 16 + 4;
+  CHECK(b.volume->startResync({.target = 1, .from = from, .bufferBlocks = 64, .checkpointMillis = 1}) == 0);
+  b.drain();
+  CHECK(b.endedOutcome == ResyncOutcome::done);
+  for (const std::uint64_t done : b.checkpoints) CHECK(done >= from);
+  CHECK(b.progress.back() == 1000);
+  const auto equal = equalBlocks(b);
+  for (std::uint64_t i = 0; i < 1000; i++) {
+    CHECK(equal[i] == (i >= 31 * 16 || i / 16 == 2 || i / 16 == 10));
+  }
+  CHECK(!behind.sides.behind(1)->any());
+}
+
+TEST_CASE("resync: a component that goes on after a crash, the same") {
+  PlanMaker m;
+  const NodeIndex a = m.component(0, 960);
+  const NodeIndex b = m.stripe({{16, 320, {5, 6, 7}}});  // files 1 to 3
+  const NodeIndex c = m.component(0, 960);
+  m.mirror({{a, true}, {b, true}, {c, true}}, ReadPolicy::first);
+  auto& mirror = std::get<MirrorNode>(m.plan->nodes.back());
+  auto& stripe = std::get<StripeNode>(m.plan->nodes[b]);
+  stripe.rows[0].columns[1].service = {.readable = false};
+  mirror.region = 64 * kBlock;
+  mirror.sides[1].slot = 1;
+  mirror.sides[2].slot = 2;
+  Bitmap dirty(15);
+  for (const std::uint32_t i : {1U, 4U, 9U}) dirty.set(i);
+  StaleSides sides;
+  sides.mount(*m.plan, dirty, mirror.region, true);
+  Bench bench(m, 3);
+  bench.stale = &sides;
+  bench.open(m.plan);
+  CHECK(bench.volume->startResync({.target = 1,
+                                   .kind = ResyncKind::component,
+                                   .component = m.plan->components[2],
+                                   .from = 400,
+                                   .bufferBlocks = 20}) == 0);
+  bench.drain();
+  CHECK(bench.endedOutcome == ResyncOutcome::done);
+  const auto equal = equalBlocks(bench);
+  for (std::uint64_t i = 0; i < 960; i++) {
+    const bool on = i / 16 % 3 == 1;
+    CHECK(equal[i] == (on && (i >= 400 || i / 64 == 1 || i / 64 == 4)));
+  }
+  CHECK(bench.progress.back() == 320);
+}

@@ -96,15 +96,8 @@ bool Connection::receive() noexcept {
     const std::uint64_t taken = std::min(got, direct);
     received_ += taken;
     got -= taken;
-    end_ += got;
-    if (received_ == receiving_->header.length) {
-      Slot& slot = *receiving_;
-      receiving_ = nullptr;
-      execute(slot);
-    }
-  } else {
-    end_ += got;
   }
+  end_ += got;
   parse();
   return true;
 }
@@ -134,6 +127,10 @@ void Connection::parse() noexcept {
       begin_ += taken;
       received_ += taken;
       if (received_ < slot.header.length) return;
+      if (export_->held()) {
+        starved_ = true;
+        return;
+      }
       receiving_ = nullptr;
       execute(slot);
       continue;

@@ -80,12 +80,14 @@ class Connection {
   int fd() const noexcept { return socket_.get(); }
   const char* reason() const noexcept { return reason_; }
   unsigned inFlight() const noexcept { return inFlight_; }
+  // Of the buffer pool, as it rounds.
+  std::size_t lentBytes() const noexcept { return lent_; }
   bool unsent() const noexcept { return sendHead_ != nullptr; }
   Export& target() noexcept { return *export_; }
   // Stopped for want of slots or buffers, and some have come back since.
   bool canResume() const noexcept { return starved_ && freed_; }
   // Holds buffers and waits for its client: may be dropped when memory is short.
-  bool stalled() const noexcept { return lent_ != 0 && inFlight_ == 0; }
+  bool stalled() const noexcept { return lent_ != 0 && inFlight_ == 0 && !export_->held(); }
 
   // The loop's bookkeeping.
   bool progressed = false;         // bytes moved since the loop looked

@@ -171,7 +171,7 @@ const main = async (patterns: readonly string[]): Promise<number> => {
 
   const native = nativeBinaries().map((f) => tool(`native ${f}`, [join(TOP, f)], countDoctest))
   const sanitize = existsSync(join(TOP, 'scripts/sanitize'))
-    ? [tool('sanitize address', ['scripts/sanitize', 'address'], countDoctest)]
+    ? ['address', 'thread'].map((what) => tool(`sanitize ${what}`, ['scripts/sanitize', what], countDoctest))
     : []
   const files = walk('test', /\.test\.ts$/).map((f): Job => ({
     name: f,

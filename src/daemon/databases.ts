@@ -13,7 +13,7 @@ import { errnoOf, sysError } from '../sys/errno.js'
 import { writeAtomically } from '../sys/files.js'
 import { gather } from '../sys/inventory.js'
 import { examine } from '../sys/storage.js'
-import { mdTabPath, readTab } from './requests.js'
+import { limitOf, mdTabPath, readTab } from './requests.js'
 import type { Send } from './server.js'
 import type { System } from './system.js'
 
@@ -76,7 +76,8 @@ const conflict = async (system: System, { path }: ReplicaPlace): Promise<MetaErr
   if (storage === undefined) return null
   const user = usedSlices(system.tree).find((u) => u.slice.identity === storage.identity)
   if (user !== undefined) return metaError('appearsTwice', path, user.unit)
-  const device = (await gather([path], { cwd: '/', disksTab: '/nonexistent', replicas: new Set() }))(path)
+  const options = { cwd: '/', disksTab: '/nonexistent', replicas: new Set<string>(), limitMillis: limitOf(system) }
+  const device = (await gather([path], options))(path)
   if (!device.ok || device.value.usedBy === null) return device.ok ? null : device.error
   const { how, where } = device.value.usedBy
   if (how === 'mounted') return metaError('mountedOn', path, where)

@@ -63,11 +63,15 @@ export const replicaIdentities = async (system: System): Promise<ReadonlySet<str
   return found
 }
 
+/** Commands wait for a device as long as requests do. */
+export const limitOf = (system: System): number => system.parts.config.componentTimeoutSeconds * 1000
+
 export const inventoryFor = async (system: System, words: readonly string[], cwd: string): Promise<Inventory> =>
   gather(words, {
     cwd,
     disksTab: join(system.parts.where.etc, 'disks.tab'),
     replicas: await replicaIdentities(system),
+    limitMillis: limitOf(system),
   })
 
 /** The two reasons for which no configuration may change. */

@@ -8,6 +8,7 @@ import { err, ok } from '../base/result.js'
 import { blocks } from '../base/units.js'
 import type { Device, Inventory } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
+import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from './errno.js'
 import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel } from './label.js'
 import { examine, kernelUse, kernelUses, type Storage } from './storage.js'
@@ -18,6 +19,8 @@ export interface InventoryOptions {
   readonly disksTab: string
   /** Identities of state database replicas. */
   readonly replicas: ReadonlySet<string>
+  /** A device that takes longer to answer is one that does not; 0: wait. */
+  readonly limitMillis: number
 }
 
 const SLICE = /^(?:\/dev\/r?dsk\/)?(c\d+(?:t[0-9A-Fa-f]+)?d\d+)s(\d+)$/
@@ -109,21 +112,50 @@ const locate = async (
   }
 }
 
+const examined = async (
+  word: string,
+  disks: ReadonlyMap<string, string>,
+  uses: Awaited<ReturnType<typeof kernelUses>>,
+  options: InventoryOptions,
+): Promise<MetaResult<Device>> => {
+  const found = await locate(word, disks, options)
+  if (!found.ok) return found
+  const { storage, ...device } = found.value
+  const usedBy = await kernelUse(device.path, storage, uses)
+  return ok({ ...device, usedBy, isReplica: options.replicas.has(device.identity) })
+}
+
+/** Looks that came to no end yet. Each holds one of Node's few threads for file operations, so one per path is enough. */
+const stuck = new Set<string>()
+
+const within = async (
+  millis: number,
+  word: string,
+  look: () => Promise<MetaResult<Device>>,
+): Promise<MetaResult<Device>> => {
+  if (millis === 0) return look()
+  const late = err(metaError('sys', word, strerror('ETIMEDOUT')))
+  if (stuck.has(word)) return late
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<MetaResult<Device>>((resolve) => {
+    timer = setTimeout(() => {
+      stuck.add(word)
+      resolve(late)
+    }, millis)
+  })
+  const looking = look().finally(() => stuck.delete(word))
+  return Promise.race([looking, limit]).finally(() => clearTimeout(timer))
+}
+
 /** Looks every word up now; the Inventory answers from that moment's picture. */
 export const gather = async (words: Iterable<string>, options: InventoryOptions): Promise<Inventory> => {
   const disks = parseDisksTab(await readFile(options.disksTab, 'utf8').catch(() => ''))
   const uses = await kernelUses()
-  const seen = new Map<string, MetaResult<Device>>()
-  for (const word of new Set(words)) {
-    const found = await locate(word, disks, options)
-    if (!found.ok) {
-      seen.set(word, found)
-      continue
-    }
-    const { storage, ...device } = found.value
-    const usedBy = await kernelUse(device.path, storage, uses)
-    seen.set(word, ok({ ...device, usedBy, isReplica: options.replicas.has(device.identity) }))
-  }
+  const look = async (word: string): Promise<readonly [string, MetaResult<Device>]> => [
+    word,
+    await within(options.limitMillis, word, () => examined(word, disks, uses, options)),
+  ]
+  const seen = new Map(await Promise.all([...new Set(words)].map(look)))
   return (word) => seen.get(word) ?? err(metaError('sys', word, 'No such file or directory'))
 }
 

@@ -78,6 +78,7 @@ bool Regions::allDirty(const RegionWaiter& waiter) const noexcept {
 void Regions::want(std::uint32_t region) noexcept {
   set(region, kMarking, (words_[region] & kStained) != 0);
   wanted_.push_back(region);
+  if (wanted_.size() == 1 && hook_ != nullptr) hook_(hookOwner_);
 }
 
 // Written to, or about to be, since the last sweep.

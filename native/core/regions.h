@@ -43,6 +43,11 @@ class Regions {
   Regions(const Regions&) = delete;
   Regions& operator=(const Regions&) = delete;
 
+  // Called whenever a ticket is wanted that was not before: takeMarks() is due when none is out.
+  void whenWanted(void (*hook)(void*) noexcept, void* owner) noexcept {
+    hook_ = hook;
+    hookOwner_ = owner;
+  }
   // What the database holds; before the first write.
   void load(const Bitmap& dirty) noexcept;
 
@@ -148,6 +153,8 @@ class Regions {
   Sweep sweep_ = Sweep::none;
   Ticket ticket_ = Ticket::none;
   std::uint64_t lastTicket_ = 0;
+  void (*hook_)(void*) noexcept = nullptr;
+  void* hookOwner_ = nullptr;
   std::vector<std::uint32_t> wanted_;  // marking, for the next ticket
   std::vector<std::uint32_t> out_;     // of the ticket that is out
   Line waiting_;                       // in order of arrival

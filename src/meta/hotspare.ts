@@ -153,7 +153,7 @@ export const settleSpares = (before: Tree, change: Outcome, now: number): Outcom
   const pools = changedPools(tree, (s) => {
     const last = stood.get(s.name)
     if (last === undefined || (stands.has(s.name) && stoodBefore.has(s.name))) return s
-    if (stands.has(s.name)) return { ...s, changed: now }
+    if (stands.has(s.name)) return s.changed === now ? s : { ...s, changed: now }
     const failed = last.component.state === 'erred' || last.component.state === 'lastErred'
     return { ...s, broken: failed, changed: now }
   })

@@ -20,6 +20,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   EFBIG: 'File too large',
   ENOSPC: 'No space left on device',
   EROFS: 'Read-only file system',
+  ETIMEDOUT: 'Connection timed out',
   ENAMETOOLONG: 'File name too long',
   ELOOP: 'Too many levels of symbolic links',
   EDQUOT: 'Disk quota exceeded',

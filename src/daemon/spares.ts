@@ -1,0 +1,226 @@
+/**
+ * Hot spares in the daemon: a spare is looked at before it is used, and the search goes on until every
+ * component that waits has one, or nothing is left that works (driver.md 3.3, 3.4).
+ *
+ * What is on disk: looking at a spare changes no byte of it, since it writes back what it has read. Taking
+ * one is one commit: the spare In use, the component the spare's slice and Resyncing. Before that commit
+ * nothing reads or writes the spare for the mirror; after it a start finds the copy to be made.
+ */
+import { fsync, read, write } from 'node:fs'
+import { promisify } from 'node:util'
+import { err, ok } from '../base/result.js'
+import { BLOCK_BYTES } from '../base/units.js'
+import { poke, type Proposal, refuse, take, type Taken } from '../meta/hotspare.js'
+import type { Live } from '../meta/kind.js'
+import { spareState, standingSpares } from '../meta/standing.js'
+import { poolsOf } from '../meta/tree.js'
+import type { Slice, Tree, UnitName } from '../meta/types.js'
+import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import type { OpenComponent } from '../plan/types.js'
+import { strerror } from '../msg/strerror.js'
+import { errnoOf, sysError } from '../sys/errno.js'
+import type { Logger, Notice } from './log.js'
+
+const readAt = promisify(read)
+const writeAt = promisify(write)
+const sync = promisify(fsync)
+
+/** Opens storage as components are opened: identity and size compared, exclusive, alone. */
+export interface Opener {
+  acquire(slice: Slice): Promise<MetaResult<OpenComponent>>
+  release(slice: Slice): void
+}
+
+/** What node:buffer cannot promise and O_DIRECT needs: memory that begins on a page. */
+declare const WebAssembly: {
+  readonly Memory: new (size: { readonly initial: number }) => { readonly buffer: ArrayBuffer }
+}
+const PAGE_BYTES = 65536
+const aligned = (bytes: number): Buffer =>
+  Buffer.from(new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE_BYTES) }).buffer, 0, bytes)
+
+/** First and last whole unit of I/O between two blocks of the slice, as byte offsets of the storage. */
+const ends = (slice: Slice, from: number, blocks: number, align: number): readonly number[] => {
+  const first = Math.ceil(((slice.offset + from) * BLOCK_BYTES) / align) * align
+  const last = Math.floor(((slice.offset + from + blocks) * BLOCK_BYTES) / align) * align - align
+  return last < first ? [] : first === last ? [first] : [first, last]
+}
+
+const readExactly = async (fd: number, into: Buffer, at: number): Promise<void> => {
+  const { bytesRead } = await readAt(fd, into, 0, into.length, at)
+  if (bytesRead !== into.length) throw Object.assign(new Error('short read'), { code: 'EIO' })
+}
+const writeExactly = async (fd: number, from: Buffer, at: number): Promise<void> => {
+  const { bytesWritten } = await writeAt(fd, from, 0, from.length, at)
+  if (bytesWritten !== from.length) throw Object.assign(new Error('short write'), { code: 'EIO' })
+}
+
+const readEnds = async (open: OpenComponent, at: readonly number[]): Promise<readonly Buffer[]> => {
+  const found: Buffer[] = []
+  for (const offset of at) {
+    const buffer = aligned(open.align)
+    await readExactly(open.fd, buffer, offset)
+    found.push(buffer)
+  }
+  return found
+}
+
+/** Reads, writes back, syncs, and reads again: what comes back must be what was written. */
+const exercise = async (open: OpenComponent, at: readonly number[]): Promise<void> => {
+  const found = await readEnds(open, at)
+  for (const [i, buffer] of found.entries()) await writeExactly(open.fd, buffer, at[i] ?? 0)
+  await sync(open.fd)
+  const again = await readEnds(open, at)
+  if (!again.every((buffer, i) => found[i]?.equals(buffer) === true))
+    throw Object.assign(new Error('other data came back'), { code: 'EIO' })
+}
+
+/**
+ * `job` on the opened slice. After `limitSeconds` (0: never) the answer is ETIMEDOUT; the storage stays
+ * open until the kernel gives the operation back, because a descriptor in use must not be reused.
+ */
+const within = async (
+  opener: Opener,
+  slice: Slice,
+  limitSeconds: number,
+  job: (open: OpenComponent) => Promise<void>,
+): Promise<MetaResult<void>> => {
+  const opened = await opener.acquire(slice)
+  if (!opened.ok) return opened
+  const done = job(opened.value)
+    .then((): MetaResult<void> => ok(undefined))
+    .catch((e: unknown): MetaResult<void> => {
+      if (errnoOf(e) === undefined) throw e
+      return err(sysError(e, slice.name))
+    })
+    .finally(() => opener.release(slice))
+  if (limitSeconds === 0) return done
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<MetaResult<void>>((resolve) => {
+    timer = setTimeout(() => resolve(err(metaError('sys', slice.name, strerror('ETIMEDOUT')))), limitSeconds * 1000)
+  })
+  return Promise.race([done, late]).finally(() => clearTimeout(timer))
+}
+
+/** Whether the spare can be read and written where the component's data would be. Changes no data. */
+export const verifySpare = (
+  p: Pick<Proposal, 'by' | 'blocks'>,
+  opener: Opener,
+  limitSeconds: number,
+): Promise<MetaResult<void>> =>
+  within(opener, p.by, limitSeconds, (open) => exercise(open, ends(p.by, p.by.start, p.blocks, open.align)))
+
+/** Names of the Available spares that cannot be opened or read (metastat -i). */
+export const unreadableSpares = async (
+  tree: Tree,
+  opener: Opener,
+  limitSeconds: number,
+): Promise<ReadonlySet<string>> => {
+  const standing = standingSpares(tree)
+  const spares = new Map(
+    poolsOf(tree).flatMap((p) =>
+      p.spares.filter((s) => spareState(s, standing) === 'Available').map((s): [string, Slice] => [s.name, s]),
+    ),
+  )
+  const failed = new Set<string>()
+  for (const s of spares.values()) {
+    const read = await within(opener, s, limitSeconds, async (open) => {
+      await readEnds(open, ends(s, s.start, s.size - s.start, open.align).slice(0, 1))
+    })
+    if (!read.ok) failed.add(s.name)
+  }
+  return failed
+}
+
+export interface SpareParts {
+  readonly opener: Opener
+  readonly limitSeconds: number
+  readonly log: Logger
+  readonly notice: Notice
+  readonly tree: () => Tree
+  readonly live: () => Pick<Live, 'isResyncing'>
+  /** Nothing may change now: without a healthy state database no spare is taken. */
+  readonly readOnly: () => boolean
+  /** Decides on the tree of the moment and commits; an error leaves everything as it was. */
+  readonly change: (decide: (tree: Tree) => MetaResult<Taken>) => Promise<MetaResult<unknown>>
+  /** The component of this mirror is the spare now: the engine must see it, and the resync begin. */
+  readonly taken: (mirror: UnitName) => Promise<void>
+}
+
+/** One search at a time; being asked during one means another after it. */
+export class SpareSearch {
+  readonly #parts: SpareParts
+  #running: Promise<void> | null = null
+  #again = false
+
+  constructor(parts: SpareParts) {
+    this.#parts = parts
+  }
+
+  /** Something changed that may let a component have a spare. */
+  wanted(): void {
+    this.#again = true
+    this.#running ??= this.#run().finally(() => {
+      this.#running = null
+      // Asked between the last look and this line.
+      if (this.#again) this.wanted()
+    })
+  }
+
+  /** Resolves when nothing is being looked for. */
+  async idle(): Promise<void> {
+    while (this.#running !== null) await this.#running
+  }
+
+  async #run(): Promise<void> {
+    while (this.#again) {
+      this.#again = false
+      try {
+        await this.#search()
+      } catch (e) {
+        this.#parts.log.error(e, 'search for hot spares')
+        return
+      }
+    }
+  }
+
+  async #search(): Promise<void> {
+    const { tree, live, log } = this.#parts
+    let before = ''
+    for (;;) {
+      if (this.#parts.readOnly()) return
+      const [p] = poke(tree(), live())
+      if (p === undefined) return
+      // The tree moves on between the two, but hardly twice for the same spare.
+      if (JSON.stringify(p) === before) {
+        log.warn({ mirror: p.mirror, spare: p.by.name }, 'hot spare not taken')
+        return
+      }
+      before = (await this.#settle(p)) ? '' : JSON.stringify(p)
+    }
+  }
+
+  /** @returns whether the tree has changed. */
+  async #settle(p: Proposal): Promise<boolean> {
+    const { live, log, notice } = this.#parts
+    const fit = await verifySpare(p, this.#parts.opener, this.#parts.limitSeconds)
+    const moved: MetaError = metaError('noSuchSpare', p.by.name)
+    let said: Taken['notices'] = []
+    const done = await this.#parts.change((tree) => {
+      const now = Date.now()
+      const stillBest = take(tree, live(), p, now)
+      if (stillBest === null) return err(moved)
+      const next = fit.ok ? stillBest : refuse(tree, p, now)
+      said = next.notices
+      return ok(next)
+    })
+    if (!done.ok) {
+      if (done.error !== moved) log.error({ spare: p.by.name }, `hot spare: ${errorText(done.error)}`)
+      return false
+    }
+    for (const n of said) notice(n.level, n.text)
+    if (!fit.ok) log.warn({ spare: p.by.name }, `hot spare is broken: ${errorText(fit.error)}`)
+    else await this.#parts.taken(p.mirror)
+    return true
+  }
+}

@@ -194,7 +194,7 @@ const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise
 }
 
 const doStat = async (system: System, send: Send, r: RequestOf<'stat'>): Promise<number> => {
-  if (r.probe) await system.probe()
+  if (r.probe) warn(send, await system.writer.run(() => system.probe()))
   const live = liveStatusOf(system, await replicaIdentities(system))
   const { report, errors } = statusOf(system.tree, live, { stale: system.parts.db.health === 'stale', names: r.names })
   send({ reply: 'stat', report })

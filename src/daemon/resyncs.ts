@@ -34,8 +34,8 @@ export interface ResyncParts {
   readonly log: Logger
   readonly notice: Notice
   readonly readOnly: () => boolean
-  /** Some copy ended: hot spares may be wanted, md.cf may be another. */
-  readonly ended: (name: UnitName) => void
+  /** Its copies have ended: hot spares may be wanted, md.cf may be another. */
+  readonly rested: (name: UnitName) => void
 }
 
 /** md_max_xfer_bufsz. */
@@ -131,7 +131,7 @@ export class ResyncHosting implements ResyncHost {
         // What may not be on stable storage is copied again.
         const kept = (await this.#flushed(name)) ? done : job.from
         await this.#record(name, job, { event: 'resyncEnd', target, result: 'cancelled', done: kept, failed: null })
-        break
+        return
       }
       case 'done':
       case 'failed':
@@ -143,11 +143,14 @@ export class ResyncHosting implements ResyncHost {
           failed: end.component === null ? null : this.#placeOf(name, end.component),
         })
     }
-    this.#parts.ended(name)
   }
 
   broke(name: UnitName, e: unknown): void {
     this.#parts.log.error({ mirror: name, err: e }, 'resync broke off')
+  }
+
+  rested(name: UnitName): void {
+    this.#parts.rested(name)
   }
 
   /** Nothing is recorded for a target that is not the same any more. */

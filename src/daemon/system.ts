@@ -8,6 +8,8 @@ import { err, ok } from '../base/result.js'
 import type { DataPlane, NbdTerms } from '../dataplane/types.js'
 import type { DatabaseHealth, StateDatabase } from '../db/types.js'
 import { mdCf } from '../meta/mdcf.js'
+import { forgetSpares } from '../meta/hotspare.js'
+import type { Warning } from '../meta/kind.js'
 import type { Outcome } from '../meta/operations.js'
 import { topLevel } from '../meta/tree.js'
 import type { Component, Metadevice, Tree, Unit, UnitName } from '../meta/types.js'
@@ -25,6 +27,7 @@ import type { Metadevices } from './metadevices.js'
 import { openMarks, recovered, syncedForBoot, withoutMarks } from './recovery.js'
 import { ResyncHosting } from './resyncs.js'
 import { Serving } from './serving.js'
+import { SpareSearch, unreadableSpares } from './spares.js'
 import { State } from './state.js'
 import { Writer } from './writer.js'
 
@@ -65,6 +68,7 @@ export class System {
   readonly resyncs: ResyncScheduler
   readonly #faults: Faults
   readonly #dirt: Dirt
+  readonly #spares: SpareSearch
   #mdCf = Promise.resolve()
 
   constructor(parts: SystemParts) {
@@ -82,10 +86,23 @@ export class System {
     })
     this.state = state
     this.serving = serving
-    this.hosting = new ResyncHosting({ ...parts, state, serving, readOnly, ended: () => void this.#changed() })
+    this.hosting = new ResyncHosting({ ...parts, state, serving, readOnly, rested: () => void this.#changed() })
     this.resyncs = new ResyncScheduler(this.hosting)
     this.#faults = new Faults({ ...parts, state, serving, decided: () => void this.#changed() })
     this.#dirt = new Dirt({ logs: state.logs, engine, metadevices, log })
+    this.#spares = new SpareSearch({
+      ...parts,
+      opener: parts.components,
+      limitSeconds: parts.config.componentTimeoutSeconds,
+      readOnly,
+      tree: () => state.tree,
+      live: () => ({ isResyncing: (name) => this.resyncs.isRunning(name) }),
+      change: (decide) => state.change(decide),
+      taken: async (name) => {
+        await serving.show(name)
+        void this.resyncs.kick(name)
+      },
+    })
   }
 
   get tree(): Tree {
@@ -134,6 +151,7 @@ export class System {
     const done = await this.apply((tree) => ok(syncedForBoot(tree, Date.now())))
     if (!done.ok) this.parts.log.error(`resyncs not started: ${errorText(done.error)}`)
     void this.resyncs.kickAll(topLevel(this.tree).filter((u) => u.kind === 'mirror'))
+    this.#spares.wanted()
   }
 
   /**
@@ -214,10 +232,15 @@ export class System {
     await this.serving.showAll()
   }
 
-  /** Tries again what could not be opened (metastat -i). */
-  async probe(): Promise<void> {
+  /** Tries again what could not be opened, and looks at spares (metastat -i). @returns what it took out of pools */
+  async probe(): Promise<readonly Warning[]> {
     await this.#probe()
-    if (!this.readOnly) this.kickResyncs(topLevel(this.tree))
+    if (this.readOnly) return []
+    this.kickResyncs(topLevel(this.tree))
+    const { components, config } = this.parts
+    const failed = await unreadableSpares(this.tree, components, config.componentTimeoutSeconds)
+    const done = await this.apply((tree) => ok(forgetSpares(tree, failed)))
+    return done.ok ? done.value.warnings : []
   }
 
   /** Copies remember where they are, clients are drained, regions get clean, what is being decided is decided. */
@@ -228,6 +251,7 @@ export class System {
     const quiet = (async (): Promise<void> => {
       await this.#faults.idle()
       await this.writer.idle()
+      await this.#spares.idle()
       await this.serving.idle()
       while (this.#cleaning()) await new Promise((resolve) => setTimeout(resolve, 10))
       await this.#dirt.idle()
@@ -254,8 +278,9 @@ export class System {
     )
   }
 
-  /** One after another: two at once would write one temporary file. */
+  /** After every change: a component may have lost its spare, or a spare have come free; md.cf follows, one at a time. */
   #changed(): Promise<void> {
+    this.#spares.wanted()
     const write = (): Promise<void> => writeAtomically(join(this.parts.where.etc, 'md.cf'), mdCf(this.tree))
     this.#mdCf = this.#mdCf.then(write).catch((e: unknown) => this.parts.log.warn(e, 'md.cf not written'))
     return this.#mdCf

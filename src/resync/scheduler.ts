@@ -37,6 +37,8 @@ export interface ResyncHost {
   cancel(mirror: UnitName): void
   /** A defect ended what `mirror` was at. */
   broke(mirror: UnitName, e: unknown): void
+  /** Nothing of `mirror` runs or is about to. */
+  rested(mirror: UnitName): void
 }
 
 export interface Progress {
@@ -146,6 +148,7 @@ export class ResyncScheduler {
         this.#settle(mirror, entry.cancelled || this.#stopping ? 'cancelled' : 'failed', 0)
       // Wanted again after it was cancelled.
       if (entry.again && !this.#stopping) void this.kick(mirror)
+      else this.#host.rested(mirror)
     })
     return entry.finished
   }

@@ -17,6 +17,7 @@ const sameTarget = (a: ResyncTarget, b: ResyncTarget): boolean => a.kind === b.k
 /** A host with the copies every mirror wants; `log` is what was asked of it, in order. */
 const fixture = (wanted: Record<string, Job[]>) => {
   const log: string[] = []
+  const rested: string[] = []
   const running = new Map<string, number>()
   const host: ResyncHost = {
     next: async (m, tried) => wanted[m]?.find((j) => !tried.some((t) => sameTarget(t, j.target))),
@@ -35,6 +36,7 @@ const fixture = (wanted: Record<string, Job[]>) => {
       finish(m, 'cancelled', 40)
     },
     broke: (m, e) => log.push(`broke ${m} ${(e as Error).message}`),
+    rested: (m) => rested.push(m),
   }
   const scheduler = new ResyncScheduler(host)
   const finish = (m: string, outcome: 'done' | 'cancelled' | 'failed', done: number, mismatches = 0): void =>
@@ -52,7 +54,7 @@ const fixture = (wanted: Record<string, Job[]>) => {
     for (let i = 0; i < 10; i++) await turn()
   }
   const job = (m: string): number => running.get(m) ?? -1
-  return { log, wanted, host, scheduler, finish, settle, job }
+  return { log, rested, wanted, host, scheduler, finish, settle, job }
 }
 
 t.test('copies of a mirror are made one after another, from where they are to begin', async (t) => {
@@ -67,6 +69,7 @@ t.test('copies of a mirror are made one after another, from where they are to be
   await all
   t.same(f.log, ['start d0 1 0', 'ended d0 1 done 100', 'start d0 2 500', 'ended d0 2 done 100'])
   t.notOk(f.scheduler.isRunning(d0))
+  t.same(f.rested, ['d0'], 'once, when all is done')
 })
 
 t.test('a failed copy is recorded, does not stop the next one, and is not tried again by itself', async (t) => {

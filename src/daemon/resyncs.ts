@@ -7,7 +7,7 @@ import { err, ok } from '../base/result.js'
 import { type Blocks, blocks } from '../base/units.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { advance, componentAt, type MirrorEvent, stateOf, stateOutcome, targetIdentity } from '../meta/mirrorstate.js'
-import { finishGrowth, then, type Outcome } from '../meta/operations.js'
+import { finishGrowth, then, type Outcome, unchanged } from '../meta/operations.js'
 import { nextResync } from '../meta/resyncs.js'
 import type { Place } from '../meta/sources.js'
 import { stripeComponents } from '../meta/sources.js'
@@ -158,8 +158,9 @@ export class ResyncHosting implements ResyncHost {
     const { state, serving, notice, log } = this.#parts
     const recorded = await state.change<Noted>((tree) => {
       const m = tree.get(name)
+      // Decided otherwise meanwhile (its component failed, its side went): that decision stands.
       if (m?.kind !== 'mirror' || this.#identity(m, job.target, tree) !== job.identity)
-        return err(metaError('unitNotSetUp', name))
+        return ok({ outcome: unchanged(tree), notices: [] })
       const next = mirrorEvent(tree, name, e)
       if (!next.ok || e.event === 'checkpoint') return next
       const { outcome, notices } = next.value

@@ -6,7 +6,7 @@
  * - all chunks of a mirror exist and keep their size as long as the log does: setting a bit never needs room.
  * Bit i of the bitmap is byte i >> 3, bit i & 7.
  */
-import { err, ok } from '../base/result.js'
+import { ok } from '../base/result.js'
 import type { UnitName } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { Json, RecordChanges, StateDatabase } from './types.js'
@@ -190,7 +190,8 @@ export class RegionLogs {
     const unlock = await this.#lock(mirror)
     try {
       const log = this.#logs.get(mirror)
-      if (log === undefined) return err(metaError('unitNotSetUp', mirror))
+      // The other side went while the engine still had the plan with it: there is nothing to differ from any more.
+      if (log === undefined) return ok(undefined)
       const next: Log = { shape: log.shape, bits: log.bits.slice() }
       edit(log, next.bits)
       const changes = new Map<string, Json>()

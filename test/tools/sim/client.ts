@@ -1,0 +1,153 @@
+/** Clients of the simulated mirror: random requests, each checked against the oracle. */
+import type { NbdTerms } from '../../../src/dataplane/types.js'
+import { type FlushMark, Oracle } from './oracle.js'
+import { CELLS, MIRROR, type World } from './world.js'
+
+const TERMS: NbdTerms = {
+  structuredReplies: true,
+  extendedHeaders: false,
+  contexts: [],
+  readOnly: false,
+  minBlockBytes: 1,
+}
+const MAX_OUTSTANDING = 6
+const MAX_COUNT = 3
+
+interface Reading {
+  readonly first: number
+  /** By cell: what the read may return, growing with what is written meanwhile. */
+  readonly permitted: Set<number>[]
+  /** No write of the cell was under way at any time of the read. */
+  readonly quiet: boolean[]
+}
+
+export class Clients {
+  readonly oracle = new Oracle(CELLS)
+  readonly #world: World
+  readonly #readings = new Set<Reading>()
+  #next = 1
+  #outstanding = 0
+  answered = 0
+  errors = 0
+  /** Whether an error would break promise P4 now. */
+  strict: () => boolean = () => false
+
+  constructor(world: World) {
+    this.#world = world
+  }
+
+  get quiet(): boolean {
+    return this.#outstanding === 0
+  }
+
+  async arrive(): Promise<void> {
+    const { system } = this.#world
+    const device = system.parts.metadevices.deviceOf(MIRROR)
+    if (device === undefined) return
+    const admitted = await this.#world.finish(system.admit(device, false))
+    if (!admitted.ok) return
+    admitted.value.enter(-1, TERMS, new Uint8Array())
+    admitted.value.over()
+  }
+
+  leave(): void {
+    const { engine, system } = this.#world.process
+    const device = system.parts.metadevices.deviceOf(MIRROR)
+    const [one] = device === undefined ? [] : engine.clientsOf(device)
+    if (one !== undefined && this.quiet) engine.disconnect(one)
+  }
+
+  get connected(): boolean {
+    const device = this.#world.system.parts.metadevices.deviceOf(MIRROR)
+    return device !== undefined && this.#world.process.engine.clientsOf(device).length > 0
+  }
+
+  request(): void {
+    if (!this.connected || this.#outstanding >= MAX_OUTSTANDING) return
+    const { dice } = this.#world.schedule
+    const count = 1 + dice.below(MAX_COUNT)
+    const first = dice.below(CELLS - count)
+    const what = dice.below(10)
+    if (what < 5) this.#write(first, count)
+    else if (what < 9) this.#read(first, count)
+    else this.flush()
+  }
+
+  /** metad is gone, and with it everything that was not answered. */
+  dropped(power: boolean): void {
+    this.#outstanding = 0
+    this.#readings.clear()
+    if (power) this.oracle.powerLost()
+    else this.oracle.killed()
+  }
+
+  #submit(
+    kind: 'read' | 'write' | 'flush',
+    first: number,
+    count: number,
+    value: number,
+    done: (ok: boolean, values: readonly number[]) => void,
+  ) {
+    const { engine, system } = this.#world.process
+    const device = system.parts.metadevices.deviceOf(MIRROR) ?? -1
+    this.#outstanding++
+    const sent = engine.submit(device, {
+      kind,
+      first,
+      count,
+      value,
+      done: (a) => {
+        this.#outstanding--
+        this.answered++
+        if (!a.ok) {
+          this.errors++
+          if (this.strict()) this.#world.broken(`P4: ${kind} of cell ${first} failed although a whole side is there`)
+        }
+        done(a.ok, a.ok ? a.values : [])
+      },
+    })
+    if (!sent) this.#outstanding--
+  }
+
+  #write(first: number, count: number): void {
+    const value = this.#next++
+    const cells = Array.from({ length: count }, (_, i) => first + i)
+    for (const i of cells) {
+      this.oracle.writing(i, value)
+      for (const r of this.#readings) {
+        r.permitted[i - r.first]?.add(value)
+        if (r.quiet[i - r.first] !== undefined) r.quiet[i - r.first] = false
+      }
+    }
+    this.#submit('write', first, count, value, (ok) => {
+      for (const i of cells) this.oracle.written(i, value, ok)
+    })
+  }
+
+  #read(first: number, count: number): void {
+    const cells = Array.from({ length: count }, (_, i) => first + i)
+    const reading: Reading = {
+      first,
+      permitted: cells.map((i) => new Set(this.oracle.possible(i))),
+      quiet: cells.map((i) => this.oracle.inFlight(i) === 0),
+    }
+    this.#readings.add(reading)
+    this.#submit('read', first, count, 0, (ok, values) => {
+      this.#readings.delete(reading)
+      if (!ok) return
+      for (const [at, i] of cells.entries()) {
+        const value = values[at] ?? -1
+        if (reading.permitted[at]?.has(value) !== true)
+          this.#world.broken(`cell ${i}: read ${value}, permitted ${[...(reading.permitted[at] ?? [])].join(' ')}`)
+        if (reading.quiet[at] === true) this.oracle.pinned(i, value)
+      }
+    })
+  }
+
+  flush(): void {
+    const mark: FlushMark = this.oracle.flushing()
+    this.#submit('flush', 0, 0, 0, (ok) => {
+      if (ok) this.oracle.flushed(mark)
+    })
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Simulated disks. A disk is a row of cells, each old or new as a whole; what was written but not
+ * synced may be lost, cell by cell, when the power goes.
+ *
+ * Permitted faults: an operation answers an error (the write may have happened or not), a cell cannot
+ * be read until it is written again, the disk cannot be opened, the power is lost. A disk never answers
+ * other data than it holds and never loses what it said was synced.
+ */
+import type { Dice } from './schedule.js'
+
+/** Blocks of a cell: the unit of client requests, interlaces and comparisons in a simulation. */
+export const CELL_BLOCKS = 128
+
+export class SimDisk {
+  readonly name: string
+  readonly cells: number
+  #now: number[]
+  #stable: number[]
+  readonly #bad = new Set<number>()
+  failing: { read: boolean; write: boolean; sync: boolean } = { read: false, write: false, sync: false }
+  canOpen = true
+  /** Grows when the disk is exchanged for an empty one: the identity of the storage. */
+  generation = 0
+
+  constructor(name: string, cells: number) {
+    this.name = name
+    this.cells = cells
+    this.#now = new Array<number>(cells).fill(0)
+    this.#stable = new Array<number>(cells).fill(0)
+  }
+
+  get fails(): boolean {
+    return this.failing.read || this.failing.write || this.failing.sync
+  }
+
+  /** @returns undefined for an error */
+  read(cell: number): number | undefined {
+    return this.failing.read || this.#bad.has(cell) ? undefined : this.peek(cell)
+  }
+
+  /** What it holds, errors or not. */
+  peek(cell: number): number {
+    const value = this.#now[cell]
+    if (value === undefined) throw new Error(`${this.name}: no cell ${cell}`)
+    return value
+  }
+
+  write(cell: number, value: number, dice: Dice): boolean {
+    this.peek(cell)
+    // A failed write has happened or not: nobody knows.
+    if (this.failing.write) {
+      if (dice.chance(50)) this.#now[cell] = value
+      return false
+    }
+    this.#now[cell] = value
+    this.#bad.delete(cell)
+    return true
+  }
+
+  sync(): boolean {
+    if (this.failing.sync) return false
+    this.#stable = [...this.#now]
+    return true
+  }
+
+  spoil(cell: number): void {
+    this.#bad.add(cell)
+  }
+
+  heal(): void {
+    this.failing = { read: false, write: false, sync: false }
+    this.#bad.clear()
+    this.canOpen = true
+  }
+
+  /** Another, empty disk in the same place. */
+  exchange(): void {
+    this.heal()
+    this.generation++
+    this.#now = new Array<number>(this.cells).fill(0)
+    this.#stable = [...this.#now]
+  }
+
+  powerLoss(dice: Dice): void {
+    for (let i = 0; i < this.cells; i++) if (dice.chance(50)) this.#now[i] = this.#stable[i] ?? 0
+    this.#stable = [...this.#now]
+  }
+}

@@ -1,0 +1,148 @@
+/** The simulated engine: the typed boundary of src/dataplane/types.ts over simulated mirrors. */
+import type { DataPlane, NbdTerms, ResyncJob, VerifyJob } from '../../../src/dataplane/types.js'
+import type { NativeEvent } from '../../../src/plan/events.js'
+import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
+import { decodePlan, describePlan } from '../../../src/plan/verify.js'
+import type { SimDisk } from './disks.js'
+import { componentsOfSide, mirrorOf } from './layout.js'
+import { type Op, SimMirror } from './mirror.js'
+import type { Schedule } from './schedule.js'
+
+export class SimEngine implements DataPlane {
+  readonly #schedule: Schedule
+  /** The disk behind an open component; its identity is fixed when it is opened. */
+  readonly #diskOf: (component: ComponentId) => SimDisk
+  readonly #trace: (line: string) => void
+  readonly #devices = new Map<number, SimMirror>()
+  readonly #clients = new Map<number, number>()
+  #events: NativeEvent[] = []
+  #wake: () => void = () => undefined
+  #rung = false
+  #nextClient = 1
+  #dead = false
+
+  constructor(
+    schedule: Schedule,
+    diskOf: (component: ComponentId) => SimDisk,
+    trace: (line: string) => void = () => undefined,
+  ) {
+    this.#trace = trace
+    this.#schedule = schedule
+    this.#diskOf = diskOf
+  }
+
+  /** The process is gone: nothing of it may touch a disk any more. */
+  kill(): void {
+    this.#dead = true
+    this.#devices.clear()
+  }
+
+  mirror(device: number): SimMirror | undefined {
+    return this.#devices.get(device)
+  }
+  mirrors(): readonly SimMirror[] {
+    return [...this.#devices.values()]
+  }
+  /** False when the device is gone. */
+  submit(device: number, op: Op): boolean {
+    const mirror = this.#devices.get(device)
+    mirror?.submit(op)
+    return mirror !== undefined
+  }
+  clientsOf(device: number): readonly number[] {
+    return [...this.#clients].filter(([, d]) => d === device).map(([c]) => c)
+  }
+
+  start(_options: unknown, wake: () => void): void {
+    this.#wake = wake
+  }
+
+  #event(e: NativeEvent): void {
+    this.#trace(`event ${JSON.stringify(e)}`)
+    this.#events.push(e)
+    if (this.#rung) return
+    this.#rung = true
+    this.#schedule.later(() => {
+      this.#rung = false
+      if (!this.#dead) this.#wake()
+    })
+  }
+
+  drain(max: number): readonly NativeEvent[] {
+    return this.#events.splice(0, max)
+  }
+
+  async install(
+    device: number,
+    bytes: Uint8Array,
+    components: readonly OpenComponent[],
+    dirty: Uint8Array | null,
+  ): Promise<void> {
+    const plan = decodePlan(bytes)
+    if (!plan.ok) throw new Error(plan.error)
+    const open = new Set(components.map((c) => c.component))
+    // What is out of service need not be open.
+    const { sides } = mirrorOf(plan.value)
+    const served = sides.filter((s) => s.writable).flatMap((s) => componentsOfSide(plan.value, s))
+    const closed = served.find((n) => n.writable && !open.has(n.component))
+    if (closed !== undefined) throw new Error(`component ${closed.component} is not open`)
+    this.#trace(`install ${device}: ${describePlan(plan.value)}`)
+    const have = this.#devices.get(device)
+    if (have !== undefined) return have.install(plan.value)
+    const regions = new Set<number>()
+    for (const [i, byte] of (dirty ?? new Uint8Array()).entries())
+      for (let bit = 0; bit < 8; bit++) if (((byte >> bit) & 1) === 1) regions.add(i * 8 + bit)
+    const host = { schedule: this.#schedule, disk: this.#diskOf, event: (e: NativeEvent) => this.#event(e) }
+    this.#devices.set(device, new SimMirror(device, plan.value, regions, host))
+  }
+
+  remove(device: number): Promise<void> {
+    for (const c of this.clientsOf(device)) this.disconnect(c)
+    this.#devices.delete(device)
+    return Promise.resolve()
+  }
+
+  adopt(_fd: number, device: number, _terms: NbdTerms, _residual: Uint8Array): number {
+    this.#clients.set(this.#nextClient, device)
+    return this.#nextClient++
+  }
+
+  disconnect(connection: number): void {
+    const device = this.#clients.get(connection)
+    if (device === undefined || !this.#clients.delete(connection)) return
+    this.#event({ kind: 'connectionClosed', connection, device, reason: 'simulated' })
+  }
+
+  settle(device: number, hold: number, verdict: 'resume' | 'fail'): void {
+    this.#trace(`settle ${device} ${hold} ${verdict}`)
+    this.#devices.get(device)?.settle(hold, verdict)
+  }
+  marked(device: number, ticket: number, ok: boolean): void {
+    this.#devices.get(device)?.regions.marked(ticket, ok)
+  }
+  resync(device: number, job: ResyncJob): void {
+    const mirror = this.#devices.get(device)
+    if (mirror !== undefined) this.#schedule.later(() => mirror.resync(job))
+  }
+  verify(_device: number, _job: VerifyJob): void {
+    throw new Error('the simulation does not verify')
+  }
+  cancelResync(device: number): void {
+    this.#devices.get(device)?.cancel()
+  }
+  busy(): boolean {
+    return false
+  }
+  counters(): BigUint64Array {
+    return new BigUint64Array(22)
+  }
+  flush(device: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = (a: { readonly ok: boolean }): void => (a.ok ? resolve() : reject(new Error('EIO')))
+      if (!this.submit(device, { kind: 'flush', first: 0, count: 0, value: 0, done })) reject(new Error('ENODEV'))
+    })
+  }
+  stop(): Promise<void> {
+    return Promise.resolve()
+  }
+}

@@ -1,0 +1,62 @@
+/** Where a cell of a metadevice lies, by the rules of concatenations and stripes; one cell is never cut. */
+import type { ComponentNode, MirrorNode, MirrorSide, Plan, PlanNode } from '../../../src/plan/types.js'
+import { CELL_BLOCKS } from './disks.js'
+
+export interface Place {
+  readonly node: ComponentNode
+  /** Cell of the disk. */
+  readonly cell: number
+}
+
+const nodeAt = (plan: Plan, id: number): PlanNode => {
+  const node = plan.nodes[id]
+  if (node === undefined) throw new Error(`no node ${id}`)
+  return node
+}
+
+const whole = (blocks: number): number => {
+  if (blocks % CELL_BLOCKS !== 0) throw new Error(`${blocks} blocks are no cells: choose other sizes for a simulation`)
+  return blocks / CELL_BLOCKS
+}
+
+const placeIn = (plan: Plan, node: PlanNode, cell: number): Place => {
+  switch (node.kind) {
+    case 'component':
+      return { node, cell: whole(node.start) + cell }
+    case 'stripe': {
+      let at = cell
+      for (const row of node.rows) {
+        const cells = whole(row.blocks)
+        if (at >= cells) {
+          at -= cells
+          continue
+        }
+        const interlace = whole(row.interlace)
+        const chunk = Math.floor(at / interlace)
+        const child = nodeAt(plan, row.children[chunk % row.children.length] ?? -1)
+        const inside = Math.floor(chunk / row.children.length) * interlace + (at % interlace)
+        return placeIn(plan, child, inside)
+      }
+      throw new Error(`cell ${cell} is past the end`)
+    }
+    case 'mirror':
+      throw new Error('a mirror is not part of another metadevice')
+  }
+}
+
+export const mirrorOf = (plan: Plan): MirrorNode => {
+  const root = plan.nodes.at(-1)
+  if (root?.kind !== 'mirror') throw new Error('the simulation has mirrors only')
+  return root
+}
+
+export const placeOf = (plan: Plan, side: MirrorSide, cell: number): Place =>
+  placeIn(plan, nodeAt(plan, side.child), cell)
+
+const componentsIn = (plan: Plan, node: PlanNode): readonly ComponentNode[] => {
+  if (node.kind === 'component') return [node]
+  const children = node.kind === 'stripe' ? node.rows.flatMap((r) => r.children) : node.sides.map((s) => s.child)
+  return children.flatMap((c) => componentsIn(plan, nodeAt(plan, c)))
+}
+export const componentsOfSide = (plan: Plan, side: MirrorSide): readonly ComponentNode[] =>
+  componentsIn(plan, nodeAt(plan, side.child))

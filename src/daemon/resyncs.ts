@@ -117,7 +117,11 @@ export class ResyncHosting implements ResyncHost {
   }
 
   checkpoint(name: UnitName, job: Job, done: Blocks): void {
-    void this.#record(name, job, { event: 'checkpoint', target: job.target, done })
+    const record = async (): Promise<void> => {
+      // The source too: what it was written before the log began is on no record.
+      if (await this.#flushed(name)) await this.#record(name, job, { event: 'checkpoint', target: job.target, done })
+    }
+    record().catch((e: unknown) => this.broke(name, e))
   }
 
   async ended(name: UnitName, job: Job, end: End, ending: Ending): Promise<void> {
@@ -134,14 +138,17 @@ export class ResyncHosting implements ResyncHost {
         return
       }
       case 'done':
-      case 'failed':
+      case 'failed': {
+        // What the source was written before the log began is on no record: it must be stable there as well.
+        const whole = ending === 'done' && (await this.#flushed(name))
         await this.#record(name, job, {
           event: 'resyncEnd',
           target,
-          result: ending,
+          result: whole ? 'done' : 'failed',
           done,
           failed: end.component === null ? null : this.#placeOf(name, end.component),
         })
+      }
     }
   }
 

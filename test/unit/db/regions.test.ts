@@ -111,7 +111,7 @@ t.test('commits of one mirror do not overtake each other, those of two run side 
   t.same(dirtyRegions(logs, d1), [3])
 })
 
-t.test('a mirror that goes takes its chunks along, and a mark that comes too late is refused', async (t) => {
+t.test('a log that ends takes its chunks along, and a mark that comes too late has nothing to record', async (t) => {
   const gate = new Gate()
   const logs = new RegionLogs(gate)
   await follow(gate, logs, shapes(3000))
@@ -130,7 +130,8 @@ t.test('a mirror that goes takes its chunks along, and a mark that comes too lat
   )
   t.equal(gate.waiting.length, 0, 'the late mark waits for what becomes of the mirror')
   reshape.settle(true)
-  t.notOk((await late).ok)
+  t.ok((await late).ok)
+  t.equal(gate.waiting.length, 0)
   t.equal(logs.bitmap(d0), null)
 })
 

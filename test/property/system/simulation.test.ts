@@ -15,13 +15,16 @@ const SEED = process.env['SEED']
 const RUNS = 40
 const SHOWN_LINES = 60
 
+const TIMEOUT_MS = 240_000
+t.setTimeout(TIMEOUT_MS)
+
 const etc = mkdtempSync(join(tmpdir(), 'simulation-'))
 t.teardown(() => rmSync(etc, { recursive: true, force: true }))
 
 const seeds =
   SEED === undefined ? Array.from({ length: RUNS }, (_, i) => (Date.now() % 1_000_000) * 100 + i) : [Number(SEED)]
 
-t.test(`${seeds.length} runs, ${EVENTS} events`, { timeout: 240_000 }, async (t) => {
+t.test(`${seeds.length} runs, ${EVENTS} events`, { timeout: TIMEOUT_MS }, async (t) => {
   const total: Tally = {
     events: 0,
     kills: 0,

@@ -1,19 +1,19 @@
 /** metadb's requests: words become places, the rules are the state database's (commands.md 5). */
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { isAbsolute, join, resolve } from 'node:path'
 import { err, ok } from '../base/result.js'
 import type { Request } from '../ctl/protocol.js'
 import { parseLocations } from '../db/locations.js'
 import type { ReplicaPlace } from '../db/types.js'
+import { useOf } from '../meta/check.js'
 import { findEntry, replicaLocations } from '../meta/tab.js'
 import { usedSlices } from '../meta/tree.js'
-import type { UnitName } from '../meta/types.js'
+import type { Device, UnitName } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { errnoOf, sysError } from '../sys/errno.js'
 import { writeAtomically } from '../sys/files.js'
-import { gather } from '../sys/inventory.js'
-import { examine } from '../sys/storage.js'
-import { limitOf, mdTabPath, readTab } from './requests.js'
+import { overlap, type Piece } from '../sys/storage.js'
+import { inventoryFor, mdTabPath, readTab } from './requests.js'
 import type { Send } from './server.js'
 import type { System } from './system.js'
 
@@ -65,24 +65,41 @@ const wanted = async (system: System, request: DbRequest): Promise<MetaResult<Wa
   return ok({ places, count, length })
 }
 
-/** A place that exists must be used by nothing else (commands.md 5.1). */
-const conflict = async (system: System, { path }: ReplicaPlace): Promise<MetaError | null> => {
-  let storage
-  try {
-    storage = await examine(path)
-  } catch (e) {
-    return errnoOf(e) === 'ENOENT' ? null : sysError(e, path)
+/** Storage at the places of a command, in its order; a place that does not exist yet conflicts with nothing. */
+const conflicts = async (system: System, places: readonly ReplicaPlace[]): Promise<MetaError | null> => {
+  const used = usedSlices(system.tree)
+  const words = [...places.map((p) => p.path), ...used.map((u) => u.slice.name)]
+  const look = await inventoryFor(system, words, '/')
+  const earlier: Device[] = []
+  for (const { path } of places) {
+    try {
+      if ((await stat(path)).isDirectory()) continue
+    } catch (e) {
+      if (errnoOf(e) === 'ENOENT') continue
+      return sysError(e, path)
+    }
+    const found = look(path)
+    if (!found.ok) return found.error
+    const d = found.value
+    for (const u of used) {
+      const now = look(u.slice.name)
+      const how = overlap(pieceOf(d), pieceOf(now.ok ? now.value : u.slice))
+      if (how !== 'none') return metaError(how === 'same' ? 'appearsTwice' : 'overlaps', path, u.unit)
+    }
+    if (d.isReplica) return metaError('replicaExists', path)
+    if (earlier.some((e) => overlap(pieceOf(e), pieceOf(d)) !== 'none')) return metaError('replicaExists', path)
+    const use = useOf(d)
+    if (use !== null) return use
+    earlier.push(d)
   }
-  if (storage === undefined) return null
-  const user = usedSlices(system.tree).find((u) => u.slice.identity === storage.identity)
-  if (user !== undefined) return metaError('appearsTwice', path, user.unit)
-  const options = { cwd: '/', disksTab: '/nonexistent', replicas: new Set<string>(), limitMillis: limitOf(system) }
-  const device = (await gather([path], options))(path)
-  if (!device.ok || device.value.usedBy === null) return device.ok ? null : device.error
-  const { how, where } = device.value.usedBy
-  if (how === 'mounted') return metaError('mountedOn', path, where)
-  return how === 'swap' ? metaError('swappedOn', path) : metaError('sys', path, 'Device or resource busy')
+  return null
 }
+
+const pieceOf = ({ identity, extent }: Pick<Device, 'identity' | 'extent'>): Piece => ({
+  identity,
+  first: extent.first,
+  size: extent.blocks,
+})
 
 const fail = (send: Send, error: MetaError): number => {
   send({ reply: 'error', error })
@@ -97,10 +114,8 @@ export const addReplicas = async (
   const what = await wanted(system, request)
   if (!what.ok) return fail(send, what.error)
   const { places, count, length } = what.value
-  for (const place of places) {
-    const error = await conflict(system, place)
-    if (error !== null) return fail(send, error)
-  }
+  const error = await conflicts(system, places)
+  if (error !== null) return fail(send, error)
   const added = await system.parts.db.add(places, { force: request.force, count, length })
   return added.ok ? 0 : fail(send, added.error)
 }

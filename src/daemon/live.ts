@@ -2,6 +2,7 @@
 import type { Live, LiveStatus } from '../meta/kind.js'
 import { metadeviceOf, parentOf } from '../meta/tree.js'
 import type { Component, UnitName } from '../meta/types.js'
+import { overlap, type Piece } from '../sys/storage.js'
 import { inService } from './serving.js'
 import type { System } from './system.js'
 
@@ -26,7 +27,7 @@ export const liveOf = (system: System): Live => ({
   isMissing: (c) => isMissing(system, c),
 })
 
-export const liveStatusOf = (system: System, replicas: ReadonlySet<string>): LiveStatus => ({
+export const liveStatusOf = (system: System, replicas: readonly Piece[]): LiveStatus => ({
   resync: (name) => {
     const m = system.tree.get(name)
     if (m?.kind !== 'mirror') return null
@@ -38,6 +39,7 @@ export const liveStatusOf = (system: System, replicas: ReadonlySet<string>): Liv
     return { state: running ? 'running' : 'cancelled', doneBlocks: done, totalBlocks: Math.max(total, 1) }
   },
   isMissing: (c) => isMissing(system, c),
-  hasReplica: (c) => replicas.has(c.identity),
+  hasReplica: ({ identity, extent }) =>
+    replicas.some((r) => overlap(r, { identity, first: extent.first, size: extent.blocks }) !== 'none'),
   deviceId: () => null,
 })

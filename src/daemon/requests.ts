@@ -28,7 +28,7 @@ import type { Inventory, Tree } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { errnoOf, sysError } from '../sys/errno.js'
 import { gather, possibleNames } from '../sys/inventory.js'
-import { examine } from '../sys/storage.js'
+import { examine, type Piece } from '../sys/storage.js'
 import { addReplicas, deleteReplicas, listReplicas, patchLocations } from './databases.js'
 import { changeHotSpares } from './hotspares.js'
 import { liveOf, liveStatusOf } from './live.js'
@@ -53,12 +53,12 @@ export const readTab = async (system: System): Promise<MetaResult<Tab>> => {
   }
 }
 
-/** Identities of the storage that state database replicas lie on. */
-export const replicaIdentities = async (system: System): Promise<ReadonlySet<string>> => {
-  const found = new Set<string>()
+/** What the state database's replicas lie on, as far as it is there. */
+export const replicaPieces = async (system: System): Promise<readonly Piece[]> => {
+  const found: Piece[] = []
   for (const path of system.parts.db.places()) {
     const storage = await examine(path).catch(() => undefined)
-    if (storage !== undefined) found.add(storage.identity)
+    if (storage !== undefined) found.push(storage)
   }
   return found
 }
@@ -70,7 +70,7 @@ export const inventoryFor = async (system: System, words: readonly string[], cwd
   gather(words, {
     cwd,
     disksTab: join(system.parts.where.etc, 'disks.tab'),
-    replicas: await replicaIdentities(system),
+    replicas: await replicaPieces(system),
     limitMillis: limitOf(system),
   })
 
@@ -195,7 +195,7 @@ const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise
 
 const doStat = async (system: System, send: Send, r: RequestOf<'stat'>): Promise<number> => {
   if (r.probe) warn(send, await system.writer.run(() => system.probe()))
-  const live = liveStatusOf(system, await replicaIdentities(system))
+  const live = liveStatusOf(system, await replicaPieces(system))
   const { report, errors } = statusOf(system.tree, live, { stale: system.parts.db.health === 'stale', names: r.names })
   send({ reply: 'stat', report })
   for (const error of errors) send({ reply: 'error', error })

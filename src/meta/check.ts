@@ -44,17 +44,29 @@ export const lookUp = (word: string, unit: UnitName, tree: Tree, inventory: Inve
   return d
 }
 
-const usable = (d: Device, force: boolean): MetaError | null => {
+/** What the kernel or the state database does with it, as an error; null when nothing. */
+export const useOf = (d: Device): MetaError | null => {
   if (d.isReplica) return metaError('hasReplica', d.name)
   if (d.usedBy === null) return null
-  switch (d.usedBy.how) {
+  const { how, where, device } = d.usedBy
+  switch (how) {
     case 'mounted':
-      return force ? null : metaError('mountedOn', d.name, d.usedBy.where)
+      return device === undefined
+        ? metaError('mountedOn', d.name, where)
+        : metaError('overlapsMounted', d.name, device, where)
     case 'swap':
-      return force ? null : metaError('swappedOn', d.name)
+      return device === undefined ? metaError('swappedOn', d.name) : metaError('overlapsSwap', d.name, device)
     case 'busy':
       return metaError('sys', d.name, 'Device or resource busy')
+    case 'replica':
+      return metaError('overlaps', d.name, where)
   }
+}
+
+/** Mounts and swap may be forced, as in SVM (commands.md 2.10). */
+const usable = (d: Device, force: boolean): MetaError | null => {
+  const how = d.isReplica ? undefined : d.usedBy?.how
+  return force && (how === 'mounted' || how === 'swap') ? null : useOf(d)
 }
 
 /** What the inventory of a command should know: its own words and what is in use already. */

@@ -193,8 +193,15 @@ export interface Device {
   readonly replicaEnd: Blocks
   /** Whether the storage is a state database replica itself. */
   readonly isReplica: boolean
-  /** Mount points (`/mnt`), `swap`, or other kernel users; null when free. */
-  readonly usedBy: { readonly how: 'mounted' | 'swap' | 'busy'; readonly where: string } | null
+  /**
+   * Mount points (`/mnt`), swap, other kernel users, a replica on a part of it; null when free. `device` is who is
+   * used when that only overlaps this one.
+   */
+  readonly usedBy: {
+    readonly how: 'mounted' | 'swap' | 'busy' | 'replica'
+    readonly where: string
+    readonly device?: string
+  } | null
 }
 
 /** Looks a component word up among the devices gathered for this command. */

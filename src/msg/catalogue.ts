@@ -29,6 +29,7 @@ export const ERRORS = {
   appearsTwice: 'has appeared more than once in the specification of %s',
   overlaps: 'overlaps with device in %s',
   overlapsMounted: "overlaps with %s which is mounted as '%s'",
+  overlapsSwap: 'overlaps with %s which is a swap device',
   identicalDevid: 'identical devid detected on %s',
   // metadevice
   invalidUnit: 'invalid unit',

@@ -11,14 +11,14 @@ import { type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from './errno.js'
 import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel } from './label.js'
-import { examine, kernelUse, kernelUses, type Storage } from './storage.js'
+import { examine, kernelUse, kernelUses, overlap, type Piece, type Storage } from './storage.js'
 
 export interface InventoryOptions {
   readonly cwd: string
   /** disks.tab; need not exist. */
   readonly disksTab: string
-  /** Identities of state database replicas. */
-  readonly replicas: ReadonlySet<string>
+  /** What state database replicas lie on. */
+  readonly replicas: readonly Piece[]
   /** A device that takes longer to answer is one that does not; 0: wait. */
   readonly limitMillis: number
 }
@@ -121,8 +121,12 @@ const examined = async (
   const found = await locate(word, disks, options)
   if (!found.ok) return found
   const { storage, ...device } = found.value
-  const usedBy = await kernelUse(device.path, storage, uses)
-  return ok({ ...device, usedBy, isReplica: options.replicas.has(device.identity) })
+  const piece = { identity: device.identity, first: device.extent.first, size: device.extent.blocks }
+  const replicas = options.replicas.map((r) => overlap(r, piece))
+  const usedBy =
+    (await kernelUse(device.path, storage, piece, uses)) ??
+    (replicas.includes('part') ? ({ how: 'replica', where: 'metadevice state database' } as const) : null)
+  return ok({ ...device, usedBy, isReplica: replicas.includes('same') })
 }
 
 /** Looks that came to no end yet. Each holds one of Node's few threads for file operations, so one per path is enough. */

@@ -38,6 +38,9 @@ const split = (dev: bigint): string => {
 const fileIdentity = (s: { dev: bigint; ino: bigint; birthtimeMs: bigint }): string =>
   `file:${s.dev}:${s.ino}:${s.birthtimeMs}`
 
+/** A loop device whose backing file has no name any more: it could be any storage. */
+const LOST = 'lost'
+
 const blockStorage = async (devno: string): Promise<Storage | undefined> => {
   const sys = `/sys/dev/block/${devno}`
   const size = blocks(await number(join(sys, 'size')))
@@ -50,6 +53,10 @@ const blockStorage = async (devno: string): Promise<Storage | undefined> => {
     const s = await stat(backing, { bigint: true }).catch(() => undefined)
     const offset = wholeBlocks(BigInt((await text(join(sys, 'loop/offset'))) ?? '0'))
     if (s?.isFile()) return { ...base, identity: fileIdentity(s), first: offset, logicalBlock }
+    const below = s?.isBlockDevice() ? await blockStorage(split(s.rdev)) : undefined
+    if (below !== undefined)
+      return { ...base, identity: below.identity, first: blocks(below.first + offset), logicalBlock }
+    return { ...base, identity: LOST, first: blocks(0), logicalBlock }
   }
   if ((await text(join(sys, 'partition'))) !== undefined) {
     const disk = join(await realpath(sys), '..')
@@ -77,7 +84,11 @@ export const examine = async (path: string): Promise<Storage | undefined> => {
       readOnly: false,
       devno: null,
     }
-  if (s.isBlockDevice()) return blockStorage(split(s.rdev))
+  if (s.isBlockDevice()) {
+    const found = await blockStorage(split(s.rdev))
+    if (found?.identity === LOST) throw Object.assign(new Error(`${path}: backing file is gone`), { code: 'ENXIO' })
+    return found
+  }
   return undefined
 }
 
@@ -94,9 +105,25 @@ export const sameAfterRestart = (recorded: string, now: string): boolean => {
   return a[3] === b[3]
 }
 
+/** A piece of one storage object, in blocks. */
+export interface Piece {
+  readonly identity: string
+  readonly first: number
+  readonly size: number
+}
+
+/** `same`: two names of one piece; `part`: different pieces that have blocks in common. */
+export const overlap = (a: Piece, b: Piece): 'none' | 'same' | 'part' => {
+  if (a.identity !== b.identity) return 'none'
+  if (a.first === b.first && a.size === b.size) return 'same'
+  return a.first < b.first + b.size && b.first < a.first + a.size ? 'part' : 'none'
+}
+
 export interface KernelUse {
   readonly how: 'mounted' | 'swap' | 'busy'
   readonly where: string
+  /** The other device, when it only overlaps this one. */
+  readonly device?: string
 }
 
 const unescape = (s: string): string =>
@@ -104,6 +131,7 @@ const unescape = (s: string): string =>
 
 interface MountedStorage {
   readonly storage: Storage
+  readonly device: string
   readonly use: KernelUse
 }
 
@@ -116,26 +144,32 @@ export const kernelUses = async (): Promise<readonly MountedStorage[]> => {
     const where = words[4]
     if (devno === undefined || where === undefined || devno.startsWith('0:')) continue
     const storage = await blockStorage(devno)
-    if (storage !== undefined) uses.push({ storage, use: { how: 'mounted', where: unescape(where) } })
+    // What was mounted is named behind the dash that ends the optional fields.
+    const device = unescape(words[words.indexOf('-') + 2] ?? devno)
+    if (storage !== undefined) uses.push({ storage, device, use: { how: 'mounted', where: unescape(where) } })
   }
   for (const line of ((await text('/proc/swaps')) ?? '').split('\n').slice(1)) {
     const path = unescape(line.split(/\s+/)[0] ?? '')
     const storage = path === '' ? undefined : await examine(path).catch(() => undefined)
-    if (storage !== undefined) uses.push({ storage, use: { how: 'swap', where: path } })
+    if (storage !== undefined) uses.push({ storage, device: path, use: { how: 'swap', where: path } })
   }
   return uses
 }
 
-const intersects = (a: Storage, b: Storage): boolean =>
-  a.identity === b.identity && a.first < b.first + b.size && b.first < a.first + a.size
-
-/** Who in the kernel uses this storage: a mount, swap, or another holder that refuses O_EXCL. */
+/**
+ * Who in the kernel uses `piece` of the storage at `path`: a mount, swap, or another holder that refuses O_EXCL. A slice
+ * of a disk is asked for as a whole disk is, because only that can be opened: metad would be refused as well.
+ */
 export const kernelUse = async (
   path: string,
   storage: Storage,
+  piece: Piece,
   uses: readonly MountedStorage[],
 ): Promise<KernelUse | null> => {
-  for (const u of uses) if (intersects(u.storage, storage)) return u.use
+  const same = uses.find((u) => overlap(u.storage, piece) === 'same')
+  if (same !== undefined) return same.use
+  const part = uses.find((u) => overlap(u.storage, piece) === 'part')
+  if (part !== undefined) return { ...part.use, device: part.device }
   if (!storage.blockDevice) return null
   try {
     const h = await open(path, constants.O_RDONLY | constants.O_EXCL)

@@ -134,7 +134,8 @@ export const startMetad = async (t: Test, options: MetadOptions = {}): Promise<M
   t.setTimeout?.(FILE_MILLIS)
   t.teardown(async () => {
     await end('SIGTERM')
-    rmSync(root, { recursive: true, force: true })
+    // The helpers of a killed metad end a moment after it.
+    rmSync(root, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
   })
   await start()
   return {

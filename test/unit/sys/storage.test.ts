@@ -59,7 +59,7 @@ t.test('the inventory answers for paths, relative paths and slices, and says wha
   writeFileSync(file, Buffer.alloc(1 << 20))
   writeFileSync(join(dir, 'disks.tab'), `# name path\nc0t0d0 ${file}\n`)
   const words = [file, 'disk', 'c0t0d0s0', '/nonexistent', '/dev/null', 'nbd://host/x']
-  const look = await gather(words, { cwd: dir, disksTab: join(dir, 'disks.tab'), replicas: new Set(), limitMillis: 0 })
+  const look = await gather(words, { cwd: dir, disksTab: join(dir, 'disks.tab'), replicas: [], limitMillis: 0 })
   const a = look(file)
   const b = look('disk')
   t.ok(a.ok && b.ok && a.value.identity === b.value.identity)

@@ -239,6 +239,40 @@ const SYNC: readonly Row[] = [
   ['metasync 1024 2048', `2048: ${NAME}`, 255],
 ]
 
+const HS: readonly Row[] = [
+  ['metahs', USAGE],
+  ['metahs hsp001', USAGE],
+  ['metahs -a', USAGE],
+  ['metahs -ad hsp001', USAGE],
+  ['metahs -n -a hsp001', USAGE],
+  ['metahs -r hsp001 $free1', USAGE],
+  ['metahs -r hsp001 $free1 $free2 $m1', USAGE],
+  ['metahs -e', USAGE],
+  ['metahs -i', 'no hotspare pools found'],
+  ['metahs -i hsp001', 'hsp001: invalid hotspare pool'],
+  ['metahs -i d4', 'd4: invalid hotspare pool'],
+  ['metahs -i 9', `9: ${NAME}`],
+  ['metahs -a all $free1', 'no hotspare pools found'],
+  ['metahs -a all', `all: ${NAME}`],
+  ['metahs -a mddb01 $free1', `mddb01: ${NAME}`],
+  ["metahs -a ''", NAME],
+  ['metahs -a blue/hsp001 $free1', 'setname "blue": no such set'],
+  ['metahs -a d4 $free1', 'd4: Name already in use for metadevice or hot spare pool.'],
+  ['metahs -a hsp001 $nowhere', `$nowhere: ${ENOENT}`],
+  ['metahs -a hsp001 $free1 $free1', 'hsp001: $free1: add or replace failed, hot spare is already in use'],
+  ['metahs -a hsp001 $free1 $a1', `$a1: ${TWICE('d1')}`],
+  ['metahs -a hsp001 $hard', `$hard: ${TWICE('d1')}`],
+  ['metahs -a hsp001 $r1', `$r1: ${REPLICA}`],
+  ['metahs -a hsp001 d4', 'd4: is a metadevice'],
+  ['metahs -a hsp001 /dev/zero', '/dev/zero: not a disk device'],
+  ['metahs -a hsp001 $empty', '$empty: No space left on device'],
+  ['metahs -d hsp001', 'hsp001: invalid hotspare pool'],
+  ['metahs -d all $free1', 'no hotspare pools found'],
+  ['metahs -r all $free1 $free2', 'no hotspare pools found'],
+  ['metahs -e $free1', "$free1: hotspare doesn't exist"],
+  ['metahs -e $nowhere', `$nowhere: ${ENOENT}`],
+]
+
 const DB: readonly Row[] = [
   ['metadb x', USAGE],
   ['metadb -ad $new', USAGE],
@@ -300,7 +334,7 @@ const words = (line: string): string[] =>
 const printed = (error: string): string =>
   error.replace(/\$(?=\w)/g, () => `${rig.path('')}/`).replace('@', `${metad.root}/`)
 
-for (const [group, rows] of Object.entries({ INIT, ATTACH, DETACH, CLEAR, PARAM, SYNC, DB, STAT })) {
+for (const [group, rows] of Object.entries({ INIT, ATTACH, DETACH, CLEAR, PARAM, HS, SYNC, DB, STAT })) {
   t.test(`${rows.length} refusals: ${group.toLowerCase()}`, async (t) => {
     let before = await rig.snapshot()
     const files = readdirSync(rig.path(''))
@@ -346,7 +380,15 @@ t.test('absurd amounts', async (t) => {
 })
 
 t.test('a command without metad, or with a root that is none', async (t) => {
-  for (const command of ['metainit -a', 'metastat', 'metaclear -a', 'metattach d0', 'metadetach d0 d1', 'metaparam d0'])
+  for (const command of [
+    'metainit -a',
+    'metastat',
+    'metaclear -a',
+    'metattach d0',
+    'metadetach d0 d1',
+    'metaparam d0',
+    'metahs -i',
+  ])
     t.match(metad.run(command.split(' ')[0] ?? '', ['--root', rig.path('dir'), ...command.split(' ').slice(1)]), {
       status: 1,
       stdout: '',

@@ -42,8 +42,8 @@ const openFile = (path: string, flags: number): Promise<number> =>
  */
 const MAX_LATE = 2
 
-/** Without waiting: a close may have to write. */
-const closeLater = (fd: number): void => close(fd, () => undefined)
+/** Nobody waits for it who need not: a close may have to write. */
+const closeLater = (fd: number): Promise<void> => new Promise((resolve) => close(fd, () => resolve()))
 
 export class Components {
   readonly #config: Config
@@ -54,6 +54,8 @@ export class Components {
   readonly #closedIds = new Map<string, ComponentId>()
   /** Without users; closed when the kernel holds nothing of them. */
   #retired: Opened[] = []
+  /** Closes under way, by identity: until they are done the storage is still locked. */
+  readonly #closing = new Map<string, Promise<void>>()
   #late = 0
   #next = 1
 
@@ -151,7 +153,10 @@ export class Components {
     const busy = this.#retired.filter((r) => this.#busy(r.open.component))
     for (const r of this.#retired) {
       if (busy.includes(r)) continue
-      closeLater(r.open.fd)
+      const closed: Promise<void> = closeLater(r.open.fd).then(() => {
+        if (this.#closing.get(r.identity) === closed) this.#closing.delete(r.identity)
+      })
+      this.#closing.set(r.identity, closed)
       this.#byId.delete(r.open.component)
     }
     this.#retired = busy
@@ -171,7 +176,7 @@ export class Components {
     const opening = this.#openNow(c).then((r) => {
       if (late) {
         this.#late--
-        if (r.ok) closeLater(r.value.open.fd)
+        if (r.ok) void closeLater(r.value.open.fd)
         return r
       }
       clearTimeout(timer)
@@ -200,6 +205,7 @@ export class Components {
     try {
       this.#closeRetired()
       if (this.#retired.some((r) => r.identity === c.identity)) return err(metaError('sys', c.name, strerror('EBUSY')))
+      await this.#closing.get(c.identity)
       const storage = await examine(c.path)
       if (storage === undefined) return err(metaError('notADisk', c.name))
       if (!sameAfterRestart(c.identity, storage.identity)) return err(metaError('replaced', c.name))
@@ -210,7 +216,7 @@ export class Components {
       const flags = constants.O_RDWR | (direct ? constants.O_DIRECT : 0) | (storage.blockDevice ? constants.O_EXCL : 0)
       const fd = await openFile(c.path, flags)
       if (!lockFile(fd)) {
-        closeLater(fd)
+        void closeLater(fd)
         return err(metaError('sys', c.name, strerror('EBUSY')))
       }
       const { name, path, identity } = c

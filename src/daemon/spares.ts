@@ -202,8 +202,19 @@ export class SpareSearch {
 
   /** @returns whether the tree has changed. */
   async #settle(p: Proposal): Promise<boolean> {
+    const { opener } = this.#parts
+    // Kept open until the engine has it: nobody else gets it between the look and its use.
+    const held = await opener.acquire(p.by)
+    try {
+      const fit = held.ok ? await verifySpare(p, opener, this.#parts.limitSeconds) : held
+      return await this.#decide(p, fit)
+    } finally {
+      if (held.ok) opener.release(p.by)
+    }
+  }
+
+  async #decide(p: Proposal, fit: MetaResult<unknown>): Promise<boolean> {
     const { live, log, notice } = this.#parts
-    const fit = await verifySpare(p, this.#parts.opener, this.#parts.limitSeconds)
     const moved: MetaError = metaError('noSuchSpare', p.by.name)
     let said: Taken['notices'] = []
     const done = await this.#parts.change((tree) => {

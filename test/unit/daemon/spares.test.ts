@@ -20,18 +20,20 @@ import { device, inventoryOf, stripeIn, treeOf } from '../meta/world.js'
 
 const MIB = 2048
 const opened = new Set<number>()
-/** Opens what is there; the descriptors still open can be counted. */
+/** Opens what is there, once for all users; the descriptors still open can be counted. */
 const opener = (direct = false): Opener => {
-  const fds = new Map<string, number>()
+  const shared = new Map<string, { readonly fd: number; users: number }>()
   return {
     acquire: (slice) => {
-      const fd = openSync(slice.path, constants.O_RDWR | (direct ? constants.O_DIRECT : 0))
-      fds.set(slice.path, fd)
-      opened.add(fd)
+      const flags = constants.O_RDWR | (direct ? constants.O_DIRECT : 0)
+      const has = shared.get(slice.path) ?? { fd: openSync(slice.path, flags), users: 0 }
+      has.users++
+      shared.set(slice.path, has)
+      opened.add(has.fd)
       return Promise.resolve(
         ok({
           component: 1 as ComponentId,
-          fd,
+          fd: has.fd,
           direct,
           align: direct ? 4096 : 512,
           blockDevice: false,
@@ -41,9 +43,11 @@ const opener = (direct = false): Opener => {
       )
     },
     release: (slice) => {
-      const fd = fds.get(slice.path) ?? -1
-      opened.delete(fd)
-      closeSync(fd)
+      const has = shared.get(slice.path)
+      if (has === undefined || --has.users > 0) return
+      shared.delete(slice.path)
+      opened.delete(has.fd)
+      closeSync(has.fd)
     },
   }
 }
@@ -175,7 +179,7 @@ const world = (
       return Promise.resolve(next)
     },
     taken: (mirror) => {
-      taken.push(mirror)
+      taken.push(`${mirror} ${opened.size}`)
       return Promise.resolve()
     },
     ...more,
@@ -212,7 +216,7 @@ t.test('the search goes on until all that works is taken', async (t) => {
     'notice md: d2: hotspared device /c with /s2',
     'notice md: d2: hotspared device /d with /s3',
   ])
-  t.same(w.taken, ['d0', 'd0'])
+  t.same(w.taken, ['d0 1', 'd0 1'], 'the spare is kept open until the engine has it')
   t.equal(w.states(), 'Broken, In use, In use')
   t.same(
     stripeComponents(stripeIn(w.tree(), 'd2')).map((c) => `${c.name} ${c.state}`),

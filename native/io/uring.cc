@@ -259,8 +259,11 @@ void UringBackend::startRead(Io& io) noexcept {
   if (!file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
-    const ssize_t n = ::preadv2(file.fd.get(), list.data(), static_cast<int>(list.size()),
-                                static_cast<off_t>(io.offset), file.memory() ? 0 : RWF_NOWAIT);
+    const auto at = static_cast<off_t>(io.offset);
+    const ssize_t n =
+        file.memory() && io.iov == nullptr
+            ? ::pread(file.fd.get(), io.data, io.length, at)
+            : ::preadv2(file.fd.get(), list.data(), static_cast<int>(list.size()), at, file.memory() ? 0 : RWF_NOWAIT);
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
     if (n > 0) done = static_cast<std::uint64_t>(n);
     if (n == 0) return answer(io, -EIO);
@@ -282,10 +285,9 @@ void UringBackend::startWrite(Io& io) noexcept {
   // A partial page that is not cached would be read first, so only whole pages are written inline.
   const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
   if (file.writesInline() && (file.memory() || (pages && !io.fua))) {
-    const iovec one{io.data, io.length};
-    const auto list = memory(io, one);
-    const ssize_t n =
-        ::pwritev(file.fd.get(), list.data(), static_cast<int>(list.size()), static_cast<off_t>(io.offset));
+    const auto at = static_cast<off_t>(io.offset);
+    const ssize_t n = io.iov == nullptr ? ::pwrite(file.fd.get(), io.data, io.length, at)
+                                        : ::pwritev(file.fd.get(), io.iov, static_cast<int>(io.iovCount), at);
     if (n == static_cast<ssize_t>(io.length)) return answer(io, 0);
     if (n < 0 && errno != EINTR && errno != EAGAIN) {
       const int error = errno;

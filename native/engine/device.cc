@@ -219,6 +219,10 @@ std::uint64_t ThreadDevice::size() const noexcept { return current_ == nullptr ?
 
 void ThreadDevice::submit(Request& request) noexcept { current_->volume->submit(request); }
 
+std::size_t ThreadDevice::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
+  return current_->volume->ranges(offset, length, out);
+}
+
 void ThreadDevice::account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept {
   struct Fields {
     Counter count, bytes, errors;

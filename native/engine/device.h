@@ -63,6 +63,7 @@ class ThreadDevice final : public nbd::Export {
   std::uint64_t size() const noexcept override;
   bool held() const noexcept override { return !waiting_.empty() || current_ == nullptr; }
   void submit(Request& request) noexcept override;
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override;
   std::uint32_t stateFlags() const noexcept override { return stateFlags_; }
   void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept override;
 

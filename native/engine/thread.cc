@@ -17,15 +17,8 @@ namespace metadisk {
 
 namespace {
 
-// At most one thread of the process spins: more would take the processor from those that work.
-std::atomic<bool> spinnerTaken{false};
-
 constexpr std::uint64_t kMillis = 1'000'000;
 constexpr std::uint64_t kRemoveGrace = 2'000 * kMillis;
-// How long a client may hold buffers without moving a byte while others wait for memory.
-constexpr std::uint64_t kStallGrace = 5'000 * kMillis;
-
-enum class Source : std::uint64_t { mailbox = 0, ring = 1 };
 
 }  // namespace
 
@@ -100,91 +93,6 @@ bool IoThread::turn() {
   return any;
 }
 
-bool IoThread::events(int timeoutMillis) {
-  std::array<epoll_event, 64> ready;
-  const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeoutMillis);
-  for (int i = 0; i < n; ++i) {
-    const epoll_event& event = ready[static_cast<std::size_t>(i)];
-    if (event.data.u64 <= static_cast<std::uint64_t>(Source::ring)) {
-      busy_ = true;
-      continue;
-    }
-    auto& connection = *static_cast<nbd::Connection*>(event.data.ptr);
-    if (connection.finished) continue;
-    if ((event.events & EPOLLOUT) != 0) connection.flush();
-    if ((event.events & EPOLLIN) != 0) connection.receive();
-    if ((event.events & (EPOLLHUP | EPOLLERR)) != 0) {
-      connection.hangup();
-      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection.fd(), nullptr);
-      connection.registered = UINT32_MAX;
-    }
-    wantFlush(connection);
-    busy_ = true;
-  }
-  return n > 0;
-}
-
-// Watches sockets and the ring for a moment before sleeping: a wake-up costs more than that.
-bool IoThread::spin() {
-  if (options_.spinMicros == 0 || all_.empty()) return false;
-  if (spinCredit_ <= 0 && (++sleeps_ & 15) != 0) return false;
-  if (spinnerTaken.exchange(true, std::memory_order_acquire)) return false;
-  const std::uint64_t end = monotonicNanos() + options_.spinMicros * 1000ULL;
-  bool found = false;
-  do {
-    if (mailbox_.pending() || backend_->poll() != 0) {
-      found = true;
-    } else if (all_.size() <= 4) {
-      for (nbd::Connection* connection : all_) {
-        if (!connection->finished && (connection->interest() & EPOLLIN) != 0 && connection->receive()) {
-          wantFlush(*connection);
-          found = true;
-        }
-      }
-    } else {
-      found = events(0);
-    }
-  } while (!found && monotonicNanos() < end);
-  spinnerTaken.store(false, std::memory_order_release);
-  spinCredit_ = found ? 16 : std::max(0, spinCredit_ - 1);
-  busy_ |= found;
-  return found;
-}
-
-void IoThread::sleep() {
-  const int millis = sleepMillis();
-  if (!backend_->sleepBegins()) {
-    busy_ = true;
-    return;
-  }
-  const bool armed = backend_->inFlight() != 0;
-  events(millis);
-  if (armed) backend_->sleepEnds();
-}
-
-int IoThread::sleepMillis() {
-  std::uint64_t wake = UINT64_MAX;
-  for (const std::uint32_t number : attention_) {
-    const auto found = devices_.find(number);
-    if (found == devices_.end()) continue;
-    wake = std::min(wake, found->second.device->wakeAt());
-    if (found->second.giveUpAt != 0) wake = std::min(wake, found->second.giveUpAt);
-  }
-  const std::uint64_t now = monotonicNanos();
-  if (!waiters_.empty()) {
-    wake = std::min(wake, now + 1000 * kMillis);
-    dropStalled(now);
-  }
-  if (wake == UINT64_MAX) return -1;
-  if (wake <= now) {
-    busy_ = true;
-    return 0;
-  }
-  // The wake-up ends in a turn even if nothing else happens.
-  busy_ = true;
-  return static_cast<int>(std::min<std::uint64_t>((wake - now + kMillis - 1) / kMillis, 60'000));
-}
-
 // ---- connections
 
 void IoThread::wantFlush(nbd::Connection& connection) noexcept {
@@ -235,18 +143,6 @@ void IoThread::feedWaiters() {
   }
 }
 
-void IoThread::dropStalled(std::uint64_t now) {
-  for (nbd::Connection* connection : all_) {
-    if (connection->progressed || connection->lastProgress == 0) {
-      connection->progressed = false;
-      connection->lastProgress = now;
-    } else if (connection->stalled() && now - connection->lastProgress > kStallGrace) {
-      connection->abort("held memory others needed and did not move");
-      busy_ = true;
-    }
-  }
-}
-
 void IoThread::reap() {
   while (!reapable_.empty()) {
     const std::uint32_t id = reapable_.back();
@@ -288,8 +184,8 @@ void IoThread::adopt(std::uint32_t number, std::uint32_t id, Fd socket, nbd::Ter
   options.id = id;
   options.queueDepth = options_.queueDepth;
   options.maxBufferBytes = std::max<std::size_t>(BufferPool::roundedSize(options_.maxRequestBytes), 16U << 20U);
-  auto connection =
-      std::make_unique<nbd::Connection>(std::move(socket), std::move(terms), options, buffers_, *local.device, *this);
+  auto connection = std::make_unique<nbd::Connection>(std::move(socket), std::move(terms), options, buffers_, pipes_,
+                                                      *local.device, *this);
   if (!residual.empty()) connection->preload(residual);
   epoll_event event{};
   event.events = connection->interest();

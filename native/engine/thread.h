@@ -17,6 +17,7 @@
 #include "core/buffers.h"
 #include "core/fd.h"
 #include "core/mailbox.h"
+#include "core/pages.h"
 #include "engine/device.h"
 #include "io/uring.h"
 #include "nbd/connection.h"
@@ -69,6 +70,9 @@ class IoThread final : public nbd::ConnectionHost {
     std::uint64_t giveUpAt = 0;               // unsent replies are dropped then
   };
 
+  // In the data of an epoll event, where connections put their address.
+  enum class Source : std::uint64_t { mailbox = 0, ring = 1 };
+
   void run();
   bool turn();
   void attend(std::uint32_t device);
@@ -92,6 +96,7 @@ class IoThread final : public nbd::ConnectionHost {
   Fd epoll_;
   std::unique_ptr<UringBackend> backend_;
   BufferPool buffers_;
+  PagePipes pipes_;
   std::unordered_map<std::uint32_t, Local> devices_;
   std::unordered_map<std::uint32_t, nbd::Connection*> byId_;
   std::vector<nbd::Connection*> all_;    // for spinning and stall checks

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -74,6 +75,30 @@ class MemoryExport final : public nbd::Export {
     pending_.push_back(&r);
   }
 
+  // A file of its own holds what was read, so that a lent page is as the stream's order wants it; in up to
+  // three parts, anywhere in it.
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override {
+    require(!held_, "nothing is lent while the gate is closed");
+    require(offset <= memory_.size() && length <= memory_.size() - offset, "lent bytes lie inside the export");
+    if (below(random_, 2) == 0) return 0;
+    Fd file(::memfd_create("lent", MFD_CLOEXEC));
+    require(bool(file), "memfd_create");
+    std::size_t count = 0;
+    std::uint64_t at = 0;
+    for (std::uint64_t done = 0; done < length; ++count) {
+      const std::uint64_t n = count == 2 ? length - done : 1 + below(random_, length - done);
+      at += below(random_, 5000);
+      require(
+          ::pwrite(file.get(), memory_.data() + offset + done, n, static_cast<off_t>(at)) == static_cast<ssize_t>(n),
+          "pwrite");
+      out[count] = {file.get(), at, n};
+      at += n;
+      done += n;
+    }
+    file_ = std::move(file);
+    return count;
+  }
+
   // Answers some of the waiting requests, or all of them.
   void answer(bool all) {
     std::size_t n = all ? pending_.size() : below(random_, pending_.size() + 1);
@@ -96,6 +121,7 @@ class MemoryExport final : public nbd::Export {
   const nbd::Terms terms_;
   std::vector<Request*> pending_;
   bool held_ = false;
+  Fd file_;  // of the last ranges()
 };
 
 // Server and client of one connection; the client's bytes are sent and its answers collected by hand.
@@ -106,10 +132,11 @@ class Line final : public nbd::ConnectionHost {
       : device(random, deviceBytes, terms), limit_(options.maxBufferBytes), terms_(terms) {
     int pair[2];
     require(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0, "socketpair");
+    client_ = Fd(pair[0]);
+    connection_ = std::make_unique<nbd::Connection>(Fd(pair[1]), terms, options, pool, pipes_, device, *this);
+    // Over the size the connection chose.
     const int small = static_cast<int>(4096 << below(random, 6));
     ::setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
-    client_ = Fd(pair[0]);
-    connection_ = std::make_unique<nbd::Connection>(Fd(pair[1]), terms, options, pool, device, *this);
     if (!residual.empty()) connection_->preload(residual);
     connection_->resume();
   }
@@ -117,6 +144,7 @@ class Line final : public nbd::ConnectionHost {
   void wantFlush(nbd::Connection&) noexcept override { wanted_ = true; }
   void wantBuffer(nbd::Connection&) noexcept override { hungry_ = true; }
   void closed(nbd::Connection&) noexcept override {
+    require(pipes_.lent() == 0, "a connection ends with every pipe back");
     require(connection_->inFlight() == 0, "a connection ends with nothing in flight");
     require(++ends_ == 1, "a connection ends once");
   }
@@ -181,6 +209,7 @@ class Line final : public nbd::ConnectionHost {
   const std::size_t limit_;
   const nbd::Terms terms_;
   Fd client_;
+  PagePipes pipes_;
   std::unique_ptr<nbd::Connection> connection_;
   unsigned ends_ = 0;
   bool wanted_ = false;

@@ -88,6 +88,8 @@ struct ComponentFile {
   bool memory() const noexcept { return !blockDevice && fileSystem == FileSystem::memory; }
   // A buffered write of whole pages returns without waiting for anybody.
   bool writesInline() const noexcept { return !direct && !blockDevice && fileSystem != FileSystem::unknown; }
+  // Its page cache may be handed to a socket: reading what is cached asks nobody else.
+  bool lendsPages() const noexcept { return !direct && (blockDevice || fileSystem != FileSystem::unknown); }
   // A write with RWF_DSYNC is on stable storage when it returns.
   bool dsync() const noexcept { return blockDevice || fileSystem != FileSystem::unknown; }
 };

@@ -88,6 +88,22 @@ void Volume::Impl::submit(Request& r) noexcept {
   }
 }
 
+std::size_t Volume::Impl::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
+  if (std::holds_alternative<MirrorNode>(plan_->root()) || length > size_ || offset > size_ - length) return 0;
+  std::array<Fragment, 64> fragments;
+  std::uint64_t covered = 0;
+  const std::size_t count =
+      mapNode(*direct_, offset, length, std::span(fragments).first(std::min(fragments.size(), out.size())), covered);
+  if (covered != length) return 0;
+  for (std::size_t i = 0; i < count; i++) {
+    const ComponentFile& file = *files_[fragments[i].file];
+    if (!file.lendsPages() || fragments[i].offset + fragments[i].length > file.size.load(std::memory_order_relaxed))
+      return 0;
+    out[i] = {file.fd.get(), fragments[i].offset, fragments[i].length};
+  }
+  return count;
+}
+
 void Volume::Impl::submitRead(Request& r) noexcept {
   const std::uint32_t side = balance_->choose(r.offset, r.length);
   if (submitSingle(r, sideNode(side), 1U << side)) return;
@@ -390,6 +406,9 @@ Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const>
 Volume::~Volume() = default;
 
 void Volume::submit(Request& request) noexcept { impl_->submit(request); }
+std::size_t Volume::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
+  return impl_->ranges(offset, length, out);
+}
 bool Volume::stateful() const noexcept { return impl_->stateful(); }
 unsigned Volume::inFlight() const noexcept { return impl_->inFlight(); }
 std::uint64_t Volume::size() const noexcept { return impl_->size(); }

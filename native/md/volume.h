@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 
+#include "core/pages.h"
 #include "core/resync.h"
 #include "io/backend.h"
 #include "md/request.h"
@@ -58,6 +59,11 @@ class Volume {
   // read, write: `data` valid until done(). Reads and writes are cut into at most a few Ios per component.
   // Errors: EINVAL outside the volume or on the label, EROFS on a read-only plan, ENOMEM, else the component's.
   void submit(Request& request) noexcept;
+
+  // The files' bytes that are [offset, offset + length) of the volume, in order; 0 when there are more than `out`
+  // holds or a read may not be answered from the files behind the volume's back: O_DIRECT, and every mirror, because
+  // a side may leave it, and be overwritten by others, while a slow client has not yet taken its pages.
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
 
   // Whether the plan needs an owner thread (a mirror with more than one side).
   bool stateful() const noexcept;

@@ -38,6 +38,7 @@ class Volume::Impl final {
   ~Impl();
 
   void submit(Request& r) noexcept;
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
   bool stateful() const noexcept { return mirror_ != nullptr; }
   unsigned inFlight() const noexcept { return requests_ + (resyncing() ? 1U : 0U); }
   const Plan& plan() const noexcept { return *plan_; }

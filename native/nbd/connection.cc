@@ -1,5 +1,6 @@
 #include "nbd/connection.h"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -14,20 +15,22 @@ namespace metadisk::nbd {
 namespace {
 
 constexpr std::size_t kInput = 128 * 1024;
-// Replies leave during a turn once this much is ready, while it is still in the cache.
-constexpr std::uint64_t kSendEarly = 256 * 1024;
-constexpr std::size_t kSendVectors = 512;
+// A client that is this far behind gets no more read for it: the same few buffers stay in the cache, and
+// page pipes are left for others.
+constexpr std::uint64_t kSendBacklog = 512 * 1024;
+constexpr int kSendRoom = 1024 * 1024;  // doubled by the kernel
 // A refused request's payload is read and dropped up to this; beyond, the connection is.
 constexpr std::uint64_t kDiscardMax = 256ULL * 1024 * 1024;
 
 }  // namespace
 
-Connection::Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, Export& target,
-                       ConnectionHost& host)
+Connection::Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, PagePipes& pipes,
+                       Export& target, ConnectionHost& host)
     : socket_(std::move(socket)),
       terms_(std::move(terms)),
       options_(options),
       buffers_(buffers),
+      pipes_(pipes),
       export_(&target),
       host_(host),
       slots_(std::make_unique<Slot[]>(options.queueDepth)) {
@@ -36,6 +39,14 @@ Connection::Connection(Fd socket, Terms terms, const Options& options, BufferPoo
     slots_[i].next = free_;
     free_ = &slots_[i];
   }
+  // The default of 208 KiB makes a 1 MiB reply five rounds of blocking and being woken. Refused (not
+  // root), the system's limit is taken.
+  const int room = kSendRoom;
+  if (::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) {
+    ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  }
+  // MSG_DONTWAIT has no counterpart in splice().
+  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
   inputBytes_ = kInput;
   input_ = std::make_unique_for_overwrite<std::byte[]>(inputBytes_);
 }
@@ -146,13 +157,14 @@ void Connection::parse() noexcept {
 
 // False when the header must be looked at again later, or never.
 bool Connection::accept(const Header& header) noexcept {
-  if (free_ == nullptr || export_->held()) {
+  if (free_ == nullptr || export_->held() || (sendBlocked_ && sendQueued_ >= kSendBacklog)) {
     starved_ = true;
     return false;
   }
   Slot& slot = *free_;
   const WireError error = validate(header, terms_, export_->size());
   const std::uint64_t payload = payloadBytes(header, terms_);
+  if (error == kOk && header.command == kRead && lendPages(slot, header)) return true;
   if (error == kOk && (header.command == kRead || header.command == kWrite)) {
     if (!lend(slot, static_cast<std::size_t>(header.length))) return false;
   } else if (payload > kDiscardMax) {
@@ -192,6 +204,11 @@ bool Connection::lend(Slot& slot, std::size_t bytes) noexcept {
 }
 
 void Connection::giveBack(Slot& slot) noexcept {
+  if (slot.pages != nullptr) {
+    pipes_.give(*slot.pages);
+    slot.pages = nullptr;
+    freed_ = true;
+  }
   if (slot.buffer == nullptr) return;
   buffers_.release(slot.buffer, slot.bufferBytes);
   lent_ -= BufferPool::roundedSize(slot.bufferBytes);
@@ -270,75 +287,6 @@ void Connection::refuse(Slot& slot, WireError error) noexcept {
   export_->account(slot.header.command, 0, true);
   slot.headBytes = writeError(slot.head, terms_, slot.header, error);
   enqueue(slot);
-}
-
-void Connection::enqueue(Slot& slot) noexcept {
-  slot.next = nullptr;
-  (sendTail_ != nullptr ? sendTail_->next : sendHead_) = &slot;
-  sendTail_ = &slot;
-  sendQueued_ += slot.headBytes + slot.dataBytes;
-  host_.wantFlush(*this);
-  if (sendQueued_ >= kSendEarly && !sendBlocked_) flush();
-}
-
-void Connection::flush() noexcept {
-  while (sendHead_ != nullptr && state_ != State::dead) {
-    std::array<iovec, kSendVectors> iov;
-    std::size_t count = 0;
-    std::uint64_t skip = sendSkip_;
-    std::uint64_t total = 0;
-    for (Slot* slot = sendHead_; slot != nullptr && count + 2 <= kSendVectors; slot = slot->next) {
-      if (skip < slot->headBytes) {
-        iov[count++] = {slot->head + skip, slot->headBytes - skip};
-        total += slot->headBytes - skip;
-        skip = 0;
-      } else {
-        skip -= slot->headBytes;
-      }
-      if (slot->dataBytes > skip) {
-        iov[count++] = {slot->buffer + skip, slot->dataBytes - skip};
-        total += slot->dataBytes - skip;
-      }
-      skip = 0;
-    }
-    msghdr message{};
-    message.msg_iov = iov.data();
-    message.msg_iovlen = count;
-    const ssize_t n = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0) {
-      if (errno == EINTR) continue;
-      if (errno == EAGAIN) {
-        sendBlocked_ = true;
-        break;
-      }
-      abort(std::strerror(errno));
-      break;
-    }
-    sendBlocked_ = false;
-    sendQueued_ -= static_cast<std::uint64_t>(n);
-    progressed = true;
-    std::uint64_t sent = sendSkip_ + static_cast<std::uint64_t>(n);
-    while (sendHead_ != nullptr && sent >= sendHead_->headBytes + sendHead_->dataBytes) {
-      Slot& slot = *sendHead_;
-      sent -= slot.headBytes + slot.dataBytes;
-      sendHead_ = slot.next;
-      if (sendHead_ == nullptr) sendTail_ = nullptr;
-      recycle(slot);
-    }
-    sendSkip_ = sent;
-    if (static_cast<std::uint64_t>(n) < total) {
-      sendBlocked_ = true;
-      break;
-    }
-  }
-  maybeClosed();
-}
-
-void Connection::recycle(Slot& slot) noexcept {
-  giveBack(slot);
-  slot.next = free_;
-  free_ = &slot;
-  freed_ = true;
 }
 
 // ---- ends

@@ -2,7 +2,8 @@
 //
 // Invariants: used by one thread. Slots and buffers are bounded: when they run out the socket is not
 // read until replies have left, so a client that does not read holds up only itself. One receive
-// brings many requests; replies that are ready leave in one send. No callback destroys a connection:
+// brings many requests; replies that are ready leave in one send, large reads of cached data without being
+// copied (core/pages.h). No callback destroys a connection:
 // it calls host.closed() once, when no request of it is in flight, and is destroyed afterwards.
 #pragma once
 
@@ -13,6 +14,7 @@
 
 #include "core/buffers.h"
 #include "core/fd.h"
+#include "core/pages.h"
 #include "md/request.h"
 #include "nbd/reply.h"
 #include "nbd/request.h"
@@ -20,6 +22,9 @@
 namespace metadisk::nbd {
 
 class Connection;
+
+// Of one read that is answered with pages: a stripe of 4 KiB interlaces has them.
+inline constexpr std::size_t kRangesMax = 64;
 
 // The device behind the connection, on this thread.
 class Export {
@@ -29,6 +34,9 @@ class Export {
   // True while a new plan waits for the old one: nothing may be submitted.
   virtual bool held() const noexcept = 0;
   virtual void submit(Request& request) noexcept = 0;
+  // Where the bytes of a read lie, in order, when its answer may be taken from the files themselves; 0 when not,
+  // or when they are more than `out` holds.
+  virtual std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept = 0;
   // Of the context metadisk:state: bit 0, redundancy is reduced.
   virtual std::uint32_t stateFlags() const noexcept = 0;
   virtual void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept = 0;
@@ -53,7 +61,8 @@ class Connection {
     std::size_t maxBufferBytes = 32 * 1024 * 1024;
   };
 
-  Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, Export& target, ConnectionHost& host);
+  Connection(Fd socket, Terms terms, const Options& options, BufferPool& buffers, PagePipes& pipes, Export& target,
+             ConnectionHost& host);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -106,6 +115,7 @@ class Connection {
     Slot* next = nullptr;
     Header header;
     std::byte* buffer = nullptr;
+    PagePipe* pages = nullptr;  // of a read answered without a buffer
     std::size_t bufferBytes = 0;
     std::uint64_t dataBytes = 0;  // behind the reply header
     std::size_t headBytes = 0;
@@ -119,6 +129,10 @@ class Connection {
   void completed(Slot& slot) noexcept;
   void refuse(Slot& slot, WireError error) noexcept;
   void enqueue(Slot& slot) noexcept;
+  bool lendPages(Slot& slot, const Header& header) noexcept;
+  ssize_t sendBuffers(std::uint64_t& wanted) noexcept;
+  ssize_t sendPages(std::uint64_t& wanted) noexcept;
+  void sent(std::uint64_t bytes) noexcept;
   bool lend(Slot& slot, std::size_t bytes) noexcept;
   void giveBack(Slot& slot) noexcept;
   void recycle(Slot& slot) noexcept;
@@ -129,6 +143,7 @@ class Connection {
   const Terms terms_;
   const Options options_;
   BufferPool& buffers_;
+  PagePipes& pipes_;
   Export* export_;
   ConnectionHost& host_;
   State state_ = State::open;

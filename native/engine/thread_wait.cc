@@ -47,8 +47,8 @@ bool IoThread::events(int timeoutMillis) {
 // Watches sockets and the ring for a moment before sleeping: a wake-up costs more than that.
 bool IoThread::spin() {
   if (options_.spinMicros == 0 || all_.empty()) return false;
-  // Nothing but room in a socket can be waited for: that is known only by being woken.
-  if (backend_->inFlight() == 0 && std::none_of(all_.begin(), all_.end(), [](const nbd::Connection* connection) {
+  // What a device or a socket's reader does takes longer than a spin: only requests are worth waiting for awake.
+  if (backend_->inFlight() != 0 || std::none_of(all_.begin(), all_.end(), [](const nbd::Connection* connection) {
         return (connection->interest() & EPOLLIN) != 0;
       })) {
     return false;

@@ -4,16 +4,20 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Cell, measureSection, type Pace } from './lib/measure.js'
+import { added, type Measured } from './lib/parts.js'
 import { TOP } from './lib/process.js'
-import { results, tables, verdicts } from './lib/report.js'
+import { commit, results, tables, verdicts } from './lib/report.js'
 import { SECTIONS, type Section } from './lib/workloads.js'
 
 const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--seconds S] [--without NAME]... [--dir DIR] [--json FILE] [--engine] [--no-results]
+       bench/run --from FILE...
   --only PATTERN  part of "section: workload", e.g. tmpfs, "ext4: 4K read", mirror; may be repeated
   --quick         3 rounds of half a second
   --without NAME  leave a contender out, e.g. qemu
   --dir DIR       a directory on the disk to measure (default: the temporary directory)
   --json FILE     every run in full
+  --from FILE     measures nothing: tables and bench/RESULTS.md from what --json wrote, of one commit; several files
+                  are added up, so that a long measurement can be made in parts
   --engine        the data plane without metad (bench/engine.ts), with the daemon's defaults
   --no-results    leave bench/RESULTS.md alone (also with --only, --without, --engine or --quick)
 `
@@ -30,6 +34,15 @@ const chosen = (patterns: readonly string[], without: readonly string[]): readon
     ),
   })).filter((s) => s.workloads.length > 0)
 
+/** The tables, and RESULTS.md when the measurement is whole. */
+const report = async (measured: Measured, sections: readonly Section[], write: boolean): Promise<void> => {
+  process.stdout.write(`${tables(measured.cells, sections)}\n`)
+  const file = join(TOP, 'bench/RESULTS.md')
+  if (write) writeFileSync(file, await results(measured, sections, existsSync(file) ? readFileSync(file, 'utf8') : ''))
+  const missed = verdicts(measured.cells, sections).filter((v) => !v.met)
+  process.stderr.write(missed.length > 0 ? `${missed.length} goals missed\n` : '')
+}
+
 const main = async (): Promise<number> => {
   const { values } = parseArgs({
     options: {
@@ -41,12 +54,18 @@ const main = async (): Promise<number> => {
       seconds: { type: 'string' },
       dir: { type: 'string' },
       json: { type: 'string' },
+      from: { type: 'string', multiple: true },
       'no-results': { type: 'boolean' },
       help: { type: 'boolean', short: 'h' },
     },
   })
   if (values.help === true) {
     process.stdout.write(USAGE)
+    return 0
+  }
+  if (values.from !== undefined) {
+    const parts = values.from.map((file) => JSON.parse(readFileSync(file, 'utf8')) as Measured)
+    await report(added(parts), SECTIONS, values['no-results'] !== true)
     return 0
   }
   const quick = values.quick === true
@@ -78,14 +97,10 @@ const main = async (): Promise<number> => {
   } finally {
     for (const dir of Object.values(places)) rmSync(dir, { recursive: true, force: true })
   }
-  process.stdout.write(`${tables(cells, sections)}\n`)
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(cells, null, 1)}\n`)
-  const file = join(TOP, 'bench/RESULTS.md')
+  const measured: Measured = { pace, commit: await commit(), cells }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(measured, null, 1)}\n`)
   const partial = quick || pace.engineOnly || values.only !== undefined || values.without !== undefined
-  if (values['no-results'] !== true && !partial)
-    writeFileSync(file, await results(cells, sections, pace, existsSync(file) ? readFileSync(file, 'utf8') : ''))
-  const missed = verdicts(cells, sections).filter((v) => !v.met)
-  process.stderr.write(missed.length > 0 ? `${missed.length} goals missed\n` : '')
+  await report(measured, sections, values['no-results'] !== true && !partial)
   return 0
 }
 

@@ -1,8 +1,9 @@
 /** Medians and ratios, as a table for people. Ratios are medians of the rounds' own ratios. */
 import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import type { Cell, Pace } from './measure.js'
+import type { Cell } from './measure.js'
 import type { LoadReport } from './nbdload.js'
+import type { Measured } from './parts.js'
 import { must, TOP } from './process.js'
 import type { Contender, Goal, Section, Workload } from './workloads.js'
 
@@ -103,11 +104,15 @@ export const tables = (cells: readonly Cell[], sections: readonly Section[]): st
 const first = async (argv: readonly string[]): Promise<string> =>
   (await must(argv).catch(() => 'not installed')).split('\n')[0]?.trim() ?? ''
 
-export const machine = async (pace: Pace): Promise<string> => {
-  const memory = /MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? '0'
+export const commit = async (): Promise<string> => {
   const dirty = (await must(['git', '-C', TOP, 'status', '--porcelain', '-uno'])) !== ''
+  return `${await first(['git', '-C', TOP, 'rev-parse', '--short', 'HEAD'])}${dirty ? ' with uncommitted changes' : ''}`
+}
+
+const machine = async ({ pace, commit: measured }: Measured): Promise<string> => {
+  const memory = /MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? '0'
   return [
-    `- commit ${await first(['git', '-C', TOP, 'rev-parse', '--short', 'HEAD'])}${dirty ? ' with uncommitted changes' : ''}`,
+    `- commit ${measured}`,
     `- ${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}, ${Math.round(Number(memory) / 1048576)} GiB`,
     `- Linux ${await first(['uname', '-r'])}, Node ${process.version}`,
     `- ${await first(['nbdkit', '--version'])}, ${await first(['qemu-storage-daemon', '--version'])}, ` +
@@ -119,12 +124,8 @@ export const machine = async (pace: Pace): Promise<string> => {
 const NOTES = '<!-- notes: kept when the file is written again -->'
 
 /** The whole file; what an earlier writer said below the marker stays. */
-export const results = async (
-  cells: readonly Cell[],
-  sections: readonly Section[],
-  pace: Pace,
-  previous: string,
-): Promise<string> => {
+export const results = async (measured: Measured, sections: readonly Section[], previous: string): Promise<string> => {
+  const { cells } = measured
   const all = verdicts(cells, sections)
   const missed = all.filter((v) => !v.met)
   const list = missed.map((v) => {
@@ -136,7 +137,7 @@ export const results = async (
 
 Written by \`bench/run\`. Numbers in brackets are ratios of server CPU per request (below 1: we use less).
 
-${await machine(pace)}
+${await machine(measured)}
 
 Goals met: ${all.length - missed.length} of ${all.length}.
 

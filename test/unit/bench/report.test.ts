@@ -2,6 +2,7 @@ import t from 'tap'
 import type { Cell } from '../../../bench/lib/measure.js'
 import type { LoadReport } from '../../../bench/lib/nbdload.js'
 import { median, tables, verdicts } from '../../../bench/lib/report.js'
+import { added, type Measured } from '../../../bench/lib/parts.js'
 import { type Contender, SECTIONS } from '../../../bench/lib/workloads.js'
 
 const runOf = (iops: number, cpu: number): LoadReport => ({
@@ -57,4 +58,25 @@ t.test('every goal names contenders its section measures', async (t) => {
     for (const w of s.workloads)
       for (const g of w.goals)
         t.ok(s.contenders.includes(g.of) && s.contenders.includes(g.against), `${s.id} ${w.name} ${g.against}`)
+})
+
+t.test('parts of one commit add up, others are refused', async (t) => {
+  const pace = { rounds: 2, seconds: 2, warmup: 0.3, engineOnly: false }
+  const part = (commit: string, cells: readonly Cell[]): Measured => ({ pace, commit, cells })
+  const read = '4K read QD16'
+  const one = part('abc', [cell(read, 'single', [1, 2], 1), cell(read, 'nbdkit', [3, 4], 1)])
+  const two = part('abc', [cell(read, 'single', [5], 1), cell(read, 'nbdkit', [6], 1), cell('x', 'single', [7, 8], 1)])
+  const all = added([one, two])
+  t.same(
+    all.cells.map((c) => [c.workload, c.contender, c.runs.map((r) => r.iops)]),
+    [
+      [read, 'single', [1, 2, 5]],
+      [read, 'nbdkit', [3, 4, 6]],
+      ['x', 'single', [7, 8]],
+    ],
+  )
+  t.equal(all.pace.rounds, 2, 'the fewest of any')
+  t.throws(() => added([one, part('def', [])]), /two commits: abc and def/)
+  t.throws(() => added([one, { ...part('abc', []), pace: { ...pace, seconds: 1 } }]), /different lengths/)
+  t.throws(() => added([]), /nothing to report/)
 })

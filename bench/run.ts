@@ -11,7 +11,8 @@ import { SECTIONS, type Section } from './lib/workloads.js'
 
 const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--seconds S] [--without NAME]... [--dir DIR] [--json FILE] [--engine] [--no-results]
        bench/run --from FILE...
-  --only PATTERN  part of "section: workload", e.g. tmpfs, "ext4: 4K read", mirror; may be repeated
+  --only PATTERN  a section and the beginning of its workloads, e.g. tmpfs, "ext4: 4K read", or any part of
+                  "section: workload", e.g. "1M read"; may be repeated
   --quick         3 rounds of half a second
   --without NAME  leave a contender out, e.g. qemu
   --dir DIR       a directory on the disk to measure (default: the temporary directory)
@@ -23,15 +24,20 @@ const USAGE = `usage: bench/run [--quick] [--only PATTERN]... [--rounds N] [--se
 `
 const TMPFS_MAGIC = 0x01021994
 
+/** A pattern that begins with the name of a section means that section alone. */
+const wanted = (pattern: string, section: string, workload: string): boolean => {
+  const p = pattern.toLowerCase()
+  const [head = ''] = p.split(':')
+  if (!SECTIONS.some((s) => s.id === head)) return `${section}: ${workload}`.toLowerCase().includes(p)
+  return section === head && `${section}: ${workload}`.toLowerCase().startsWith(p)
+}
+
 const chosen = (patterns: readonly string[], without: readonly string[]): readonly Section[] =>
   SECTIONS.map((s) => ({
     ...s,
     contenders: s.contenders.filter((c) => !without.includes(c)),
     ours: s.ours.filter((c) => !without.includes(c)),
-    workloads: s.workloads.filter(
-      (w) =>
-        patterns.length === 0 || patterns.some((p) => `${s.id}: ${w.name}`.toLowerCase().includes(p.toLowerCase())),
-    ),
+    workloads: s.workloads.filter((w) => patterns.length === 0 || patterns.some((p) => wanted(p, s.id, w.name))),
   })).filter((s) => s.workloads.length > 0)
 
 /** The tables, and RESULTS.md when the measurement is whole. */

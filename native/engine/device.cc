@@ -10,9 +10,14 @@ namespace {
 
 bool reduced(const Plan& plan) noexcept {
   const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
-  return mirror != nullptr &&
-         (mirror->sides.size() < 2 ||
-          !std::all_of(mirror->sides.begin(), mirror->sides.end(), [](const MirrorSide& s) { return s.readable; }));
+  if (mirror == nullptr) return false;
+  const auto okay = [](const Node& node) {
+    const auto* const part = std::get_if<ComponentNode>(&node);
+    return part == nullptr || part->service.okay();
+  };
+  return mirror->sides.size() < 2 || !std::all_of(plan.nodes.begin(), plan.nodes.end(), okay) ||
+         !std::all_of(mirror->sides.begin(), mirror->sides.end(),
+                      [](const MirrorSide& side) { return side.readable && !side.stale; });
 }
 
 }  // namespace
@@ -23,7 +28,7 @@ ThreadDevice::Mounted::Mounted(ThreadDevice& owner, std::shared_ptr<const OpenPl
   std::vector<ComponentFile*> files;
   files.reserve(open->files.size());
   for (const auto& file : open->files) files.push_back(file.get());
-  volume = std::make_unique<Volume>(open->plan, files, owner.backend_, *this);
+  volume = std::make_unique<Volume>(open->plan, files, owner.backend_, *this, owner.state_);
 }
 
 void ThreadDevice::Mounted::componentError(const ComponentFault& fault) noexcept {
@@ -83,8 +88,8 @@ void ThreadDevice::Mounted::resyncEnded(const ResyncEnd& end) noexcept {
 }
 
 ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
-                           std::shared_ptr<Counters> counters)
-    : number_(number), backend_(backend), sinks_(sinks), counters_(std::move(counters)) {}
+                           std::shared_ptr<Counters> counters, std::function<void()> attend)
+    : number_(number), backend_(backend), sinks_(sinks), counters_(std::move(counters)), attend_(std::move(attend)) {}
 
 void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
   auto next = std::make_unique<Mounted>(*this, std::move(plan), std::move(installed));
@@ -109,6 +114,7 @@ void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
 bool ThreadDevice::advance() {
   bool opened = false;
   older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });
+  if (state_.hold.closing()) announceHold();
   while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0) {
     if (current_->installed) std::exchange(current_->installed, nullptr)();
     auto next = std::move(waiting_.front());
@@ -119,9 +125,31 @@ bool ThreadDevice::advance() {
   if (current_ != nullptr && older_.empty() && waiting_.empty() && current_->installed) {
     std::exchange(current_->installed, nullptr)();
   }
+  if (state_.hold.settled() && waiting_.empty()) opened = releaseHold() || opened;
   startFlushes();
   startJob();
-  return opened && waiting_.empty();
+  return opened && !held();
+}
+
+// All that led to it has been reported, and nothing of a client is under way.
+void ThreadDevice::announceHold() {
+  if (current_->volume->requests() != 0 || !older_.empty()) return;
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::held;
+  event.device = number_;
+  event.generation = current_->open->plan->generation;
+  event.ticket = state_.hold.announce();
+  sinks_.event(std::move(event));
+}
+
+void ThreadDevice::settle(std::uint64_t hold, bool resume) {
+  if (!resume && state_.hold.number() == hold) state_.unequal = true;
+  state_.hold.settle(hold, resume);
+}
+
+bool ThreadDevice::releaseHold() {
+  state_.hold.release([this](Request& r) { current_->volume->submit(r); });
+  return !state_.hold.closed();
 }
 
 void ThreadDevice::flush(std::function<void(int)> done) {
@@ -162,8 +190,7 @@ void ThreadDevice::verify(const VerifyJob& job) {
   startJob();
 }
 
-// Nothing is held yet, and no region is marked: whatever is settled is unknown.
-void ThreadDevice::settle(std::uint64_t, bool) {}
+// No region is marked yet: every ticket is unknown.
 void ThreadDevice::marked(std::uint64_t, bool) {}
 
 void ThreadDevice::startJob() {
@@ -195,7 +222,10 @@ void ThreadDevice::jobFailed(std::uint64_t job, ResyncOutcome outcome, int error
   sinks_.event(std::move(event));
 }
 
-void ThreadDevice::close() { cancelResync(); }
+void ThreadDevice::close() {
+  cancelResync();
+  state_.hold.drop(ESHUTDOWN);
+}
 
 bool ThreadDevice::idle() const noexcept {
   return waiting_.empty() && older_.empty() && flushes_.empty() &&
@@ -203,8 +233,8 @@ bool ThreadDevice::idle() const noexcept {
 }
 
 bool ThreadDevice::settled() const noexcept {
-  return waiting_.empty() && older_.empty() && flushes_.empty() && !jobWanted_ &&
-         (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
+  return waiting_.empty() && older_.empty() && flushes_.empty() && !jobWanted_ && !state_.hold.closing() &&
+         !state_.hold.settled() && (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
 }
 
 void ThreadDevice::tick(std::uint64_t now) noexcept {
@@ -217,7 +247,12 @@ std::uint64_t ThreadDevice::wakeAt() const noexcept {
 
 std::uint64_t ThreadDevice::size() const noexcept { return current_ == nullptr ? 0 : current_->volume->size(); }
 
-void ThreadDevice::submit(Request& request) noexcept { current_->volume->submit(request); }
+// A write whose payload was still arriving when the gate closed comes too late to be kept out.
+void ThreadDevice::submit(Request& request) noexcept {
+  state_.hold.order(request);
+  if (state_.hold.closed()) return state_.hold.park(request, false);
+  current_->volume->submit(request);
+}
 
 std::size_t ThreadDevice::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
   return current_->volume->ranges(offset, length, out);

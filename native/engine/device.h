@@ -1,9 +1,10 @@
-// One device on one I/O thread: the volume in use, older ones that still have requests, and the plan
-// that waits for them.
+// One device on one I/O thread: the volume in use, older ones that still have requests, the plan that
+// waits for them, and what a mirror remembers across its plans.
 //
 // Invariants: used by its thread only. A plan that keeps state across requests (a mirror) takes over
 // only when its predecessor has nothing in flight; until then held() keeps requests out. Otherwise the
-// new volume serves at once and the old one finishes what it has.
+// new volume serves at once and the old one finishes what it has. While a hold is out nothing is in
+// flight but a resync, so a plan is mounted at once; the hold is released into the plan mounted last.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,9 @@ struct DeviceSinks {
 
 class ThreadDevice final : public nbd::Export {
  public:
-  ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks, std::shared_ptr<Counters> counters);
+  // `attend`: advance() must be called before the thread sleeps.
+  ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks, std::shared_ptr<Counters> counters,
+               std::function<void()> attend);
 
   // `installed` runs when no request uses an older plan any more.
   void install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed);
@@ -46,8 +49,9 @@ class ThreadDevice final : public nbd::Export {
   void settle(std::uint64_t hold, bool resume);
   void marked(std::uint64_t ticket, bool ok);
   void cancelResync();
-  // No plan may wait and no job may run any more; the owner waits for idle().
+  // Ends jobs, and answers what is parked with ESHUTDOWN; the owner waits for idle().
   void close();
+  bool holding() const noexcept { return state_.hold.closed(); }
 
   // Between turns. Returns whether the gate opened, so that held connections go on.
   bool advance();
@@ -61,7 +65,7 @@ class ThreadDevice final : public nbd::Export {
   Counters& counters() noexcept { return *counters_; }
 
   std::uint64_t size() const noexcept override;
-  bool held() const noexcept override { return !waiting_.empty() || current_ == nullptr; }
+  bool held() const noexcept override { return !waiting_.empty() || current_ == nullptr || state_.hold.closed(); }
   void submit(Request& request) noexcept override;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override;
   std::uint32_t stateFlags() const noexcept override { return stateFlags_; }
@@ -75,6 +79,7 @@ class ThreadDevice final : public nbd::Export {
     void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept override;
     void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept override;
     void resyncEnded(const ResyncEnd& end) noexcept override;
+    void parked() noexcept override { device.attend_(); }
     std::uint64_t now() noexcept override { return monotonicNanos(); }
 
     ThreadDevice& device;
@@ -94,10 +99,15 @@ class ThreadDevice final : public nbd::Export {
   void startJob();
   void jobFailed(std::uint64_t job, ResyncOutcome outcome, int error, std::uint64_t done);
 
+  void announceHold();
+  bool releaseHold();
+
   std::uint32_t number_;
   Backend& backend_;
   const DeviceSinks& sinks_;
   std::shared_ptr<Counters> counters_;
+  std::function<void()> attend_;
+  MirrorState state_;
   std::unique_ptr<Mounted> current_;
   std::list<std::unique_ptr<Mounted>> older_;    // still have requests
   std::list<std::unique_ptr<Mounted>> waiting_;  // wait for older ones, oldest first

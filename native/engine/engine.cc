@@ -95,12 +95,7 @@ namespace {
 std::string notBuilt(const Plan& plan, std::span<const ComponentSpec> components) {
   const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
   if (mirror != nullptr && mirror->region != 0) return "dirty regions are not built yet";
-  for (const Node& node : plan.nodes) {
-    const auto* const part = std::get_if<ComponentNode>(&node);
-    if (part != nullptr && !part->service.okay()) return "components out of service are not built yet";
-  }
   for (std::size_t i = 0; mirror != nullptr && i < mirror->sides.size(); i++) {
-    if (!mirror->sides[i].writable) return "sides that are not written are not built yet";
     if (mirror->sides[i].stale) return "stale sides are not built yet";
   }
   for (const ComponentSpec& spec : components) {

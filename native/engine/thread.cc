@@ -228,7 +228,9 @@ ThreadDevice* IoThread::find(std::uint32_t device) noexcept {
 void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& counters,
                        std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
   Local& local = devices_[device];
-  if (!local.device) local.device = std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters);
+  if (!local.device)
+    local.device =
+        std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters, [this, device] { attend(device); });
   if (!stopping_) {
     // A removal under way only made room on this thread: the device is wanted here again.
     for (const auto& report : std::exchange(local.gone, {})) report();
@@ -299,9 +301,17 @@ void IoThread::remove(std::uint32_t device, std::function<void()> gone) {
   if (found == devices_.end()) return gone();
   Local& local = found->second;
   if (local.gone.empty()) {
+    // Clients with requests under a hold get no answer: it could only be a wrong one.
+    const bool cut = local.device->holding();
+    for (auto& [id, connection] : local.connections) {
+      if (cut) {
+        connection->abort("the metadevice is gone");
+      } else {
+        connection->drain("the metadevice is gone");
+      }
+    }
     local.device->close();
     local.giveUpAt = monotonicNanos() + kRemoveGrace;
-    for (auto& [id, connection] : local.connections) connection->drain("the metadevice is gone");
   }
   local.gone.push_back(std::move(gone));
   attend(device);

@@ -49,8 +49,8 @@ int Volume::Impl::Jobs::resync(const ResyncJob& job) noexcept {
   if (machine_.running()) return EBUSY;
   const std::uint32_t side = volume_.sideOf(job.target);
   if (side == volume_.mirror_->sides.size() || job.from > volume_.size_ / kBlockBytes) return EINVAL;
-  if (volume_.balance_->other(1U << side) < 0) return EINVAL;
-  if (job.kind == ResyncKind::optimized && volume_.stale_ == nullptr) return EINVAL;
+  if (!volume_.mirror_->sides[side].writable || !volume_.sources_->anyBesides(side)) return EINVAL;
+  if (job.kind == ResyncKind::optimized && volume_.state_.stale == nullptr) return EINVAL;
   if (const int error = begin(job.bufferBlocks, 1); error != 0) return error;
   verifying_ = repairing_ = false;
   kind_ = job.kind;
@@ -90,7 +90,7 @@ std::uint64_t Volume::Impl::Jobs::workOf(const Run& run) const noexcept {
 }
 
 const Bitmap* Volume::Impl::Jobs::behind() const noexcept {
-  return volume_.stale_ != nullptr ? volume_.stale_->behind(slot_) : nullptr;
+  return volume_.state_.stale != nullptr ? volume_.state_.stale->behind(slot_) : nullptr;
 }
 
 // The first run of neighbouring regions, or what of it lies at or above `at`.
@@ -100,7 +100,7 @@ Volume::Impl::Jobs::Run Volume::Impl::Jobs::runAt(std::uint64_t at) const noexce
   const bool byRegion = kind_ == ResyncKind::optimized;
   const Bitmap* const map = behind();
   if (!verifying_ && map != nullptr && (byRegion || at < from_)) {
-    const std::uint64_t bytes = volume_.stale_->regionBytes();
+    const std::uint64_t bytes = volume_.state_.stale->regionBytes();
     const std::uint64_t limit = byRegion ? size : from_;
     const std::uint32_t first = map->nextSet(static_cast<std::uint32_t>(at / bytes));
     const std::uint64_t start = std::max(at, first * bytes);
@@ -166,8 +166,9 @@ void Volume::Impl::Jobs::windowBegin(unsigned place, const ResyncWindow& range) 
   window.lock.kind = Task::Kind::window;
   window.lock.impl = &volume_;
   window.lock.window = &window;
-  window.lock.first = range.offset;
-  window.lock.end = range.offset + range.length;
+  window.lock.OverlapEntry::first = range.offset;
+  window.lock.OverlapEntry::end = range.offset + range.length;
+  window.lock.stays = true;
   window.lock.OverlapEntry::start = Impl::onOwned;
   volume_.overlaps_.enter(window.lock);
 }
@@ -213,6 +214,7 @@ Volume::Impl::Task* Volume::Impl::Jobs::newTask(Window* window, IoOp op, std::ui
   task->fua = task->noHole = task->fastZero = false;
   task->pending = 1;
   task->error = 0;
+  task->parks = false;
   task->erred = ResyncEnd::kNoComponent;
   if (window != nullptr) window->pending++;
   return task;
@@ -276,8 +278,11 @@ void Volume::Impl::Jobs::read(Window& window) noexcept {
   const auto piece = [&](std::uint64_t offset, std::uint64_t length, std::byte* data) {
     Task* const task = newTask(&window, IoOp::read, offset, length, data);
     if (task == nullptr) return;
-    const auto side = static_cast<std::uint32_t>(volume_.balance_->other(1U << target_));
-    volume_.issue(*task, volume_.sideNode(side), offset, length, data, 1U << target_ | 1U << side);
+    if (volume_.sources_->cover(offset, length, 1U << target_)) {
+      volume_.readPieces(*task, offset, length, data, 1U << target_);
+    } else {
+      task->error = EIO;
+    }
     volume_.drop(*task);
   };
   if (kind_ == ResyncKind::component) return eachPiece(window, piece);
@@ -300,7 +305,11 @@ void Volume::Impl::Jobs::writeComponent(Window& window) noexcept {
   std::byte* from = task->data;
   const auto start = [&] {
     if (run.length == 0) return;
-    if (Child* const child = volume_.newChild(*task, run, from, 0)) volume_.backend_.start(*child);
+    if (Child* const child = volume_.newChild(*task, run, from, 0)) {
+      volume_.start(*task, *child);
+    } else {
+      task->error = ENOMEM;
+    }
     from += run.length;
   };
   eachPiece(window, [&](std::uint64_t offset, std::uint64_t length, std::byte*) {
@@ -330,11 +339,11 @@ void Volume::Impl::Jobs::windowPassed(unsigned place, const ResyncWindow& range)
 // Regions are in step as soon as all their windows passed: every write since went to the target too. What
 // was copied of one component says nothing about the side's other components.
 void Volume::Impl::Jobs::passed(const ResyncWindow& range) noexcept {
-  if (volume_.stale_ == nullptr || kind_ == ResyncKind::component) return;
+  if (volume_.state_.stale == nullptr || kind_ == ResyncKind::component) return;
   if (range.offset != passedTo_) passedFrom_ = range.offset == firstByte() ? 0 : range.offset;
   passedTo_ = range.offset + range.length;
-  volume_.stale_->copied(slot_, passedFrom_, passedTo_, volume_.size_);
-  passedFrom_ = std::max(passedFrom_, passedTo_ - passedTo_ % volume_.stale_->regionBytes());
+  volume_.state_.stale->copied(slot_, passedFrom_, passedTo_, volume_.size_);
+  passedFrom_ = std::max(passedFrom_, passedTo_ - passedTo_ % volume_.state_.stale->regionBytes());
 }
 
 void Volume::Impl::Jobs::targetSync() noexcept {

@@ -1,10 +1,15 @@
 #include "md/mirror.h"
 
+#include <algorithm>
+#include <span>
+
+#include "md/stripe.h"
+
 namespace metadisk {
 
-ReadBalance::ReadBalance(const MirrorNode& mirror) noexcept : policy_(mirror.read) {
+ReadBalance::ReadBalance(const MirrorNode& mirror, std::uint32_t sides) noexcept : policy_(mirror.read) {
   for (std::uint32_t i = 0; i < mirror.sides.size() && i < readable_.size(); i++) {
-    if (mirror.sides[i].readable) readable_[count_++] = i;
+    if ((sides >> i & 1U) != 0) readable_[count_++] = i;
   }
   if (count_ > 0) {
     zone_ = (mirror.size + count_ - 1) / count_;
@@ -39,73 +44,103 @@ std::uint32_t ReadBalance::roundrobin(std::uint64_t offset, std::uint64_t length
   return stream.side;
 }
 
-int ReadBalance::other(std::uint32_t tried) const noexcept {
-  for (std::uint32_t i = 0; i < count_; i++) {
-    if ((tried >> readable_[i] & 1U) == 0) return static_cast<int>(readable_[i]);
+ReadSources::ReadSources(const Plan& plan, const MirrorNode& mirror, const StaleSides* stale)
+    : plan_(plan), mirror_(mirror), stale_(stale), avoided_(plan.components.size()) {
+  for (const MirrorSide& side : mirror.sides) anyStale_ = anyStale_ || (side.readable && side.stale);
+  recompute();
+}
+
+void ReadSources::avoid(std::uint32_t file, bool avoided) {
+  if (avoided_[file] == avoided) return;
+  avoided_[file] = avoided;
+  recompute();
+}
+
+void ReadSources::recompute() {
+  fast_ = 0;
+  for (std::size_t i = 0; i < mirror_.sides.size(); i++) {
+    if (fastSide(mirror_.sides[i])) fast_ |= 1U << i;
+  }
+  balance_.emplace(mirror_, fast_);
+}
+
+// Stale regions are looked at for each request; what lies beyond the mirror's size does not count.
+bool ReadSources::fastSide(const MirrorSide& side) const noexcept {
+  if (!side.readable) return false;
+  const auto good = [this](const Service& service, std::uint32_t file) { return service.okay() && !avoided_[file]; };
+  const Node& node = plan_.nodes[side.child];
+  if (const auto* part = std::get_if<ComponentNode>(&node)) return good(part->service, part->file);
+  const auto& rows = std::get<StripeNode>(node).rows;
+  return std::all_of(rows.begin(), rows.end(), [&](const Row& row) {
+    return row.base >= mirror_.size || std::all_of(row.columns.begin(), row.columns.end(), [&](const Column& column) {
+             return good(column.service, column.file);
+           });
+  });
+}
+
+int ReadSources::fast(std::uint64_t offset, std::uint64_t length) noexcept {
+  if (fast_ == 0) return -1;
+  const std::uint32_t chosen = balance_->choose(offset, length);
+  if (!anyStale_ || !staleAt(mirror_.sides[chosen], offset, length)) return static_cast<int>(chosen);
+  for (std::uint32_t side = 0; side < mirror_.sides.size(); side++) {
+    if ((fast_ >> side & 1U) != 0 && !staleAt(mirror_.sides[side], offset, length)) return static_cast<int>(side);
   }
   return -1;
 }
 
-void OverlapList::Chain::add(OverlapEntry& entry) noexcept {
-  entry.before = tail;
-  entry.after = nullptr;
-  (tail != nullptr ? tail->after : head) = &entry;
-  tail = &entry;
-}
-
-void OverlapList::Chain::remove(OverlapEntry& entry) noexcept {
-  (entry.before != nullptr ? entry.before->after : head) = entry.after;
-  (entry.after != nullptr ? entry.after->before : tail) = entry.before;
-  entry.before = entry.after = nullptr;
-}
-
-bool OverlapList::Chain::overlaps(const OverlapEntry& entry, const OverlapEntry* until) const noexcept {
-  for (const OverlapEntry* e = head; e != until; e = e->after) {
-    if (e->overlaps(entry)) return true;
+ReadSources::Source ReadSources::at(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept {
+  constexpr int kNone = 5;
+  Source best{-1, length};
+  int bestClass = kNone;
+  std::uint32_t bestErred = 0;
+  if (anyStale_ && stale_ != nullptr) {
+    best.length = std::min(best.length, stale_->regionBytes() - (offset & (stale_->regionBytes() - 1)));
   }
-  return false;
+  for (std::uint32_t i = 0; i < mirror_.sides.size(); i++) {
+    const MirrorSide& side = mirror_.sides[i];
+    if (!side.readable || (tried >> i & 1U) != 0) continue;
+    Fragment part;
+    std::uint64_t covered = 0;
+    mapNode(plan_.nodes[side.child], offset, best.length, {&part, 1}, covered);
+    // Every side's boundary cuts, so that a better source further on is not missed.
+    best.length = covered;
+    if (!part.service->readable) continue;
+    const bool okay = part.service->okay();
+    const bool stale = staleAt(side, offset, 1);
+    const int rank = avoided_[part.file] ? 4 : stale ? (okay ? 3 : kNone) : okay ? 1 : 2;
+    if (rank < bestClass || (rank == 2 && bestClass == 2 && part.service->lastErred > bestErred)) {
+      best.side = static_cast<int>(i);
+      bestClass = rank;
+      bestErred = part.service->lastErred;
+    }
+  }
+  return best;
 }
 
-void OverlapList::enter(OverlapEntry& entry) noexcept {
-  const bool free = !active_.overlaps(entry, nullptr) && !waiting_.overlaps(entry, nullptr);
-  (free ? active_ : waiting_).add(entry);
-  if (free) entry.start(entry);
-}
-
-void OverlapList::leave(OverlapEntry& entry) noexcept {
-  active_.remove(entry);
-  startAfter(entry);
-}
-
-bool OverlapList::withdraw(OverlapEntry& entry) noexcept {
-  const OverlapEntry* e = waiting_.head;
-  while (e != nullptr && e != &entry) e = e->after;
-  if (e == nullptr) return false;
-  waiting_.remove(entry);
-  startAfter(entry);
+bool ReadSources::cover(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept {
+  while (length > 0) {
+    const Source source = at(offset, length, tried);
+    if (source.side < 0) return false;
+    offset += source.length;
+    length -= source.length;
+  }
   return true;
 }
 
-void OverlapList::startAfter(const OverlapEntry& gone) noexcept {
-  for (OverlapEntry* e = waiting_.head; e != nullptr;) {
-    OverlapEntry* const next = e->after;
-    // Anything that does not overlap the range that is free now waits for something else.
-    if (e->overlaps(gone) && !active_.overlaps(*e, nullptr) && !waiting_.overlaps(*e, e)) {
-      waiting_.remove(*e);
-      active_.add(*e);
-      e->toStart = nullptr;
-      (startHead_ != nullptr ? startTail_->toStart : startHead_) = e;
-      startTail_ = e;
-    }
-    e = next;
+bool ReadSources::readable(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {
+  const MirrorSide& asked = mirror_.sides[side];
+  if (!asked.readable || staleAt(asked, offset, length)) return false;
+  bool all = true;
+  mapExtents(plan_.nodes[asked.child], offset, length,
+             [&](const Fragment& part) { all = all && part.service->readable && !avoided_[part.file]; });
+  return all;
+}
+
+bool ReadSources::anyBesides(std::uint32_t side) const noexcept {
+  for (std::uint32_t i = 0; i < mirror_.sides.size(); i++) {
+    if (i != side && mirror_.sides[i].readable) return true;
   }
-  if (starting_) return;
-  starting_ = true;
-  while (OverlapEntry* e = startHead_) {
-    startHead_ = e->toStart;
-    e->start(*e);
-  }
-  starting_ = false;
+  return false;
 }
 
 }  // namespace metadisk

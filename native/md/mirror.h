@@ -1,25 +1,34 @@
-// Which side of a mirror answers a read, and which writes must wait for each other (driver.md 2.5, 2.6).
+// Where a mirror may be read (driver.md 2.5).
 //
-// Invariants: ReadBalance answers only readable sides. OverlapList: of two overlapping ranges the one
-// entered first is released first; active ranges never overlap. Both belong to one thread.
+// A side is fast when it is readable and all its components are Okay: then policies choose among the
+// fast sides and a request is not cut. Otherwise each piece of it has its best source, by classes:
+//   1. an Okay component of a readable side that is not stale there, in slot order;
+//   2. a Last Erred one, of several the one that erred last;
+//   3. an Okay component of a readable side that is stale there: it holds every flushed block, only
+//      what was in flight at a crash may differ from other sides;
+//   4. a component that is avoided: readable by the plan, but hung or not to be trusted just now.
+// Invariants: nothing else is ever a source. One thread.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <vector>
 
+#include "md/stale.h"
 #include "plan/plan.h"
 
 namespace metadisk {
 
+// Chooses among the fast sides by the mirror's policy.
 class ReadBalance {
  public:
-  explicit ReadBalance(const MirrorNode& mirror) noexcept;
+  // `sides`: one bit for each that may be chosen.
+  ReadBalance(const MirrorNode& mirror, std::uint32_t sides) noexcept;
 
-  // By the mirror's policy; changes only the round robin state.
+  // Changes only the round robin state. There must be a side.
   std::uint32_t choose(std::uint64_t offset, std::uint64_t length) noexcept;
-  // A readable side not in the set `tried` (one bit per side), or -1.
-  int other(std::uint32_t tried) const noexcept;
-  std::uint32_t readableCount() const noexcept { return count_; }
+  std::uint32_t count() const noexcept { return count_; }
 
  private:
   // Where a sequential reader is expected next, and the side that has been serving it.
@@ -38,47 +47,47 @@ class ReadBalance {
   std::array<Stream, 8> streams_{};
 };
 
-// A range in an OverlapList; embedded in what waits.
-struct OverlapEntry {
-  std::uint64_t first = 0;
-  std::uint64_t end = 0;
-  OverlapEntry* before = nullptr;
-  OverlapEntry* after = nullptr;
-  OverlapEntry* toStart = nullptr;
-  void (*start)(OverlapEntry&) noexcept = nullptr;  // called once, when the range is owned
-
-  bool overlaps(const OverlapEntry& other) const noexcept { return first < other.end && other.first < end; }
-};
-
-class OverlapList {
+class ReadSources {
  public:
-  // Owns the range at once (start() is called before this returns) or when those before it left.
-  void enter(OverlapEntry& entry) noexcept;
-  // Ends the ownership and starts whoever waited for it alone.
-  void leave(OverlapEntry& entry) noexcept;
-  // Takes back an enter() whose range is not owned yet: start() will not be called. False: it is owned,
-  // even if start() is still to come.
-  bool withdraw(OverlapEntry& entry) noexcept;
-  bool empty() const noexcept { return active_.head == nullptr && waiting_.head == nullptr; }
-  bool anyWaiting() const noexcept { return waiting_.head != nullptr; }
+  // `stale` may be null when no side is behind. All outlive this.
+  ReadSources(const Plan& plan, const MirrorNode& mirror, const StaleSides* stale);
+
+  // The side that answers the whole request, or -1: then piece by piece.
+  int fast(std::uint64_t offset, std::uint64_t length) noexcept;
+
+  struct Source {
+    int side = -1;             // -1: none
+    std::uint64_t length = 0;  // how far from `offset` this holds, at most the length asked for
+  };
+  // Of the sides not in `tried` (one bit per side, by index).
+  Source at(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept;
+  // Whether every piece of the whole mirror has a source, without looking further.
+  bool coverAll() const noexcept { return fast_ != 0; }
+  // Whether every piece of the range has one.
+  bool cover(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept;
+
+  // Whether everything in the range may be read from this side, however well.
+  bool readable(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept;
+  // Whether any side besides this one may be read somewhere.
+  bool anyBesides(std::uint32_t side) const noexcept;
+
+  // A component becomes, or is no more, the last thing to be asked.
+  void avoid(std::uint32_t file, bool avoided);
 
  private:
-  struct Chain {
-    OverlapEntry* head = nullptr;
-    OverlapEntry* tail = nullptr;
-    void add(OverlapEntry& entry) noexcept;
-    void remove(OverlapEntry& entry) noexcept;
-    bool overlaps(const OverlapEntry& entry, const OverlapEntry* until) const noexcept;
-  };
-  void startAfter(const OverlapEntry& gone) noexcept;
+  void recompute();
+  bool fastSide(const MirrorSide& side) const noexcept;
+  bool staleAt(const MirrorSide& side, std::uint64_t offset, std::uint64_t length) const noexcept {
+    return side.stale && stale_ != nullptr && stale_->stale(side.slot, offset, length);
+  }
 
-  Chain active_;
-  Chain waiting_;  // in order of arrival
-  // Active already, start() still to be called. A queue, because start() may come back to leave():
-  // recursion would be as deep as the line of waiters.
-  OverlapEntry* startHead_ = nullptr;
-  OverlapEntry* startTail_ = nullptr;
-  bool starting_ = false;
+  const Plan& plan_;
+  const MirrorNode& mirror_;
+  const StaleSides* stale_;
+  bool anyStale_ = false;
+  std::uint32_t fast_ = 0;  // one bit per side
+  std::vector<bool> avoided_;
+  std::optional<ReadBalance> balance_;
 };
 
 }  // namespace metadisk

@@ -23,6 +23,13 @@ struct Request {
   int error = 0;              // errno, 0 on success; valid in done()
   void (*done)(Request&) noexcept = nullptr;
   void* owner = nullptr;
+
+  // The volume layer's, from submit() to done(): see md/hold.h.
+  std::uint64_t order = 0;
+  Request* next = nullptr;
+  Request* previous = nullptr;
+  bool failed = false;
+  bool written = false;  // the data is in place, a flush is left to be done
 };
 
 }  // namespace metadisk

@@ -36,7 +36,7 @@ std::size_t mapNode(const Node& node, std::uint64_t offset, std::uint64_t length
                     std::uint64_t& covered) noexcept {
   if (const auto* stripe = std::get_if<StripeNode>(&node)) return mapStripe(*stripe, offset, length, out, covered);
   const auto& part = *std::get_if<ComponentNode>(&node);
-  out[0] = {part.file, part.start + offset, length};
+  out[0] = {part.file, part.start + offset, length, &part.service};
   covered = length;
   return 1;
 }

@@ -16,6 +16,7 @@ struct Fragment {
   std::uint32_t file = 0;
   std::uint64_t offset = 0;  // bytes in the component
   std::uint64_t length = 0;
+  const Service* service = nullptr;  // of the component there, never null
 };
 
 // Fills `out` with the fragments of [offset, offset + length) of the stripe, as many as fit; returns
@@ -34,7 +35,7 @@ void mapExtents(const Node& node, std::uint64_t offset, std::uint64_t length, Vi
   const auto* stripe = std::get_if<StripeNode>(&node);
   if (stripe == nullptr) {
     const auto& part = *std::get_if<ComponentNode>(&node);
-    visit(Fragment{part.file, part.start + offset, length});
+    visit(Fragment{part.file, part.start + offset, length, &part.service});
     return;
   }
   for (const Row& row : stripe->rows) {
@@ -54,7 +55,8 @@ void mapExtents(const Node& node, std::uint64_t offset, std::uint64_t length, Vi
     for (std::size_t c = 0; c < n; c++) {
       const std::uint64_t first = upTo(c, from);
       const std::uint64_t last = upTo(c, to);
-      if (last > first) visit(Fragment{row.columns[c].file, row.columns[c].start + first, last - first});
+      const Column& column = row.columns[c];
+      if (last > first) visit(Fragment{column.file, column.start + first, last - first, &column.service});
     }
   }
 }
@@ -65,13 +67,15 @@ inline Fragment mapOne(const Row& row, std::uint64_t offset, std::uint64_t lengt
   const std::size_t n = row.columns.size();
   if (n == 1) {
     const std::uint64_t run = row.end - offset;
-    return {row.columns[0].file, row.columns[0].start + inRow, length < run ? length : run};
+    const Column& column = row.columns[0];
+    return {column.file, column.start + inRow, length < run ? length : run, &column.service};
   }
   const std::uint64_t segment = row.shift >= 0 ? inRow >> row.shift : inRow / row.interlace;
   const std::uint64_t frag = inRow - segment * row.interlace;
   const Column& column = row.columns[segment % n];
   const std::uint64_t run = row.interlace - frag;
-  return {column.file, column.start + (segment / n) * row.interlace + frag, length < run ? length : run};
+  return {column.file, column.start + (segment / n) * row.interlace + frag, length < run ? length : run,
+          &column.service};
 }
 
 }  // namespace metadisk

@@ -30,24 +30,24 @@ IoOp ioOp(Op op, bool mirrored) noexcept {
 }  // namespace
 
 Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
-                   VolumeHost& host, StaleSides* stale)
+                   VolumeHost& host, MirrorState& state)
     : plan_(std::move(plan)),
       files_(files.begin(), files.end()),
       backend_(backend),
       host_(host),
-      size_(plan_->size()),
-      stale_(stale) {
+      state_(state),
+      size_(plan_->size()) {
   const auto* mirror = std::get_if<MirrorNode>(&plan_->root());
   if (mirror == nullptr) {
     direct_ = &plan_->root();
-  } else if (mirror->sides.size() == 1) {
+  } else if (mirror->sides.size() == 1 && ReadSources(*plan_, *mirror, nullptr).fast(0, 1) == 0) {
     direct_ = &plan_->nodes[mirror->sides[0].child];  // nothing to keep equal
   } else {
     mirror_ = mirror;
-    balance_ = std::make_unique<ReadBalance>(*mirror);
+    sources_.emplace(*plan_, *mirror, state.stale);
     jobs_ = std::make_unique<Jobs>(*this);
   }
-  for (std::uint32_t i = 0; i < files_.size(); i++) allFiles_.push_back(i);
+  findWritten();
   flushSync_.impl = this;
 }
 
@@ -61,20 +61,15 @@ void Volume::Impl::finish(Request& r, int error) noexcept {
   r.done(r);
 }
 
-bool Volume::Impl::anySyncFailed() const noexcept {
-  return std::any_of(files_.begin(), files_.end(),
-                     [](const ComponentFile* f) { return f->syncFailed.load(std::memory_order_acquire); });
-}
-
 void Volume::Impl::submit(Request& r) noexcept {
   requests_++;
   clients_++;
-  if (r.op == Op::flush) return submitFlush(r);
+  if (r.op == Op::flush || r.written) return submitFlush(r);
   if (r.length > size_ || r.offset > size_ - r.length) return finish(r, EINVAL);
   if (changesData(r.op)) {
     if (plan_->readOnly) return finish(r, EROFS);
     if (plan_->labelled && r.offset < kBlockBytes) return finish(r, EINVAL);
-    if (r.fua && anySyncFailed()) return finish(r, EIO);
+    if (mirror_ == nullptr && r.fua && anySyncFailed()) return finish(r, EIO);
   }
   if (r.length == 0) return finish(r, 0);
   if (mirror_ == nullptr) {
@@ -84,7 +79,7 @@ void Volume::Impl::submit(Request& r) noexcept {
   } else if (r.op == Op::zero && r.fastZero) {
     finish(r, ENOTSUP);  // one side might do it and another refuse: they would differ
   } else {
-    submitTask(r);
+    submitWrite(r);
   }
 }
 
@@ -102,15 +97,6 @@ std::size_t Volume::Impl::ranges(std::uint64_t offset, std::uint64_t length, std
     out[i] = {file.fd.get(), fragments[i].offset, fragments[i].length};
   }
   return count;
-}
-
-void Volume::Impl::submitRead(Request& r) noexcept {
-  const std::uint32_t side = balance_->choose(r.offset, r.length);
-  if (submitSingle(r, sideNode(side), 1U << side)) return;
-  Task* const task = newTask(r, Task::Kind::plain);
-  if (task == nullptr) return finish(r, ENOMEM);
-  issue(*task, sideNode(side), r.offset, r.length, r.data, 1U << side);
-  drop(*task);
 }
 
 // True when the whole request is one Io, which is started.
@@ -149,16 +135,16 @@ void Volume::Impl::onSingle(Io& io) noexcept {
   Request& r = *child.request;
   int error = -io.result;
   if (error != 0) [[unlikely]] {
-    if (self.mirror_ != nullptr && r.op == Op::read && self.balance_->other(child.tried) >= 0) {
+    if (self.anotherSource(child, r.offset, child.data)) {
       Task* const task = self.newTask(r, Task::Kind::plain);
       if (task != nullptr) {
-        self.failed(child, true);
+        self.report(child, true);
         self.retryRead(child, *task);
         self.giveChild(child);
         return self.drop(*task);
       }
     }
-    self.failed(child, false);
+    self.report(child, false);
     if (r.op == Op::cache || (io.op == IoOp::discard && error == EOPNOTSUPP)) error = 0;
   } else if (r.fua && self.anySyncFailed()) {
     error = EIO;
@@ -181,39 +167,18 @@ Volume::Impl::Task* Volume::Impl::newTask(Request& r, Task::Kind kind) noexcept 
   task->noHole = r.op == Op::zero && r.noHole;
   task->fastZero = r.op == Op::zero && r.fastZero;
   task->pending = 1;  // the caller's, given back by drop()
-  task->nextSide = 0;
   task->error = 0;
+  task->parks = false;
+  task->unstarted = {};
   return task;
 }
 
-// Everything that is not one Io: several fragments, or all sides of a mirror.
+// Several fragments.
 void Volume::Impl::submitTask(Request& r) noexcept {
-  Task* const task = newTask(r, mirror_ != nullptr ? Task::Kind::mirrorWrite : Task::Kind::plain);
+  Task* const task = newTask(r, Task::Kind::plain);
   if (task == nullptr) return finish(r, ENOMEM);
-  if (mirror_ == nullptr) {
-    issue(*task, *direct_, r.offset, r.length, r.data, 0);
-    return drop(*task);
-  }
-  task->first = r.offset;
-  task->end = r.offset + r.length;
-  task->OverlapEntry::start = onOwned;
-  overlaps_.enter(*task);
-}
-
-void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
-  Task& task = static_cast<Task&>(entry);
-  if (task.kind == Task::Kind::window) return task.impl->jobs_->onOwned(task);
-  task.impl->writeSides(task);
-}
-
-void Volume::Impl::writeSides(Task& task) noexcept {
-  const auto sides = static_cast<std::uint32_t>(mirror_->sides.size());
-  const std::uint32_t until = mirror_->write == WritePolicy::serial ? task.nextSide + 1 : sides;
-  while (task.nextSide < until) {
-    const std::uint32_t side = task.nextSide++;
-    issue(task, sideNode(side), task.offset, task.length, task.data, 1U << side);
-  }
-  drop(task);
+  issue(*task, *direct_, r.offset, r.length, r.data, 0);
+  drop(*task);
 }
 
 bool Volume::Impl::append(Child& child, const Fragment& fragment, std::byte* data) noexcept {
@@ -234,10 +199,7 @@ bool Volume::Impl::append(Child& child, const Fragment& fragment, std::byte* dat
 Volume::Impl::Child* Volume::Impl::newChild(Task& task, const Fragment& fragment, std::byte* data,
                                             std::uint32_t tried) noexcept {
   Child* const child = children_.take();
-  if (child == nullptr) {
-    task.error = ENOMEM;
-    return nullptr;
-  }
+  if (child == nullptr) return nullptr;
   child->op = task.op;
   child->fua = task.fua;
   child->noHole = task.noHole;
@@ -255,25 +217,28 @@ Volume::Impl::Child* Volume::Impl::newChild(Task& task, const Fragment& fragment
   child->slab = nullptr;
   child->index = fragment.file;
   child->tried = tried;
+  child->lastErred = fragment.service->lastErred;
   child->chain = nullptr;
-  task.pending++;
   return child;
 }
 
-// Starts the Ios of one range of one node: neighbours on a component go into one Io.
-void Volume::Impl::issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
-                         std::uint32_t tried) noexcept {
-  Child* head = nullptr;
-  Child** tail = &head;
-  const auto add = [&](const Fragment& fragment, std::byte* piece) {
+bool Volume::Impl::prepare(Task& task, Chain& chain, const Node& node, std::uint64_t offset, std::uint64_t length,
+                           std::byte* data, std::uint32_t tried) noexcept {
+  Child* const last = chain.tail;
+  bool made = true;
+  const auto add = [&](const Fragment& fragment, std::byte* piece) -> Child* {
     Child* const child = newChild(task, fragment, piece, tried);
-    if (child == nullptr) return child;
-    *tail = child;
-    tail = &child->chain;
+    made = made && child != nullptr;
+    if (child == nullptr) return nullptr;
+    (chain.tail != nullptr ? chain.tail->chain : chain.head) = child;
+    chain.tail = child;
     return child;
   };
+  const bool writes = changesData(task.op);
   if (!hasData(task.op)) {
-    mapExtents(node, offset, length, [&](const Fragment& fragment) { add(fragment, nullptr); });
+    mapExtents(node, offset, length, [&](const Fragment& fragment) {
+      if (!writes || fragment.service->writable) add(fragment, nullptr);
+    });
   } else {
     std::array<Fragment, 32> fragments;
     std::array<Child*, 64> open{};  // last Io per file, by the low bits of its index
@@ -282,18 +247,50 @@ void Volume::Impl::issue(Task& task, const Node& node, std::uint64_t offset, std
       const std::size_t count = mapNode(node, offset + at, length - at, fragments, covered);
       for (std::size_t i = 0; i < count; i++) {
         const Fragment& fragment = fragments[i];
-        Child*& last = open[fragment.file % open.size()];
-        const bool joined = last != nullptr && last->index == fragment.file && append(*last, fragment, data + at);
-        if (!joined) last = add(fragment, data + at);
+        if (!writes || fragment.service->writable) {
+          Child*& neighbour = open[fragment.file % open.size()];
+          const bool joined =
+              neighbour != nullptr && neighbour->index == fragment.file && append(*neighbour, fragment, data + at);
+          if (!joined) neighbour = add(fragment, data + at);
+        }
         at += fragment.length;
       }
     }
   }
-  while (head != nullptr) {
-    Child* const child = head;
-    head = child->chain;  // start() may complete and free it
-    backend_.start(*child);
+  if (!made) discard(chain, last);
+  return made;
+}
+
+void Volume::Impl::start(Task& task, Chain& chain, bool oneSide) noexcept {
+  const std::uint32_t side = chain.head != nullptr ? chain.head->tried : 0;
+  while (chain.head != nullptr && (!oneSide || chain.head->tried == side)) {
+    Child* const child = chain.head;
+    chain.head = child->chain;  // start() may complete and free it
+    if (chain.head == nullptr) chain.tail = nullptr;
+    start(task, *child);
   }
+}
+
+void Volume::Impl::start(Task& task, Child& child) noexcept {
+  task.pending++;
+  backend_.start(child);
+}
+
+// Gives back what stands behind `after`; null: everything.
+void Volume::Impl::discard(Chain& chain, Child* after) noexcept {
+  Child* child = after != nullptr ? std::exchange(after->chain, nullptr) : std::exchange(chain.head, nullptr);
+  chain.tail = after;
+  while (child != nullptr) giveChild(*std::exchange(child, child->chain));
+}
+
+void Volume::Impl::issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
+                         std::uint32_t tried) noexcept {
+  Chain chain;
+  if (!prepare(task, chain, node, offset, length, data, tried)) {
+    task.error = ENOMEM;
+    return;
+  }
+  start(task, chain);
 }
 
 void Volume::Impl::giveChild(Child& child) noexcept {
@@ -306,40 +303,39 @@ void Volume::Impl::onChild(Io& io) noexcept {
   Child& child = static_cast<Child&>(io);
   Impl& self = *child.impl;
   Task& task = *child.task;
-  if (io.result != 0) [[unlikely]] {
-    const bool another = io.op == IoOp::read && self.mirror_ != nullptr && self.balance_->other(child.tried) >= 0;
-    const bool copying = task.request == nullptr && task.kind != Task::Kind::flush;
-    self.failed(child, another || copying);
-    if (another) {
-      self.retryRead(child, task);
-    } else if (io.op != IoOp::cache && !(io.op == IoOp::discard && io.result == -EOPNOTSUPP)) {
-      task.error = -io.result;
-      task.erred = self.plan_->components[child.index];
-    }
-  }
+  if (io.result == 0 && child.fua && io.file->syncFailed.load(std::memory_order_acquire)) io.result = -EIO;
+  if (io.result != 0) [[unlikely]]
+    self.childFailed(child, task);
   self.giveChild(child);
   self.drop(task);
 }
 
-// Every piece of a failed read is asked of a side that has not been asked for it yet; there is one.
-void Volume::Impl::retryRead(Child& child, Task& task) noexcept {
-  const int side = balance_->other(child.tried);
-  const std::uint32_t tried = child.tried | 1U << side;
-  const iovec single{child.data, child.length};
-  const iovec* const pieces = child.iov != nullptr ? child.iov : &single;
-  const std::uint32_t count = child.iov != nullptr ? child.iovCount : 1;
-  for (std::uint32_t i = 0; i < count; i++) {
-    auto* const data = static_cast<std::byte*>(pieces[i].iov_base);
-    const std::uint64_t offset = task.offset + static_cast<std::uint64_t>(data - task.data);
-    issue(task, sideNode(static_cast<std::uint32_t>(side)), offset, pieces[i].iov_len, data, tried);
+void Volume::Impl::childFailed(Child& child, Task& task) noexcept {
+  const bool copying = task.request == nullptr && task.kind != Task::Kind::flush;
+  if (child.op == IoOp::read || child.op == IoOp::cache) {
+    const bool another = anotherSource(child, task.offset, task.data);
+    report(child, another || copying);
+    if (another) return retryRead(child, task);
+    if (child.op != IoOp::read) return;
+    task.error = -child.result;
+    task.erred = plan_->components[child.index];
+    return;
+  }
+  const bool parks = mirror_ != nullptr && !copying && child.lastErred == 0;
+  report(child, parks || copying);
+  if (parks) {
+    task.parks = true;
+  } else if (child.op != IoOp::discard || child.result != -EOPNOTSUPP) {
+    task.error = -child.result;
+    task.erred = plan_->components[child.index];
   }
 }
 
-void Volume::Impl::failed(const Child& child, bool masked) noexcept {
+void Volume::Impl::report(const Child& child, bool masked) noexcept {
   const int error = -child.result;
-  // "Cannot do that" is an answer, not a fault of the component.
+  // "Cannot do that" is an answer, not a fault of the component; on a mirror every side must do it.
   const bool optional = child.op == IoOp::discard || child.op == IoOp::zero || child.op == IoOp::cache;
-  if (optional && (error == EOPNOTSUPP || error == EINVAL)) return;
+  if (mirror_ == nullptr && optional && (error == EOPNOTSUPP || error == EINVAL)) return;
   const ComponentOp op = child.op == IoOp::sync                              ? ComponentOp::flush
                          : child.op == IoOp::read || child.op == IoOp::cache ? ComponentOp::read
                                                                              : ComponentOp::write;
@@ -362,17 +358,7 @@ void Volume::Impl::taskDone(Task& task) noexcept {
       tasks_.give(task);
       return endOfData(r, error);
     }
-    case Task::Kind::mirrorWrite: {
-      if (task.nextSide < mirror_->sides.size()) {
-        task.pending = 1;
-        return writeSides(task);
-      }
-      overlaps_.leave(task);
-      Request& r = *task.request;
-      const int error = task.error;
-      tasks_.give(task);
-      return endOfData(r, error);
-    }
+    case Task::Kind::mirrorWrite: return endWrite(task);
     case Task::Kind::flush: return endFlushes(task);
     case Task::Kind::job: return jobs_->onTask(task);
     case Task::Kind::window: break;
@@ -383,8 +369,12 @@ void Volume::Impl::taskDone(Task& task) noexcept {
 // The data is in place; FUA of operations that have no such flag of their own is a flush.
 void Volume::Impl::endOfData(Request& r, int error) noexcept {
   if (error == 0 && r.fua && changesData(r.op)) {
-    if (r.op != Op::write) return submitFlush(r);
-    if (anySyncFailed()) error = EIO;
+    if (r.op != Op::write) {
+      // Later writes may have gone over it by now: should the flush park, only the flush is driven again.
+      r.written = true;
+      return submitFlush(r);
+    }
+    if (mirror_ == nullptr && anySyncFailed()) error = EIO;
   }
   finish(r, error);
 }
@@ -401,8 +391,8 @@ void Volume::Impl::tick() noexcept {
 std::uint64_t Volume::Impl::wakeAt() const noexcept { return jobs_ == nullptr ? UINT64_MAX : jobs_->wakeAt(); }
 
 Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
-               VolumeHost& host, StaleSides* stale)
-    : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host, stale)) {}
+               VolumeHost& host, MirrorState& state)
+    : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host, state)) {}
 Volume::~Volume() = default;
 
 void Volume::submit(Request& request) noexcept { impl_->submit(request); }
@@ -411,6 +401,7 @@ std::size_t Volume::ranges(std::uint64_t offset, std::uint64_t length, std::span
 }
 bool Volume::stateful() const noexcept { return impl_->stateful(); }
 unsigned Volume::inFlight() const noexcept { return impl_->inFlight(); }
+unsigned Volume::requests() const noexcept { return impl_->requests(); }
 std::uint64_t Volume::size() const noexcept { return impl_->size(); }
 const Plan& Volume::plan() const noexcept { return impl_->plan(); }
 int Volume::startResync(const ResyncJob& job) noexcept { return impl_->startResync(job); }

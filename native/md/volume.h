@@ -1,9 +1,10 @@
-// One open metadevice on one thread: takes requests, maps them, starts child I/O, answers.
+// One open metadevice on one thread: takes requests, maps them, starts child I/O, answers or parks.
 //
 // Invariants: used by one thread only. When stateful(), exactly one Volume of the device exists at a
 // time, on its owner thread, and the one of an older plan is drained (inFlight() == 0) before the
 // next takes requests: overlapping writes are ordered only inside one Volume. Otherwise every thread
-// may have its own Volume over the same plan and files. done() is called exactly once per request.
+// may have its own Volume over the same plan and files. Every request ends in done(), once, or in
+// state.hold: then it is no more in flight here and waits for submit() to this or a later Volume.
 // The volume outlives every request and window: destroy it when inFlight() == 0.
 // After its pools have grown to the depth in use, submit() allocates nothing.
 #pragma once
@@ -16,7 +17,7 @@
 #include "core/resync.h"
 #include "io/backend.h"
 #include "md/request.h"
-#include "md/stale.h"
+#include "md/state.h"
 #include "plan/plan.h"
 
 namespace metadisk {
@@ -42,6 +43,8 @@ class VolumeHost {
   virtual void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept = 0;
   virtual void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept = 0;
   virtual void resyncEnded(const ResyncEnd& end) noexcept = 0;
+  // The first request of a new hold is about to be parked: nothing may be submitted until it is released.
+  virtual void parked() noexcept = 0;
   // Monotonic nanoseconds.
   virtual std::uint64_t now() noexcept = 0;
 };
@@ -49,15 +52,15 @@ class VolumeHost {
 class Volume {
  public:
   // `files` in the order of plan->components, sizes already checked (checkSizes); all outlive the volume.
-  // `stale`: null when no side is behind.
   Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
-         StaleSides* stale = nullptr);
+         MirrorState& state);
   ~Volume();
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;
 
-  // read, write: `data` valid until done(). Reads and writes are cut into at most a few Ios per component.
-  // Errors: EINVAL outside the volume or on the label, EROFS on a read-only plan, ENOMEM, else the component's.
+  // read, write: `data` valid until done(). state.hold.order() must have been called for it once.
+  // Errors: EINVAL outside the volume or on the label, EROFS on a read-only plan, ENOMEM, EIO where a
+  // mirror has no source, else the component's.
   void submit(Request& request) noexcept;
 
   // The files' bytes that are [offset, offset + length) of the volume, in order; 0 when there are more than `out`
@@ -65,9 +68,11 @@ class Volume {
   // a side may leave it, and be overwritten by others, while a slow client has not yet taken its pages.
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
 
-  // Whether the plan needs an owner thread (a mirror with more than one side).
+  // Whether the plan needs an owner thread: a mirror, unless it is one side with nothing wrong.
   bool stateful() const noexcept;
-  // Client requests and resync work not finished; 0 means the volume may be destroyed.
+  // Client requests not finished and not parked.
+  unsigned requests() const noexcept;
+  // Those and resync work; 0 means the volume may be destroyed.
   unsigned inFlight() const noexcept;
   std::uint64_t size() const noexcept;
   const Plan& plan() const noexcept;

@@ -1,22 +1,25 @@
-// The inside of a Volume, shared by volume.cc (requests and their Ios), sync.cc (flushes) and jobs.h (resync, verify).
+// The inside of a Volume, shared by volume.cc (requests and their Ios), mirror_io.cc (reads with several
+// sources, writes to several sides), flush.cc, and jobs.h (resync, verify).
 //
 // A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
 // Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
 // the overlap list from before the first child until after the last; so two sides can only differ
-// where a write is in flight or has failed.
+// where a write is in flight or has failed. All children of a write are made before the first is
+// started: it reaches every side or, without memory, none.
 #pragma once
 
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "io/file.h"
 #include "md/mirror.h"
+#include "md/overlap.h"
 #include "md/pool.h"
-#include "md/stale.h"
 #include "md/stripe.h"
 #include "md/volume.h"
 
@@ -25,6 +28,7 @@ namespace metadisk {
 inline constexpr std::uint64_t kBlockBytes = 512;
 
 inline bool changesData(Op op) noexcept { return op == Op::write || op == Op::trim || op == Op::zero; }
+inline bool changesData(IoOp op) noexcept { return op == IoOp::write || op == IoOp::discard || op == IoOp::zero; }
 
 struct IovecSlab {
   std::array<iovec, kIovecsMax> entries;
@@ -34,12 +38,13 @@ struct IovecSlab {
 class Volume::Impl final {
  public:
   Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
-       StaleSides* stale);
+       MirrorState& state);
   ~Impl();
 
   void submit(Request& r) noexcept;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
   bool stateful() const noexcept { return mirror_ != nullptr; }
+  unsigned requests() const noexcept { return requests_; }
   unsigned inFlight() const noexcept { return requests_ + (resyncing() ? 1U : 0U); }
   const Plan& plan() const noexcept { return *plan_; }
   std::uint64_t size() const noexcept { return size_; }
@@ -60,12 +65,18 @@ class Volume::Impl final {
     Task* task = nullptr;
     IovecSlab* slab = nullptr;
     std::uint32_t index = 0;  // of the file
-    std::uint32_t tried = 0;  // mirror read: sides asked so far, one bit each, this one included
+    std::uint32_t tried = 0;  // mirror: sides asked so far, one bit each, this one included
+    std::uint32_t lastErred = 0;
     Child* chain = nullptr;
     Child* poolNext = nullptr;
   };
+  // Children that are made but not started, in order.
+  struct Chain {
+    Child* head = nullptr;
+    Child* tail = nullptr;
+  };
   // Several Ios that end together.
-  struct Task : OverlapEntry {
+  struct Task : OverlapEntry, RegionWaiter {
     enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, job };
     Kind kind = Kind::plain;
     Impl* impl = nullptr;
@@ -77,11 +88,13 @@ class Volume::Impl final {
     bool fua = false;
     bool noHole = false;
     bool fastZero = false;
+    bool parks = false;  // a component failed that is not Last Erred
     std::uint32_t pending = 0;
-    std::uint32_t nextSide = 0;  // serial writes; verify: the side that is read
+    std::uint32_t nextSide = 0;  // verify: the side that is read
     int error = 0;
     std::uint32_t erred = 0;  // job: the component that `error` came from
     void* window = nullptr;   // window, job
+    Chain unstarted;          // mirror write
     Task* queued = nullptr;
     Task* poolNext = nullptr;
   };
@@ -89,43 +102,68 @@ class Volume::Impl final {
   void finish(Request& r, int error) noexcept;
   void submitTask(Request& r) noexcept;
   bool submitSingle(Request& r, const Node& node, std::uint32_t tried) noexcept;
-  void submitRead(Request& r) noexcept;
-  void submitFlush(Request& r) noexcept;
-  void startFlushes() noexcept;
-  void endFlushes(const Task& task) noexcept;
   Task* newTask(Request& r, Task::Kind kind) noexcept;
-  void issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
-             std::uint32_t tried) noexcept;
+  // Makes the Ios of one range of one node: neighbours on a component go into one Io, and components
+  // that are not written get no write. False: out of memory, and the chain is as it was.
+  bool prepare(Task& task, Chain& chain, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
+               std::uint32_t tried) noexcept;
   Child* newChild(Task& task, const Fragment& fragment, std::byte* data, std::uint32_t tried) noexcept;
   bool append(Child& child, const Fragment& fragment, std::byte* data) noexcept;
-  void issueSync(Task& task, std::span<const std::uint32_t> files) noexcept;
+  // Starts all of them, or those of the first side alone.
+  void start(Task& task, Chain& chain, bool oneSide = false) noexcept;
+  void start(Task& task, Child& child) noexcept;
+  void discard(Chain& chain, Child* after) noexcept;
+  // prepare() and start(); on failure the task has the error.
+  void issue(Task& task, const Node& node, std::uint64_t offset, std::uint64_t length, std::byte* data,
+             std::uint32_t tried) noexcept;
   void giveChild(Child& child) noexcept;
   void drop(Task& task) noexcept;
   void taskDone(Task& task) noexcept;
-  void writeSides(Task& task) noexcept;
   void endOfData(Request& r, int error) noexcept;
-  void retryRead(Child& child, Task& task) noexcept;
-  void failed(const Child& child, bool masked) noexcept;
+  void childFailed(Child& child, Task& task) noexcept;
+  void report(const Child& child, bool masked) noexcept;
+  bool anySyncFailed() const noexcept;
+
+  // mirror_io.cc
+  void submitRead(Request& r) noexcept;
+  void readPieces(Task& task, std::uint64_t offset, std::uint64_t length, std::byte* data,
+                  std::uint32_t tried) noexcept;
+  bool anotherSource(const Child& child, std::uint64_t offset, const std::byte* data) const noexcept;
+  void retryRead(const Child& child, Task& task) noexcept;
+  void submitWrite(Request& r) noexcept;
+  void writeSides(Task& task) noexcept;
+  void endWrite(Task& task) noexcept;
+  void park(Request& r, bool failed) noexcept;
+  void closeGate() noexcept;
+  const Node& sideNode(std::uint32_t side) const noexcept { return plan_->nodes[mirror_->sides[side].child]; }
   // Of a slot; sides.size() when there is none.
   std::uint32_t sideOf(std::uint32_t slot) const noexcept;
-  bool anySyncFailed() const noexcept;
-  const Node& sideNode(std::uint32_t side) const noexcept { return plan_->nodes[mirror_->sides[side].child]; }
+
+  // flush.cc
+  void findWritten();
+  void submitFlush(Request& r) noexcept;
+  void startFlushes() noexcept;
+  void endFlushes(const Task& task) noexcept;
+  void issueSync(Task& task, std::span<const std::uint32_t> files) noexcept;
+  void lostSyncs(Task& task) noexcept;
 
   static void onSingle(Io& io) noexcept;
   static void onChild(Io& io) noexcept;
   static void onOwned(OverlapEntry& entry) noexcept;
+  static void onMarked(RegionWaiter& waiter, int error) noexcept;
 
   std::shared_ptr<const Plan> plan_;
   std::vector<ComponentFile*> files_;
   Backend& backend_;
   VolumeHost& host_;
+  MirrorState& state_;
   std::uint64_t size_;
   const Node* direct_ = nullptr;        // stripe or component all requests go to; null for a mirror
-  const MirrorNode* mirror_ = nullptr;  // with two sides or more
-  std::unique_ptr<ReadBalance> balance_;
-  StaleSides* stale_ = nullptr;  // null: no side is behind
+  const MirrorNode* mirror_ = nullptr;  // unless it is one side with nothing wrong
+  std::optional<ReadSources> sources_;
   OverlapList overlaps_;
-  std::vector<std::uint32_t> allFiles_;
+  std::vector<std::uint32_t> written_;    // files that a flush covers
+  std::vector<std::uint32_t> lastErred_;  // by file: 0 when any written part of it is not Last Erred
   unsigned requests_ = 0;
   unsigned clients_ = 0;  // submitted since the resync asked
   Task* flushHead_ = nullptr;

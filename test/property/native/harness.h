@@ -93,6 +93,18 @@ class PlanMaker {
     return stripe(specs, total > atLeast ? random() % std::min<std::uint64_t>(total - atLeast + 1, 9) : 0);
   }
 
+  // Every component of the mirror, if the root is one.
+  void allLastErred() {
+    if (!std::holds_alternative<MirrorNode>(plan->root())) return;
+    std::uint32_t order = 0;
+    for (Node& node : plan->nodes) {
+      if (auto* part = std::get_if<ComponentNode>(&node)) part->service.lastErred = ++order;
+      auto* stripe = std::get_if<StripeNode>(&node);
+      for (std::size_t r = 0; stripe != nullptr && r < stripe->rows.size(); r++) {
+        for (Column& column : stripe->rows[r].columns) column.service.lastErred = ++order;
+      }
+    }
+  }
   NodeIndex last() const { return static_cast<NodeIndex>(plan->nodes.size() - 1); }
 
   std::shared_ptr<Plan> plan = std::make_shared<Plan>();
@@ -123,7 +135,7 @@ class Bench final : public VolumeHost {
   void open(std::shared_ptr<const Plan> plan) {
     volume.reset();
     const auto files = sim.files();
-    volume = std::make_unique<Volume>(std::move(plan), files, sim, *this, stale);
+    volume = std::make_unique<Volume>(std::move(plan), files, sim, *this, state);
   }
   void turn() {
     sim.poll();
@@ -137,8 +149,14 @@ class Bench final : public VolumeHost {
       if (sim.idle() && volume->wakeAt() != UINT64_MAX) sim.advance(1'000'000);
     }
   }
+  // As a device does.
+  void submit(Request& request) {
+    state.hold.order(request);
+    if (state.hold.closed()) return state.hold.park(request, false);
+    volume->submit(request);
+  }
   int run(Call& call) {
-    volume->submit(call);
+    submit(call);
     for (unsigned turns = 0; call.doneCount == 0; turns++) {
       REQUIRE(turns < 1'000'000);
       turn();
@@ -167,6 +185,7 @@ class Bench final : public VolumeHost {
     endedComponent = end.component;
     endedMismatches = end.mismatches;
   }
+  void parked() noexcept override { holds++; }
   std::uint64_t now() noexcept override { return sim.now(); }
 
   // What a side of the mirror, or the root itself, holds: read past the volume, by its mapping.
@@ -209,12 +228,13 @@ class Bench final : public VolumeHost {
   }
 
   SimBackend sim;
-  StaleSides* stale = nullptr;
+  MirrorState state;
   std::unique_ptr<Volume> volume;
   std::vector<ComponentFault> events;
   std::vector<std::uint64_t> progress;
   std::vector<std::uint64_t> checkpoints;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;
+  int holds = 0;  // times the gate closed
   int endedCount = 0;
   std::uint64_t endedJob = 0;
   ResyncOutcome endedOutcome = ResyncOutcome::failed;

@@ -392,7 +392,7 @@ TEST_CASE("resync: optimized copies the stale regions, each readable once it is 
   PlanMaker m = threeSides(1003);
   Behind behind(m, {0, 1, 2, 7, 30, 31, 62});
   Bench b(m, 2);
-  b.stale = &behind.sides;
+  b.state.stale = &behind.sides;
   b.open(m.plan);
   CHECK(behind.sides.stale(1, 7 * 16 * kBlock, kBlock));
   CHECK(!behind.sides.stale(1, 8 * 16 * kBlock, kBlock));
@@ -426,7 +426,7 @@ TEST_CASE("resync: optimized goes on where a cancelled one stopped, and needs no
   PlanMaker m = threeSides(1000);
   Behind behind(m, {3, 4, 40, 50});
   Bench b(m, 2);
-  b.stale = &behind.sides;
+  b.state.stale = &behind.sides;
   b.open(m.plan);
   CHECK(b.volume->startResync(
             {.target = 1, .kind = ResyncKind::optimized, .bufferBlocks = 16, .bytesPerSecond = 1000}) == 0);
@@ -451,7 +451,7 @@ TEST_CASE("resync: a copy that goes on after a crash looks again at what was dir
   PlanMaker m = threeSides(1000);
   Behind behind(m, {2, 10, 31, 50}, false);
   Bench b(m, 2);
-  b.stale = &behind.sides;
+  b.state.stale = &behind.sides;
   b.open(m.plan);
   CHECK(!behind.sides.stale(1, 2 * 16 * kBlock, kBlock));
   const std::uint64_t from = 31 * 16 + 4;
@@ -484,7 +484,7 @@ TEST_CASE("resync: a component that goes on after a crash, the same") {
   StaleSides sides;
   sides.mount(*m.plan, dirty, mirror.region, true);
   Bench bench(m, 3);
-  bench.stale = &sides;
+  bench.state.stale = &sides;
   bench.open(m.plan);
   CHECK(bench.volume->startResync({.target = 1,
                                    .kind = ResyncKind::component,

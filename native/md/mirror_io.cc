@@ -1,0 +1,171 @@
+// Reads that may have several sources, writes that have several sides, and what is parked when one fails.
+#include <algorithm>
+
+#include "md/jobs.h"
+#include "md/volume_impl.h"
+
+namespace metadisk {
+
+// ---- reads
+
+void Volume::Impl::submitRead(Request& r) noexcept {
+  const int side = sources_->fast(r.offset, r.length);
+  const auto bit = side < 0 ? 0U : 1U << static_cast<unsigned>(side);
+  if (side >= 0 && submitSingle(r, sideNode(static_cast<std::uint32_t>(side)), bit)) return;
+  if (side < 0 && !sources_->cover(r.offset, r.length, 0)) return finish(r, r.op == Op::cache ? 0 : EIO);
+  Task* const task = newTask(r, Task::Kind::plain);
+  if (task == nullptr) return finish(r, ENOMEM);
+  if (side >= 0) {
+    issue(*task, sideNode(static_cast<std::uint32_t>(side)), r.offset, r.length, r.data, bit);
+  } else {
+    readPieces(*task, r.offset, r.length, r.data, 0);
+  }
+  drop(*task);
+}
+
+// Each piece from its best source; neighbours with the same source go together. Every piece has one.
+void Volume::Impl::readPieces(Task& task, std::uint64_t offset, std::uint64_t length, std::byte* data,
+                              std::uint32_t tried) noexcept {
+  while (length > 0) {
+    const ReadSources::Source first = sources_->at(offset, length, tried);
+    std::uint64_t run = first.length;
+    while (run < length) {
+      const ReadSources::Source next = sources_->at(offset + run, length - run, tried);
+      if (next.side != first.side) break;
+      run += next.length;
+    }
+    const auto side = static_cast<std::uint32_t>(first.side);
+    issue(task, sideNode(side), offset, run, data, tried | 1U << side);
+    offset += run;
+    length -= run;
+    if (data != nullptr) data += run;
+  }
+}
+
+namespace {
+
+// Visits the memory of an Io: visit(memory, length) until it answers false; whether it never did.
+template <typename Visit>
+bool eachPiece(const Io& io, Visit visit) noexcept {
+  if (io.iov == nullptr) return visit(io.data, io.length);
+  return std::all_of(io.iov, io.iov + io.iovCount, [&](const iovec& v) {
+    return visit(static_cast<std::byte*>(v.iov_base), std::uint64_t{v.iov_len});
+  });
+}
+
+}  // namespace
+
+// Whether all of a failed read can be had elsewhere; `data` lies at `offset` of the mirror.
+bool Volume::Impl::anotherSource(const Child& child, std::uint64_t offset, const std::byte* data) const noexcept {
+  if (mirror_ == nullptr || child.op != IoOp::read) return false;
+  return eachPiece(child, [&](const std::byte* piece, std::uint64_t length) {
+    return sources_->cover(offset + static_cast<std::uint64_t>(piece - data), length, child.tried);
+  });
+}
+
+void Volume::Impl::retryRead(const Child& child, Task& task) noexcept {
+  eachPiece(child, [&](std::byte* piece, std::uint64_t length) {
+    readPieces(task, task.offset + static_cast<std::uint64_t>(piece - task.data), length, piece, child.tried);
+    return true;
+  });
+}
+
+// ---- writes
+
+void Volume::Impl::submitWrite(Request& r) noexcept {
+  // What could not be read back is not taken.
+  if (!sources_->coverAll() && !sources_->cover(r.offset, r.length, 0)) return finish(r, EIO);
+  Task* const task = newTask(r, Task::Kind::mirrorWrite);
+  if (task == nullptr) return finish(r, ENOMEM);
+  task->OverlapEntry::first = r.offset;
+  task->OverlapEntry::end = r.offset + r.length;
+  task->stays = false;
+  task->OverlapEntry::start = onOwned;
+  overlaps_.enter(*task);
+}
+
+void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
+  Task& task = static_cast<Task&>(entry);
+  Impl& self = *task.impl;
+  if (task.kind == Task::Kind::window) return self.jobs_->onOwned(task);
+  task.granted = onMarked;
+  if (self.state_.regions != nullptr && !self.state_.regions->enter(task, task.offset, task.length)) return;
+  self.writeSides(task);
+}
+
+void Volume::Impl::onMarked(RegionWaiter& waiter, int error) noexcept {
+  Task& task = static_cast<Task&>(waiter);
+  Impl& self = *task.impl;
+  if (error == 0) return self.writeSides(task);
+  Request& r = *task.request;
+  self.overlaps_.leave(task);
+  self.tasks_.give(task);
+  self.finish(r, error);
+}
+
+void Volume::Impl::writeSides(Task& task) noexcept {
+  const auto sides = static_cast<std::uint32_t>(mirror_->sides.size());
+  for (std::uint32_t side = 0; side < sides; side++) {
+    if (!mirror_->sides[side].writable) continue;
+    if (!prepare(task, task.unstarted, sideNode(side), task.offset, task.length, task.data, 1U << side)) {
+      discard(task.unstarted, nullptr);
+      task.error = ENOMEM;
+      break;
+    }
+  }
+  start(task, task.unstarted, mirror_->write == WritePolicy::serial);
+  drop(task);
+}
+
+void Volume::Impl::endWrite(Task& task) noexcept {
+  if (task.unstarted.head != nullptr) {  // serial: the next side
+    task.pending = 1;
+    start(task, task.unstarted, true);
+    return drop(task);
+  }
+  Request& r = *task.request;
+  const int error = task.error;
+  const bool parks = task.parks;
+  if (state_.regions != nullptr) state_.regions->leave(task);
+  // What waits behind this write is handed back before it could start.
+  if (parks) closeGate();
+  if (error != 0 && !parks) state_.unequal = true;
+  overlaps_.leave(task);
+  tasks_.give(task);
+  if (parks) return park(r, true);
+  endOfData(r, error);
+}
+
+// ---- failures
+
+// Everything that waits for others goes back in order; what is in flight finishes or parks.
+void Volume::Impl::closeGate() noexcept {
+  if (state_.hold.closed()) return;
+  host_.parked();
+  for (OverlapEntry* entry = overlaps_.handBack(); entry != nullptr;) {
+    Task& task = static_cast<Task&>(*std::exchange(entry, entry->after));
+    Request& r = *task.request;
+    tasks_.give(task);
+    park(r, false);
+  }
+  while (RegionWaiter* waiter = state_.regions != nullptr ? state_.regions->handBack() : nullptr) {
+    Task& task = static_cast<Task&>(*waiter);
+    Request& r = *task.request;
+    overlaps_.leave(task);
+    tasks_.give(task);
+    park(r, false);
+  }
+}
+
+void Volume::Impl::park(Request& r, bool failed) noexcept {
+  requests_--;
+  state_.hold.park(r, failed);
+}
+
+std::uint32_t Volume::Impl::sideOf(std::uint32_t slot) const noexcept {
+  const auto found = std::find_if(mirror_->sides.begin(), mirror_->sides.end(),
+                                  [slot](const MirrorSide& side) { return side.slot == slot; });
+  return static_cast<std::uint32_t>(found - mirror_->sides.begin());
+}
+
+}  // namespace metadisk

@@ -88,8 +88,18 @@ void ThreadDevice::Mounted::resyncEnded(const ResyncEnd& end) noexcept {
 }
 
 ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
-                           std::shared_ptr<Counters> counters, std::function<void()> attend)
-    : number_(number), backend_(backend), sinks_(sinks), counters_(std::move(counters)), attend_(std::move(attend)) {}
+                           std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, std::function<void()> attend)
+    : number_(number),
+      backend_(backend),
+      sinks_(sinks),
+      counters_(std::move(counters)),
+      attend_(std::move(attend)),
+      log_(number, sweepNanos,
+           {.event = [this](EngineEvent event) { sinks_.event(std::move(event)); },
+            .attend = [this] { attend_(); },
+            .flush = [this](std::function<void(int)> done) { flush(std::move(done)); }}) {
+  state_.stale = &log_.stale();
+}
 
 void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
   auto next = std::make_unique<Mounted>(*this, std::move(plan), std::move(installed));
@@ -97,6 +107,7 @@ void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<v
   // A job belongs to the plan it was started under: it ends as cancelled and says how far it came.
   if (current_ != nullptr) current_->volume->cancelResync();
   if (current_ == nullptr) {
+    log_.load(next->open->dirty);
     mount(std::move(next));
   } else if (ordered || !waiting_.empty()) {
     waiting_.push_back(std::move(next));
@@ -109,13 +120,16 @@ void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<v
 void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
   current_ = std::move(next);
   stateFlags_ = reduced(*current_->open->plan) ? 1U : 0U;
+  log_.mount(*current_->open->plan);
+  state_.regions = log_.regions();
 }
 
 bool ThreadDevice::advance() {
   bool opened = false;
   older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });
   if (state_.hold.closing()) announceHold();
-  while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0) {
+  while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0 &&
+         log_.mountable(*waiting_.front()->open->plan)) {
     if (current_->installed) std::exchange(current_->installed, nullptr)();
     auto next = std::move(waiting_.front());
     waiting_.pop_front();
@@ -190,8 +204,10 @@ void ThreadDevice::verify(const VerifyJob& job) {
   startJob();
 }
 
-// No region is marked yet: every ticket is unknown.
-void ThreadDevice::marked(std::uint64_t, bool) {}
+void ThreadDevice::marked(std::uint64_t ticket, bool ok) {
+  const auto& newest = waiting_.empty() ? current_ : waiting_.back();
+  log_.marked(ticket, ok, newest != nullptr && newest->open->plan->readOnly ? EROFS : EIO);
+}
 
 void ThreadDevice::startJob() {
   if (!jobWanted_ || held()) return;
@@ -224,6 +240,7 @@ void ThreadDevice::jobFailed(std::uint64_t job, ResyncOutcome outcome, int error
 
 void ThreadDevice::close() {
   cancelResync();
+  log_.close();
   state_.hold.drop(ESHUTDOWN);
 }
 
@@ -234,15 +251,18 @@ bool ThreadDevice::idle() const noexcept {
 
 bool ThreadDevice::settled() const noexcept {
   return waiting_.empty() && older_.empty() && flushes_.empty() && !jobWanted_ && !state_.hold.closing() &&
-         !state_.hold.settled() && (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
+         !state_.hold.settled() && log_.wakeAt() == UINT64_MAX &&
+         (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
 }
 
 void ThreadDevice::tick(std::uint64_t now) noexcept {
   if (current_ != nullptr && now >= current_->volume->wakeAt()) current_->volume->tick();
+  log_.allowCleaning(!state_.hold.closed() && !state_.unequal);
+  log_.advance(now);
 }
 
 std::uint64_t ThreadDevice::wakeAt() const noexcept {
-  return current_ == nullptr ? UINT64_MAX : current_->volume->wakeAt();
+  return current_ == nullptr ? UINT64_MAX : std::min(current_->volume->wakeAt(), log_.wakeAt());
 }
 
 std::uint64_t ThreadDevice::size() const noexcept { return current_ == nullptr ? 0 : current_->volume->size(); }

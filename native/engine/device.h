@@ -7,6 +7,7 @@
 // flight but a resync, so a plan is mounted at once; the hold is released into the plan mounted last.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -18,6 +19,7 @@
 #include "core/clock.h"
 #include "engine/counters.h"
 #include "engine/events.h"
+#include "engine/regionlog.h"
 #include "io/file.h"
 #include "md/volume.h"
 #include "nbd/connection.h"
@@ -28,6 +30,7 @@ namespace metadisk {
 struct OpenPlan {
   std::shared_ptr<const Plan> plan;
   std::vector<std::shared_ptr<ComponentFile>> files;
+  std::vector<std::byte> dirty;  // regions, as the database holds them; for a device that is new
 };
 
 struct DeviceSinks {
@@ -36,9 +39,9 @@ struct DeviceSinks {
 
 class ThreadDevice final : public nbd::Export {
  public:
-  // `attend`: advance() must be called before the thread sleeps.
+  // `attend`: advance() must be called before the thread sleeps. `sweepNanos`: between looks at dirty regions.
   ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks, std::shared_ptr<Counters> counters,
-               std::function<void()> attend);
+               std::uint64_t sweepNanos, std::function<void()> attend);
 
   // `installed` runs when no request uses an older plan any more.
   void install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed);
@@ -51,6 +54,10 @@ class ThreadDevice final : public nbd::Export {
   void cancelResync();
   // Ends jobs, and answers what is parked with ESHUTDOWN; the owner waits for idle().
   void close();
+  // Nobody will answer tickets any more: the writes that wait for one get ESHUTDOWN.
+  void giveUp() noexcept { log_.refuse(ESHUTDOWN); }
+  // Whether there are clients now.
+  void clients(bool any) noexcept { log_.clients(any, monotonicNanos()); }
   bool holding() const noexcept { return state_.hold.closed(); }
 
   // Between turns. Returns whether the gate opened, so that held connections go on.
@@ -108,6 +115,7 @@ class ThreadDevice final : public nbd::Export {
   std::shared_ptr<Counters> counters_;
   std::function<void()> attend_;
   MirrorState state_;
+  RegionLog log_;
   std::unique_ptr<Mounted> current_;
   std::list<std::unique_ptr<Mounted>> older_;    // still have requests
   std::list<std::unique_ptr<Mounted>> waiting_;  // wait for older ones, oldest first

@@ -29,6 +29,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> doorbell)
   each.spinMicros = options.spinMicros;
   each.bufferBytes = options.bufferBytes / std::max(1U, options.threads);
   each.forceWorkers = options.forceWorkers;
+  each.regionSweepMillis = options.regionSweepMillis;
   for (unsigned i = 0; i < std::max(1U, options.threads); ++i) {
     each.index = i;
     threads_.push_back(std::make_unique<IoThread>(each, sinks_));
@@ -92,12 +93,7 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
 namespace {
 
 // What a plan may say and this engine does not do yet.
-std::string notBuilt(const Plan& plan, std::span<const ComponentSpec> components) {
-  const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
-  if (mirror != nullptr && mirror->region != 0) return "dirty regions are not built yet";
-  for (std::size_t i = 0; mirror != nullptr && i < mirror->sides.size(); i++) {
-    if (mirror->sides[i].stale) return "stale sides are not built yet";
-  }
+std::string notBuilt(std::span<const ComponentSpec> components) {
   for (const ComponentSpec& spec : components) {
     if (spec.timeoutMillis != 0) return "time limits are not built yet";
   }
@@ -112,10 +108,10 @@ void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std
   if (stopping_ || stopped_) return refuse("the engine is stopped");
   DecodedPlan decoded = decodePlan(bytes);
   if (!decoded.plan) return refuse(decoded.reason);
-  if (std::string why = notBuilt(*decoded.plan, components); !why.empty()) return refuse(why);
-  if (!dirty.empty()) return refuse("dirty regions are not built yet");
+  if (std::string why = notBuilt(components); !why.empty()) return refuse(why);
   auto open = std::make_shared<OpenPlan>();
   open->plan = decoded.plan;
+  open->dirty.assign(dirty.begin(), dirty.end());
   if (std::string error = openFiles(*decoded.plan, components, *open); !error.empty()) return refuse(error);
 
   const auto known = devices_.find(number);

@@ -92,7 +92,7 @@ void RegionLog::ticket(EngineEvent::Kind kind, RegionTicket taken) {
   EngineEvent event;
   event.kind = kind;
   event.device = device_;
-  event.ticket = taken.number;
+  event.ticket = out_ = taken.number;
   event.regions = std::move(taken.regions);
   event.regionBlocks = regions_->regionBytes() / 512;
   owner_.event(std::move(event));
@@ -101,6 +101,14 @@ void RegionLog::ticket(EngineEvent::Kind kind, RegionTicket taken) {
 void RegionLog::marked(std::uint64_t number, bool ok, int error) noexcept {
   if (regions_ == nullptr || !regions_->settle(number, ok, error)) return;
   owner_.attend();
+}
+
+void RegionLog::refuse(int error) noexcept {
+  if (regions_ == nullptr) return;
+  closing_ = true;
+  regions_->allowCleaning(false);
+  regions_->settle(out_, false, error);
+  while (regions_->wantsMarks()) regions_->settle(regions_->takeMarks().number, false, error);
 }
 
 void RegionLog::advance(std::uint64_t now) {

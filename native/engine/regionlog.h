@@ -49,6 +49,8 @@ class RegionLog {
   // The last client has gone: what can be cleaned is cleaned soon. A client is back: no hurry.
   void clients(bool any, std::uint64_t now) noexcept;
   void marked(std::uint64_t ticket, bool ok, int error) noexcept;
+  // Nobody will answer any more: whoever waits gets `error`.
+  void refuse(int error) noexcept;
   // Once per turn when it is due, or when now >= wakeAt().
   void advance(std::uint64_t now);
   std::uint64_t wakeAt() const noexcept;
@@ -72,7 +74,8 @@ class RegionLog {
   bool allowed_ = true;
   bool closing_ = false;
   bool flushing_ = false;
-  unsigned hurry_ = 0;  // sweeps left that look only once
+  std::uint64_t out_ = 0;  // the ticket told last
+  unsigned hurry_ = 0;     // sweeps left that look only once
   std::uint64_t sweepAt_ = 0;
 };
 

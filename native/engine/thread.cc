@@ -162,7 +162,9 @@ void IoThread::reap() {
     event.reason = connection->reason();
     device.counters().add(Counter::connections, UINT64_MAX);
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection->fd(), nullptr);
-    devices_.at(device.number()).connections.erase(id);
+    auto& connections = devices_.at(device.number()).connections;
+    connections.erase(id);
+    if (connections.empty()) device.clients(false);
     sinks_.event(std::move(event));
     busy_ = true;
   }
@@ -199,6 +201,7 @@ void IoThread::adopt(std::uint32_t number, std::uint32_t id, Fd socket, nbd::Ter
   byId_.emplace(id, &adopted);
   all_.push_back(&adopted);
   local.connections.emplace(id, std::move(connection));
+  local.device->clients(true);
   local.device->counters().add(Counter::connections, 1);
   adopted.resume();
 }
@@ -229,8 +232,8 @@ void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& co
                        std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
   Local& local = devices_[device];
   if (!local.device)
-    local.device =
-        std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters, [this, device] { attend(device); });
+    local.device = std::make_unique<ThreadDevice>(
+        device, *backend_, sinks_, counters, options_.regionSweepMillis * kMillis, [this, device] { attend(device); });
   if (!stopping_) {
     // A removal under way only made room on this thread: the device is wanted here again.
     for (const auto& report : std::exchange(local.gone, {})) report();
@@ -269,9 +272,10 @@ void IoThread::settle(std::uint32_t device, std::uint64_t hold, bool resume) {
 }
 
 void IoThread::marked(std::uint32_t device, std::uint64_t ticket, bool ok) {
-  ThreadDevice* const found = find(device);
-  if (found == nullptr) return;
-  found->marked(ticket, ok);
+  // Also while it is being removed: its clients' last writes may wait for this.
+  const auto found = devices_.find(device);
+  if (found == devices_.end()) return;
+  found->second.device->marked(ticket, ok);
   attend(device);
 }
 
@@ -321,7 +325,9 @@ void IoThread::remove(std::uint32_t device, std::function<void()> gone) {
 void IoThread::advanceDevices() {
   const std::uint64_t now = monotonicNanos();
   std::vector<std::function<void()>> reports;
-  std::erase_if(attention_, [&](std::uint32_t number) {
+  // Whoever asks for attention meanwhile is added to a list that nobody is going through.
+  attended_.swap(attention_);
+  const auto over = [&](std::uint32_t number) {
     const auto found = devices_.find(number);
     if (found == devices_.end()) return true;
     Local& local = found->second;
@@ -335,6 +341,7 @@ void IoThread::advanceDevices() {
       // A client that does not read its last replies has had its time.
       local.giveUpAt = UINT64_MAX;
       for (auto& [id, connection] : local.connections) connection->abort("the metadevice is gone");
+      local.device->giveUp();
       busy_ = true;
     }
     if (!local.connections.empty() || !local.device->idle()) return false;
@@ -342,7 +349,13 @@ void IoThread::advanceDevices() {
     devices_.erase(found);
     busy_ = true;
     return true;
-  });
+  };
+  for (const std::uint32_t number : attended_) {
+    const bool done = over(number);
+    const bool listed = std::find(attention_.begin(), attention_.end(), number) != attention_.end();
+    if (!done && !listed) attention_.push_back(number);
+  }
+  attended_.clear();
   for (const auto& report : reports) report();
 }
 

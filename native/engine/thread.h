@@ -31,6 +31,7 @@ struct ThreadOptions {
   unsigned spinMicros = 20;
   std::size_t bufferBytes = 512 * 1024 * 1024;
   bool forceWorkers = false;
+  unsigned regionSweepMillis = 10'000;
 };
 
 class IoThread final : public nbd::ConnectionHost {
@@ -104,7 +105,8 @@ class IoThread final : public nbd::ConnectionHost {
   std::vector<nbd::Connection*> flushing_;
   std::vector<nbd::Connection*> waiters_;  // wantBuffer, first come first served
   std::vector<std::uint32_t> reapable_;
-  std::vector<std::uint32_t> attention_;  // devices with control work under way; usually none
+  std::vector<std::uint32_t> attention_;  // devices with control work under way; usually few
+  std::vector<std::uint32_t> attended_;   // the same, while they are gone through
   std::function<void()> stopped_;
   bool stopping_ = false;
   bool busy_ = false;    // the last turn did something

@@ -278,8 +278,10 @@ void Volume::Impl::Jobs::read(Window& window) noexcept {
   const auto piece = [&](std::uint64_t offset, std::uint64_t length, std::byte* data) {
     Task* const task = newTask(&window, IoOp::read, offset, length, data);
     if (task == nullptr) return;
-    if (volume_.sources_->cover(offset, length, 1U << target_)) {
-      volume_.readPieces(*task, offset, length, data, 1U << target_);
+    // Where a stale side is itself the best source left, it is copied onto itself and so becomes the one in step.
+    const std::uint32_t apart = kind_ == ResyncKind::optimized ? 0 : 1U << target_;
+    if (volume_.sources_->cover(offset, length, apart)) {
+      volume_.readPieces(*task, offset, length, data, apart);
     } else {
       task->error = EIO;
     }

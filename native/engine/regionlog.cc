@@ -58,7 +58,9 @@ void RegionLog::mount(const Plan& plan) {
   // and going on would lose marks.
   bool done = true;
   if (region == 0) {
-    if (regions_ != nullptr) done = regions_->doubt();
+    // The log ends: its records may go, and what the next one begins with is all clean.
+    done = regions_ == nullptr || regions_->doubt();
+    regions_.reset();
   } else if (regions_ == nullptr) {
     regions_ = std::make_unique<Regions>(mirror->size, region);
     regions_->whenWanted([](void* log) noexcept { static_cast<RegionLog*>(log)->owner_.attend(); }, this);
@@ -128,7 +130,7 @@ void RegionLog::sweep(std::uint64_t now) {
   flushing_ = true;
   owner_.flush([this](int error) {
     flushing_ = false;
-    regions_->flushed(error == 0);
+    if (regions_ != nullptr) regions_->flushed(error == 0);
     owner_.attend();
   });
 }

@@ -206,17 +206,26 @@ TEST_CASE("region log: a plan of another shape waits for the ticket, and what wa
   CHECK((map.test(1) && map.test(2)));
 }
 
-TEST_CASE("region log: after a time without a log everything is marked again") {
+TEST_CASE("region log: a plan without a log ends it; the next one begins clean, or in doubt of what was never used") {
   Rig rig;
   const std::byte dirty[] = {std::byte{0x12}};
   rig.log.load(dirty);
-  SUBCASE("in use before") { rig.log.mount(*plan(8, kMiB, kInStep)); }
+  std::uint32_t known = 2;
+  SUBCASE("in use before") {
+    rig.log.mount(*plan(8, kMiB, kInStep));
+    rig.soil(6);
+    known = 0;
+  }
   SUBCASE("not yet") {}
   rig.log.mount(*plan(8, 0, kInStep));
   CHECK(rig.log.regions() == nullptr);
   rig.log.mount(*plan(8, kMiB, kInStep));
-  CHECK(rig.log.regions()->snapshot().count() == 2);
+  CHECK(rig.log.regions()->snapshot().count() == known);
   RegionWaiter w;
   w.granted = [](RegionWaiter&, int) noexcept {};
   CHECK(!rig.log.regions()->enter(w, 4 * kMiB, 1));
+  rig.log.regions()->handBack();
+  // A side that becomes stale now is behind in what the new log knows.
+  rig.log.mount(*plan(8, kMiB, kStale));
+  CHECK(rig.log.stale().behind(1)->count() == known + (known == 0 ? 1 : 0));
 }

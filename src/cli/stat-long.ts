@@ -14,6 +14,7 @@ import type {
   SubmirrorReport,
   UnitReport,
 } from '../msg/report.js'
+import { unreachable } from '../base/result.js'
 import { formatTime, humanSize, percentDone } from '../msg/format.js'
 import { column } from './columns.js'
 
@@ -122,13 +123,24 @@ export const finder = (r: StatReport): Find => {
   return (name) => byName.get(name)
 }
 
+const stripe = (s: StripeReport, find: Find, times: boolean): Lines => {
+  const parent = s.parent === null ? undefined : find(s.parent)
+  const slot = parent?.kind === 'mirror' ? parent.submirrors.find((sm) => sm.name === s.name) : undefined
+  if (parent?.kind === 'mirror' && slot !== undefined) return submirror(parent, slot, s, times)
+  return [`${s.name}: Concat/Stripe`, ...stripeBody(s, s.parent !== null, times)]
+}
+
 const unit = (u: UnitReport, find: Find, times: boolean): Lines => {
-  if (u.kind === 'mirror') return mirror(u, find, times)
-  if (u.kind === 'pool') return pool(u, times)
-  const parent = u.parent === null ? undefined : find(u.parent)
-  const slot = parent?.kind === 'mirror' ? parent.submirrors.find((s) => s.name === u.name) : undefined
-  if (parent?.kind === 'mirror' && slot !== undefined) return submirror(parent, slot, u, times)
-  return [`${u.name}: Concat/Stripe`, ...stripeBody(u, u.parent !== null, times)]
+  switch (u.kind) {
+    case 'stripe':
+      return stripe(u, find, times)
+    case 'mirror':
+      return mirror(u, find, times)
+    case 'pool':
+      return pool(u, times)
+    default:
+      return unreachable(u)
+  }
 }
 
 const relocationTable = (rows: readonly RelocationReport[]): Lines => {

@@ -1,4 +1,5 @@
 /** metastat's short forms: `-p` (md.tab lines, commands.md 4.8) and `-c` (one line per device, 4.9). */
+import { unreachable } from '../base/result.js'
 import type {
   ComponentReport,
   MirrorReport,
@@ -67,25 +68,35 @@ const entry = (u: UnitReport, find: Find, depth: number): string[] => {
   const name = `${' '.repeat(indent)}${u.name.padEnd(NAME_COLUMNS - indent)}`
   const line = (letter: string, parts: readonly string[]): string =>
     `${name} ${letter} ${compactSize(u.size).padStart(6)}${parts.map((p) => ` ${p}`).join('')}`
-  if (u.kind === 'stripe')
-    return [
-      line(
-        's',
-        u.rows.flatMap((r) => r.components.map(component)),
-      ),
-    ]
-  if (u.kind === 'pool') return [line('h', u.spares.map(spare))]
-  const parts = u.submirrors.map((s) => {
+  switch (u.kind) {
+    case 'stripe':
+      return [
+        line(
+          's',
+          u.rows.flatMap((r) => r.components.map(component)),
+        ),
+      ]
+    case 'mirror':
+      return [line('m', submirrors(u, find)), ...below(u, find, depth)]
+    case 'pool':
+      return [line('h', u.spares.map(spare))]
+    default:
+      return unreachable(u)
+  }
+}
+
+const submirrors = (m: MirrorReport, find: Find): readonly string[] =>
+  m.submirrors.map((s) => {
     const child = find(s.name)
-    const word = submirrorWord(u, s, child?.kind === 'stripe' && child.unavailable)
+    const word = submirrorWord(m, s, child?.kind === 'stripe' && child.unavailable)
     return word === null ? s.name : `${s.name} (${word})`
   })
-  const below = u.submirrors.flatMap((s) => {
+
+const below = (m: MirrorReport, find: Find, depth: number): readonly string[] =>
+  m.submirrors.flatMap((s) => {
     const child = find(s.name)
     return child === undefined ? [] : entry(child, find, depth + 1)
   })
-  return [line('m', parts), ...below]
-}
 
 export const conciseReport = (r: StatReport): string => {
   const find = finder(r)

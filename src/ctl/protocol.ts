@@ -2,6 +2,7 @@
  * The control socket: line-delimited JSON, one Request then Reply lines until `done`. Lines are at
  * most 1 MiB. Commands hold no rules: they send words and print what comes back.
  */
+import type { Change } from '../msg/format.js'
 import type { MetaError } from '../msg/errors.js'
 import type { ReplicaReport, StatReport } from '../msg/report.js'
 
@@ -87,23 +88,6 @@ export type Request =
   | { readonly op: 'dbList' }
   | { readonly op: 'dbLocations'; readonly cwd: string; readonly file: string | null }
   | { readonly op: 'ping' }
-
-/** Done lines say what changed, in the order it happened; the command words it (commands.md 3.1, 3.2, 3.5, 3.6). */
-export type Change =
-  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
-  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
-  | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
-  | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
-  | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'submirrorOfflined'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
-  | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
-  | { readonly change: 'sparesAdded'; readonly name: string; readonly count: number }
-  | { readonly change: 'sparesDeleted'; readonly name: string; readonly count: number }
-  | { readonly change: 'spareReplaced'; readonly name: string; readonly spare: string; readonly by: string }
-  | { readonly change: 'spareEnabled'; readonly spare: string }
-  | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
 /** What a comparison of a mirror's sides found; in blocks of the mirror. */
 export interface VerifyReport {

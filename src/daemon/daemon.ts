@@ -13,6 +13,7 @@ import { NbdListener } from '../nbd/listener.js'
 import { toBytes } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
 import { DeviceLinks } from '../sys/links.js'
+import { KIND_TITLES } from '../msg/report.js'
 import { Clients } from './clients.js'
 import { Components } from './components.js'
 import type { Config } from './config.js'
@@ -116,7 +117,7 @@ export class Daemon {
         device: e.device,
         sizeBytes: toBytes(e.unit.blocks),
         readOnly: system.readOnly,
-        description: e.unit.kind === 'mirror' ? 'Mirror' : 'Concat/Stripe',
+        description: KIND_TITLES[e.unit.kind],
         preferredBlockBytes: 0,
       }))
     return new NbdListener({

@@ -2,27 +2,11 @@
  * Operations on the tree: each answers what would change and changes nothing. `-n` is the same call
  * whose outcome is thrown away. A failed operation has no outcome, so nothing can be half made.
  */
+import type { Change } from '../msg/format.js'
 import type { MetaError } from '../msg/errors.js'
 import type { Warning } from './kind.js'
 import { withUnits } from './tree.js'
-import type { Kind, Tree, Unit, UnitName } from './types.js'
-
-/** What the reply says; the same shape as the control socket's. */
-export type Change =
-  | { readonly change: 'setUp'; readonly kind: Kind; readonly name: string }
-  | { readonly change: 'cleared'; readonly kind: Kind; readonly name: string }
-  | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
-  | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
-  | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'submirrorOfflined'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'submirrorOnlined'; readonly name: string; readonly submirror: string }
-  | { readonly change: 'deviceReplaced'; readonly name: string; readonly device: string; readonly by: string }
-  | { readonly change: 'deviceEnabled'; readonly name: string; readonly device: string }
-  | { readonly change: 'sparesAdded'; readonly name: string; readonly count: number }
-  | { readonly change: 'sparesDeleted'; readonly name: string; readonly count: number }
-  | { readonly change: 'spareReplaced'; readonly name: string; readonly spare: string; readonly by: string }
-  | { readonly change: 'spareEnabled'; readonly spare: string }
-  | { readonly change: 'parameters'; readonly lines: readonly string[] }
+import type { Tree, Unit, UnitName } from './types.js'
 
 export interface Outcome {
   /** The tree after the change; the same object when nothing changes. */

@@ -4,8 +4,8 @@ import { type MetaResult, metaError } from '../msg/errors.js'
 import { READ_POLICIES, WRITE_POLICIES } from './mirror.js'
 import { parsePoolName, parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
-import { metadeviceOf, poolOf } from './tree.js'
-import type { Metadevice, MirrorUnit, StripeUnit, Tree } from './types.js'
+import { poolOf } from './tree.js'
+import type { MirrorUnit, StripeUnit, Tree } from './types.js'
 
 /** null: not given. */
 export interface ParamRequest {
@@ -19,7 +19,7 @@ export interface ParamRequest {
 const READ_WORDS = { roundrobin: 'default', geometric: '-g', first: '-r' } as const
 const WRITE_WORDS = { parallel: 'default', serial: '-S' } as const
 
-const lines = (unit: Metadevice): readonly string[] =>
+const lines = (unit: MirrorUnit | StripeUnit): readonly string[] =>
   unit.kind === 'mirror'
     ? [
         `${unit.name}: Mirror current parameters are:`,
@@ -32,8 +32,9 @@ const lines = (unit: Metadevice): readonly string[] =>
 export const param = (request: ParamRequest, tree: Tree): MetaResult<Outcome> => {
   const name = parseUnitName(request.name)
   if (!name.ok) return name
-  const unit = metadeviceOf(tree, name.value)
-  if (unit === null) return err(metaError(tree.has(name.value) ? 'unknownType' : 'unitNotSetUp', name.value))
+  const unit = tree.get(name.value)
+  if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
+  if (unit.kind !== 'mirror' && unit.kind !== 'stripe') return err(metaError('unknownType', unit.name))
   const { read, write, pass, hotSparePool } = request
   if (read === null && write === null && pass === null && hotSparePool === null)
     return ok(outcome(tree, { changes: [{ change: 'parameters', lines: lines(unit) }] }))

@@ -8,9 +8,9 @@ import { err, ok, type Result } from '../base/result.js'
 import { type MetaError, metaError } from '../msg/errors.js'
 import { getopt } from './getopt.js'
 import type { Definition, ParseError } from './kind.js'
-import { KINDS, kindOf } from './kinds.js'
+import { isKind, KINDS, kindOf } from './kinds.js'
 import { parseQualifiedName, type QualifiedName } from './names.js'
-import type { UnitName } from './types.js'
+import type { Kind, UnitName } from './types.js'
 
 export type TabType = 'mirror' | 'raid' | 'softpart' | 'trans' | 'replicas' | 'stripe' | 'pool'
 
@@ -130,7 +130,7 @@ export const errorIn = (entry: TabEntry, error: ParseError): TabError => {
   return { ...rest, context: context(entry.file, entry.nameWord.line), line: where.line, column: where.column }
 }
 
-const UNSUPPORTED: Readonly<Record<Exclude<TabType, 'stripe' | 'mirror' | 'pool'>, string>> = {
+const UNSUPPORTED: Readonly<Record<Exclude<TabType, Kind>, string>> = {
   raid: 'RAID',
   softpart: 'soft partition',
   trans: 'trans',
@@ -140,8 +140,7 @@ const UNSUPPORTED: Readonly<Record<Exclude<TabType, 'stripe' | 'mirror' | 'pool'
 /** What the entry defines; kinds of later releases are an error only here. */
 export const definitionOf = (entry: TabEntry): Result<Definition, TabError> => {
   if (entry.set !== null) return err(errorIn(entry, metaError('noSuchSet', `setname "${entry.set}"`)))
-  if (entry.type !== 'stripe' && entry.type !== 'mirror' && entry.type !== 'pool')
-    return err(errorIn(entry, metaError('unsupported', entry.name, UNSUPPORTED[entry.type])))
+  if (!isKind(entry.type)) return err(errorIn(entry, metaError('unsupported', entry.name, UNSUPPORTED[entry.type])))
   const words = entry.words.map((w) => w.text)
   const definition = KINDS[entry.type].parse(entry.name, words)
   return definition.ok ? definition : err(errorIn(entry, definition.error))

@@ -71,9 +71,20 @@ export const stripesOf = (unit: Metadevice, tree: Tree): readonly StripeUnit[] =
         return child === null ? [] : stripesOf(child, tree)
       })
 
+/** What `unit` itself reads and writes. */
+const ownComponents = (unit: Metadevice): readonly Component[] => {
+  switch (unit.kind) {
+    case 'stripe':
+      return unit.rows.flatMap((r) => r.components)
+    case 'mirror':
+      return []
+    default:
+      return unreachable(unit)
+  }
+}
 /** Components of `unit` and everything below it. */
 export const componentsOf = (unit: Metadevice, tree: Tree): readonly Component[] =>
-  stripesOf(unit, tree).flatMap((s) => s.rows.flatMap((r) => r.components))
+  withChildren(unit, tree).flatMap(ownComponents)
 
 export interface UsedComponent {
   readonly unit: UnitName
@@ -81,11 +92,9 @@ export interface UsedComponent {
 }
 /** Components that are read and written now. */
 export const usedComponents = (tree: Tree): readonly UsedComponent[] =>
-  [...tree.values()].flatMap((unit) =>
-    unit.kind === 'stripe'
-      ? unit.rows.flatMap((r) => r.components.map((component) => ({ unit: unit.name, component })))
-      : [],
-  )
+  [...tree.values()]
+    .filter(isMetadevice)
+    .flatMap((unit) => ownComponents(unit).map((component) => ({ unit: unit.name, component })))
 
 export interface UsedSlice {
   readonly unit: UnitName

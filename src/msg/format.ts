@@ -4,6 +4,7 @@
  */
 import { unreachable } from '../base/result.js'
 import { BLOCK_BYTES } from '../base/units.js'
+import { KIND_TITLES, type KindWord } from './report.js'
 import { type MetaError, errorText } from './errors.js'
 
 const UNITS = [' ', 'K', 'M', 'G', 'T', 'P', 'E'] as const
@@ -73,10 +74,10 @@ export const printable = (s: string): string =>
   // The class is the point: every C0 and C1 control except tab and newline.
   s.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '?')
 
-/** What a command reports as done; mirrors the Change union of the control protocol. */
-export type ChangeText =
-  | { readonly change: 'setUp'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
-  | { readonly change: 'cleared'; readonly kind: 'stripe' | 'mirror' | 'pool'; readonly name: string }
+/** What a command reports as done: made by the operations, carried by the control protocol, worded here. */
+export type Change =
+  | { readonly change: 'setUp'; readonly kind: KindWord; readonly name: string }
+  | { readonly change: 'cleared'; readonly kind: KindWord; readonly name: string }
   | { readonly change: 'submirrorAttached'; readonly name: string; readonly submirror: string; readonly check: boolean }
   | { readonly change: 'componentsAttached'; readonly name: string; readonly count: number; readonly check: boolean }
   | { readonly change: 'submirrorDetached'; readonly name: string; readonly submirror: string }
@@ -90,15 +91,13 @@ export type ChangeText =
   | { readonly change: 'spareEnabled'; readonly spare: string }
   | { readonly change: 'parameters'; readonly lines: readonly string[] }
 
-const KIND_TITLE = { stripe: 'Concat/Stripe', mirror: 'Mirror', pool: 'Hotspare pool' } as const
-
 /** Success lines, spelt as administrators' scripts expect them (`suceed` included). */
-export const formatChange = (c: ChangeText): string => {
+export const formatChange = (c: Change): string => {
   switch (c.change) {
     case 'setUp':
-      return `${c.name}: ${KIND_TITLE[c.kind]} is setup\n`
+      return `${c.name}: ${KIND_TITLES[c.kind]} is setup\n`
     case 'cleared':
-      return `${c.name}: ${KIND_TITLE[c.kind]} is cleared\n`
+      return `${c.name}: ${KIND_TITLES[c.kind]} is cleared\n`
     case 'submirrorAttached':
       return `${c.name}: submirror ${c.submirror} ${c.check ? 'would attach' : 'is attached'}\n`
     case 'componentsAttached':

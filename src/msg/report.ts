@@ -74,6 +74,13 @@ export interface PoolReport {
   readonly tab: string
 }
 export type UnitReport = StripeReport | MirrorReport | PoolReport
+export type KindWord = UnitReport['kind']
+/** As metainit says it (commands.md 3.1). */
+export const KIND_TITLES = {
+  stripe: 'Concat/Stripe',
+  mirror: 'Mirror',
+  pool: 'Hotspare pool',
+} as const satisfies Readonly<Record<KindWord, string>>
 
 /** commands.md 4.10 */
 export interface RelocationReport {

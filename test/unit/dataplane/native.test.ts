@@ -10,6 +10,7 @@ import { blocks } from '../../../src/base/units.js'
 import { COUNTERS, namedCounters } from '../../../src/dataplane/counters.js'
 import { fdOf, selfTest } from '../../../src/dataplane/handover.js'
 import { blockDeviceInfo, lockFile, loadDataPlane, peerUid, sdNotify } from '../../../src/dataplane/native.js'
+import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId } from '../../../src/plan/types.js'
 import { BLOCKS, readAt, receive, request, Rig, TERMS } from './rig.js'
 
@@ -157,6 +158,68 @@ t.test('a component is resynced with checkpoints, sides are compared and made eq
   rig.engine.verify(6, { ...VERIFY, job: 4 })
   t.match(await ended(4), { outcome: 'done', mismatches: 0 })
   t.same(readAt(two, 0, BLOCKS * 512), readAt(one, 0, BLOCKS * 512))
+})
+
+const LOG = { regionBlocks: blocks(2048) }
+const isDirty = (e: NativeEvent): e is NativeEvent & { kind: 'regionsDirty' } => e.kind === 'regionsDirty'
+const isIdle = (e: NativeEvent): e is NativeEvent & { kind: 'regionsIdle' } => e.kind === 'regionsIdle'
+
+t.test('a first write into a region waits for its mark; after the last client the region is clean', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const [one, two] = [rig.file(1), rig.file(2)]
+  await rig.install(6, [one, two], true, 1, LOG)
+  const { socket } = await rig.connect(6)
+  const write = (offset: number, cookie: number): boolean =>
+    socket.write(Buffer.concat([request(WRITE, offset, 4096, cookie), Buffer.alloc(4096, 0x77)]))
+  const at = 2 * 2048 * 512
+  write(at, 1)
+  const dirty = await rig.event(isDirty)
+  t.match(dirty, { device: 6, regions: [2], regionBlocks: 2048 })
+  t.same(readAt(one, at, 4096), Buffer.alloc(4096), 'nothing is written before the mark')
+  t.same(readAt(two, at, 4096), Buffer.alloc(4096))
+  rig.engine.marked(6, isDirty(dirty) ? dirty.ticket : 0, true)
+  t.equal((await receive(socket, 16)).readUInt32BE(4), 0)
+  write(at + 8192, 2)
+  t.equal((await receive(socket, 16)).readUInt32BE(4), 0, 'the region is dirty: no more waiting')
+  t.equal(rig.events.filter(isDirty).length, 1)
+  // A refused mark is an error for the write that waits for it.
+  write(0, 3)
+  const second = await rig.event((e) => isDirty(e) && e !== dirty)
+  rig.engine.marked(6, isDirty(second) ? second.ticket : 0, false)
+  t.equal((await receive(socket, 16)).readUInt32BE(4), 5)
+  t.same(readAt(one, 0, 4096), Buffer.alloc(4096))
+  socket.destroy()
+  const idle = await rig.event(isIdle)
+  t.match(idle, { device: 6, regions: [0, 2], regionBlocks: 2048 })
+  rig.engine.marked(6, isIdle(idle) ? idle.ticket : 0, true)
+  const again = await rig.connect(6)
+  again.socket.write(Buffer.concat([request(WRITE, at, 4096, 1), Buffer.alloc(4096, 0x55)]))
+  await rig.event((e) => isDirty(e) && e !== dirty && e !== second)
+  // Removed with the ticket out: nobody answers it, the client is told, nothing hangs.
+  await rig.engine.remove(6)
+  t.same(readAt(one, at, 4096), Buffer.alloc(4096, 0x77))
+})
+
+t.test('after a crash a stale side is copied where the database is dirty, and nowhere else', async (t) => {
+  const rig = new Rig()
+  await rig.start()
+  t.teardown(() => rig.close())
+  const [one, two] = [rig.file(1), rig.file(2)]
+  writeFileSync(one.path, Buffer.alloc(BLOCKS * 512, 0x11))
+  writeFileSync(two.path, Buffer.alloc(BLOCKS * 512, 0x22))
+  await rig.install(6, [one, two], true, 1, { ...LOG, dirty: Uint8Array.of(0b0100), stale: 1 })
+  rig.engine.resync(6, { ...COPY, job: 1, kind: 'optimized' })
+  t.match(await rig.event((e) => e.kind === 'resyncEnded'), { outcome: 'done', done: BLOCKS })
+  const [first, length] = [2 * 2048 * 512, 2048 * 512]
+  t.same(readAt(two, first, length), Buffer.alloc(length, 0x11))
+  t.same(readAt(two, 0, first), Buffer.alloc(first, 0x22))
+  t.same(readAt(two, first + length, length), Buffer.alloc(length, 0x22))
+  t.equal(rig.events.filter(isIdle).length, 0, 'nothing is called clean while a side is stale')
+  await rig.install(6, [one, two], true, 2, LOG)
+  const idle = await rig.event(isIdle)
+  t.match(idle, { regions: [2] })
 })
 
 t.test('a mirror is resynced, with progress and an end', async (t) => {

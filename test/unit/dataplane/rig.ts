@@ -3,7 +3,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, truncateSync, write
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { blocks } from '../../../src/base/units.js'
+import { type Blocks, blocks } from '../../../src/base/units.js'
 import { takeSocketFd } from '../../../src/dataplane/handover.js'
 import { loadDataPlane } from '../../../src/dataplane/native.js'
 import type { DataPlane, NbdTerms } from '../../../src/dataplane/types.js'
@@ -12,7 +12,7 @@ import { encodePlan } from '../../../src/plan/encode.js'
 import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
 
-export const BLOCKS = 2048
+export const BLOCKS = 8192
 export const TERMS: NbdTerms = {
   structuredReplies: false,
   extendedHeaders: false,
@@ -24,6 +24,14 @@ export const TERMS: NbdTerms = {
 export interface File {
   readonly path: string
   readonly component: OpenComponent
+}
+
+/** The dirty region log of a mirror. */
+export interface Log {
+  readonly regionBlocks: Blocks
+  readonly dirty?: Uint8Array
+  /** Slot of a side that waits for an optimized resync. */
+  readonly stale?: number
 }
 
 export class Rig {
@@ -66,13 +74,16 @@ export class Rig {
     }
   }
 
-  install(device: number, files: readonly File[], mirror = false, generation = 1): Promise<void> {
+  install(device: number, files: readonly File[], mirror = false, generation = 1, log?: Log): Promise<void> {
     const plan = new PlanBuilder()
     const nodes = files.map((f) => plan.addComponent(f.component.component, blocks(0), blocks(BLOCKS)))
     if (mirror) {
       plan.addMirror(
-        nodes.map((child, slot) => ({ child, slot, readable: true, writable: true, stale: false })),
+        nodes.map((child, slot) => ({ child, slot, readable: true, writable: true, stale: log?.stale === slot })),
         blocks(BLOCKS),
+        'roundrobin',
+        'parallel',
+        log?.regionBlocks ?? blocks(0),
       )
     } else {
       plan.addStripe(nodes.map((n) => ({ interlace: blocks(1024), blocks: blocks(BLOCKS), children: [n] })))
@@ -82,7 +93,7 @@ export class Rig {
       device,
       bytes,
       files.map((f) => f.component),
-      null,
+      log?.dirty ?? null,
     )
   }
 

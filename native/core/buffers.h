@@ -2,7 +2,8 @@
 // that hot ones stay in cache.
 //
 // Invariants: used by one thread; lent plus kept bytes never exceed `limit`, acquire() returns null
-// instead; nothing is allocated while a free buffer of the class exists.
+// instead; nothing is allocated while a free buffer of the class exists. While somebody is first in line,
+// nobody else gets anything: memory that comes back would otherwise always go to the busiest.
 #pragma once
 
 #include <array>
@@ -27,7 +28,11 @@ class BufferPool {
     return bytes <= (std::size_t{1} << kSmallest) ? std::size_t{1} << kSmallest : std::bit_ceil(bytes);
   }
 
-  std::byte* acquire(std::size_t bytes) noexcept {
+  // Who alone is served from now on; null: everybody.
+  void serveOnly(const void* first) noexcept { first_ = first; }
+
+  std::byte* acquire(std::size_t bytes, const void* who = nullptr) noexcept {
+    if (first_ != nullptr && first_ != who) return nullptr;
     const std::size_t size = roundedSize(bytes);
     const unsigned index = classOf(size);
     if (index > kLargest - kSmallest) return nullptr;
@@ -35,12 +40,15 @@ class BufferPool {
       free_[index] = hit->next;
       kept_ -= size;
       lent_ += size;
+      ++served_;
       return reinterpret_cast<std::byte*>(hit);
     }
     if (lent_ + kept_ + size > limit_) trim();
     if (lent_ + size > limit_) return nullptr;
     auto* const fresh = static_cast<std::byte*>(std::aligned_alloc(4096, size));
-    if (fresh != nullptr) lent_ += size;
+    if (fresh == nullptr) return nullptr;
+    lent_ += size;
+    ++served_;
     return fresh;
   }
 
@@ -68,6 +76,8 @@ class BufferPool {
 
   std::size_t lent() const noexcept { return lent_; }
   std::size_t kept() const noexcept { return kept_; }
+  // How often acquire() gave something.
+  std::uint64_t served() const noexcept { return served_; }
 
  private:
   struct Free {
@@ -81,6 +91,8 @@ class BufferPool {
   std::size_t limit_;
   std::size_t lent_ = 0;
   std::size_t kept_ = 0;
+  std::uint64_t served_ = 0;
+  const void* first_ = nullptr;
 };
 
 }  // namespace metadisk

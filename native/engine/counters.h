@@ -32,7 +32,7 @@ enum class Counter : std::uint8_t {
   blockStatusErrors,
   badRequests,
   connections,  // now
-  inFlight,     // now
+  inFlight,     // requests now
   count,
 };
 

@@ -76,6 +76,7 @@ class ThreadDevice final : public nbd::Export {
   void submit(Request& request) noexcept override;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override;
   std::uint32_t stateFlags() const noexcept override { return stateFlags_; }
+  void flying(int change) noexcept override { counters_->add(Counter::inFlight, static_cast<std::uint64_t>(change)); }
   void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept override;
 
  private:

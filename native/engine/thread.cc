@@ -87,7 +87,7 @@ bool IoThread::turn() {
   if (!attention_.empty()) advanceDevices();
   flushDirty();
   backend_->submit();
-  feedWaiters();
+  busy_ |= line_.serve(all_);
   if (!dirty_.empty()) flushDirty();
   reap();
   return any;
@@ -101,11 +101,7 @@ void IoThread::wantFlush(nbd::Connection& connection) noexcept {
   dirty_.push_back(&connection);
 }
 
-void IoThread::wantBuffer(nbd::Connection& connection) noexcept {
-  if (connection.waitsForBuffer) return;
-  connection.waitsForBuffer = true;
-  waiters_.push_back(&connection);
-}
+void IoThread::wantBuffer(nbd::Connection& connection) noexcept { line_.join(connection); }
 
 void IoThread::closed(nbd::Connection& connection) noexcept { reapable_.push_back(connection.id()); }
 
@@ -132,17 +128,6 @@ void IoThread::updateInterest(nbd::Connection& connection) {
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.fd(), &event) == 0) connection.registered = wanted;
 }
 
-// Buffers came back: those who waited longest go on first.
-void IoThread::feedWaiters() {
-  if (waiters_.empty()) return;
-  std::vector<nbd::Connection*> waiting;
-  waiting.swap(waiters_);
-  for (nbd::Connection* connection : waiting) connection->waitsForBuffer = false;
-  for (nbd::Connection* connection : waiting) {
-    if (!connection->finished && !connection->target().held()) connection->resume();
-  }
-}
-
 void IoThread::reap() {
   while (!reapable_.empty()) {
     const std::uint32_t id = reapable_.back();
@@ -153,7 +138,7 @@ void IoThread::reap() {
     byId_.erase(found);
     std::erase(all_, connection);
     std::erase(dirty_, connection);
-    std::erase(waiters_, connection);
+    line_.leave(*connection);
     auto& device = static_cast<ThreadDevice&>(connection->target());
     EngineEvent event;
     event.kind = EngineEvent::Kind::connectionClosed;

@@ -18,6 +18,7 @@
 #include "core/fd.h"
 #include "core/mailbox.h"
 #include "core/pages.h"
+#include "engine/bufferline.h"
 #include "engine/device.h"
 #include "io/uring.h"
 #include "nbd/connection.h"
@@ -79,7 +80,6 @@ class IoThread final : public nbd::ConnectionHost {
   void attend(std::uint32_t device);
   void advanceDevices();
   void jobFailed(std::uint32_t device, std::uint64_t job, std::uint64_t done);
-  void feedWaiters();
   void flushDirty();
   void reap();
   void updateInterest(nbd::Connection& connection);
@@ -87,7 +87,6 @@ class IoThread final : public nbd::ConnectionHost {
   bool spin();
   void sleep();
   int sleepMillis();
-  void dropStalled(std::uint64_t now);
   ThreadDevice* find(std::uint32_t device) noexcept;
   nbd::Connection* connectionOf(std::uint32_t id) noexcept;
 
@@ -97,13 +96,13 @@ class IoThread final : public nbd::ConnectionHost {
   Fd epoll_;
   std::unique_ptr<UringBackend> backend_;
   BufferPool buffers_;
+  BufferLine line_{buffers_};  // wantBuffer
   PagePipes pipes_;
   std::unordered_map<std::uint32_t, Local> devices_;
   std::unordered_map<std::uint32_t, nbd::Connection*> byId_;
   std::vector<nbd::Connection*> all_;    // for spinning and stall checks
   std::vector<nbd::Connection*> dirty_;  // wantFlush
   std::vector<nbd::Connection*> flushing_;
-  std::vector<nbd::Connection*> waiters_;  // wantBuffer, first come first served
   std::vector<std::uint32_t> reapable_;
   std::vector<std::uint32_t> attention_;  // devices with control work under way; usually few
   std::vector<std::uint32_t> attended_;   // the same, while they are gone through

@@ -15,8 +15,6 @@ namespace {
 std::atomic<bool> spinnerTaken{false};
 
 constexpr std::uint64_t kMillis = 1'000'000;
-// How long a client may hold buffers without moving a byte while others wait for memory.
-constexpr std::uint64_t kStallGrace = 5'000 * kMillis;
 
 }  // namespace
 
@@ -97,10 +95,7 @@ int IoThread::sleepMillis() {
     if (found->second.giveUpAt != 0) wake = std::min(wake, found->second.giveUpAt);
   }
   const std::uint64_t now = monotonicNanos();
-  if (!waiters_.empty()) {
-    wake = std::min(wake, now + 1000 * kMillis);
-    dropStalled(now);
-  }
+  wake = std::min(wake, line_.wakeAt(now));
   if (wake == UINT64_MAX) return -1;
   if (wake <= now) {
     busy_ = true;
@@ -109,18 +104,6 @@ int IoThread::sleepMillis() {
   // The wake-up ends in a turn even if nothing else happens.
   busy_ = true;
   return static_cast<int>(std::min<std::uint64_t>((wake - now + kMillis - 1) / kMillis, 60'000));
-}
-
-void IoThread::dropStalled(std::uint64_t now) {
-  for (nbd::Connection* connection : all_) {
-    if (connection->progressed || connection->lastProgress == 0) {
-      connection->progressed = false;
-      connection->lastProgress = now;
-    } else if (connection->stalled() && now - connection->lastProgress > kStallGrace) {
-      connection->abort("held memory others needed and did not move");
-      busy_ = true;
-    }
-  }
 }
 
 }  // namespace metadisk

@@ -46,6 +46,7 @@ class MemoryExport final : public nbd::Export {
   std::uint64_t size() const noexcept override { return memory_.size(); }
   bool held() const noexcept override { return held_; }
   std::uint32_t stateFlags() const noexcept override { return 1; }
+  void flying(int change) noexcept override { flying_ += change; }
   void account(std::uint16_t, std::uint64_t, bool) noexcept override {}
 
   void submit(Request& r) noexcept override {
@@ -113,6 +114,7 @@ class MemoryExport final : public nbd::Export {
 
   void hold(bool held) { held_ = held; }
   std::size_t pending() const { return pending_.size(); }
+  int flying() const { return flying_; }
   std::span<std::byte> memory() { return memory_; }
 
  private:
@@ -121,6 +123,7 @@ class MemoryExport final : public nbd::Export {
   const nbd::Terms terms_;
   std::vector<Request*> pending_;
   bool held_ = false;
+  int flying_ = 0;
   Fd file_;  // of the last ranges()
 };
 
@@ -187,6 +190,7 @@ class Line final : public nbd::ConnectionHost {
       const bool resumes = connection_->canResume() || std::exchange(hungry_, false);
       if (!ended() && resumes && !device.held()) connection_->resume();
     } while (wanted_ && all);
+    require(device.flying() == static_cast<int>(device.pending()), "what is in flight is counted");
     require(connection_->lentBytes() <= std::max(limit_, BufferPool::roundedSize(terms_.maxRequest)),
             "a connection's buffers are bounded");
   }

@@ -101,8 +101,8 @@ bool Connection::receive() noexcept {
     drain("the client hung up");
     return true;
   }
-  progressed = true;
   auto got = static_cast<std::uint64_t>(n);
+  moved += got;
   if (receiving_ != nullptr) {
     const std::uint64_t taken = std::min(got, direct);
     received_ += taken;
@@ -192,7 +192,7 @@ bool Connection::lend(Slot& slot, std::size_t bytes) noexcept {
     starved_ = true;
     return false;
   }
-  slot.buffer = buffers_.acquire(bytes);
+  slot.buffer = buffers_.acquire(bytes, this);
   if (slot.buffer == nullptr) {
     starved_ = true;
     host_.wantBuffer(*this);
@@ -245,6 +245,7 @@ void Connection::execute(Slot& slot) noexcept {
     mine.connection->completed(mine);
   };
   ++inFlight_;
+  export_->flying(1);
   export_->submit(request);
 }
 
@@ -265,6 +266,7 @@ void Connection::blockStatus(Slot& slot) noexcept {
 
 void Connection::completed(Slot& slot) noexcept {
   --inFlight_;
+  export_->flying(-1);
   const Header& header = slot.header;
   const int error = slot.request.error;
   export_->account(header.command, header.length, error != 0);

@@ -39,6 +39,8 @@ class Export {
   virtual std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept = 0;
   // Of the context metadisk:state: bit 0, redundancy is reduced.
   virtual std::uint32_t stateFlags() const noexcept = 0;
+  // Requests submitted and not yet done, one more or one less.
+  virtual void flying(int change) noexcept = 0;
   virtual void account(std::uint16_t command, std::uint64_t bytes, bool failed) noexcept = 0;
 };
 
@@ -99,8 +101,8 @@ class Connection {
   bool stalled() const noexcept { return lent_ != 0 && inFlight_ == 0 && !export_->held(); }
 
   // The loop's bookkeeping.
-  bool progressed = false;         // bytes moved since the loop looked
-  std::uint64_t lastProgress = 0;  // when the loop last saw that
+  std::uint64_t moved = 0;         // bytes since the loop looked
+  std::uint64_t stalledSince = 0;  // 0: not stalled when the loop looked
   std::uint32_t registered = 0;    // interest given to epoll
   bool flushWanted = false;
   bool waitsForBuffer = false;

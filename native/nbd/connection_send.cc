@@ -107,7 +107,7 @@ ssize_t Connection::sendPages(std::uint64_t& wanted) noexcept {
 
 void Connection::sent(std::uint64_t bytes) noexcept {
   sendQueued_ -= bytes;
-  progressed = true;
+  moved += bytes;
   bytes += sendSkip_;
   while (sendHead_ != nullptr && bytes >= sendHead_->headBytes + sendHead_->dataBytes) {
     Slot& slot = *sendHead_;

@@ -22,6 +22,7 @@ export const COUNTERS = [
   'badRequests',
   /** Connections now. */
   'connections',
+  /** Requests now. */
   'inFlight',
 ] as const
 

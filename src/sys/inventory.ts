@@ -10,7 +10,7 @@ import type { Device, Inventory } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from './errno.js'
-import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel } from './label.js'
+import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel, parseX86, solarisPartitions } from './label.js'
 import { examine, kernelUse, kernelUses, overlap, type Piece, type Storage } from './storage.js'
 
 export interface InventoryOptions {
@@ -40,7 +40,15 @@ const readLabel = async (path: string, storage: Storage): Promise<Label | undefi
   const h = await open(path, 'r')
   try {
     const { buffer, bytesRead } = await h.read(Buffer.alloc(LABEL_BYTES), 0, LABEL_BYTES, 0)
-    return parseLabel(buffer.subarray(0, bytesRead), storage.size)
+    const head = buffer.subarray(0, bytesRead)
+    const label = parseLabel(head, storage.size)
+    if (label !== undefined) return label
+    for (const { first } of solarisPartitions(head)) {
+      const block = await h.read(Buffer.alloc(512), 0, 512, (first + 1) * 512)
+      const x86 = parseX86(block.buffer.subarray(0, block.bytesRead), first, storage.size)
+      if (x86 !== undefined) return x86
+    }
+    return undefined
   } finally {
     await h.close()
   }
@@ -64,7 +72,7 @@ const slice = async (word: string, disk: string, number: number, path: string): 
     offset: part.first,
     size: part.size,
     geometry: label.geometry,
-    labelAtStart: label.kind === 'smi' && part.first === 0,
+    labelAtStart: part.holdsLabel,
     replicaEnd: blocks(0),
   })
 }

@@ -1,22 +1,23 @@
 /**
  * metareplace: a component of a mirror gets other storage, or its own again, and is copied from the
- * other sides (commands.md 3.9, checks in that order). A hot spare that stood in is free by that.
+ * other sides (commands.md 3.9, checks in that order). What that means for a hot spare that stood in is
+ * said by settleSpares (hotspare.ts), with the commit.
  */
 import { err, ok } from '../base/result.js'
 import type { Blocks } from '../base/units.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
+import type { Change } from '../msg/format.js'
 import { checkReplacement, lookUp } from './check.js'
 import type { Live } from './kind.js'
 import { blocksPerComponent, startBlock } from './layout.js'
 import { advance, stateOf, stateOutcome } from './mirrorstate.js'
 import { mirrorNamed } from './operands.js'
-import type { Change } from '../msg/format.js'
-import { outcome, type Outcome } from './operations.js'
+import type { Outcome } from './operations.js'
 import { optimizedPending } from './resyncs.js'
 import { sliceOf } from './slice.js'
 import { hasOtherSource, type Place, type Side, sidesIn, stripeComponents } from './sources.js'
-import { changedPools, configured } from './standing.js'
-import type { Component, Inventory, MirrorUnit, PoolUnit, Slice, StripeUnit, Tree } from './types.js'
+import { configured } from './standing.js'
+import type { Component, Inventory, MirrorUnit, Slice, StripeUnit, Tree } from './types.js'
 
 export interface ReplaceRequest {
   readonly unit: string
@@ -88,12 +89,6 @@ const newSlice = (
   return checked.ok ? ok(sliceOf(checked.value, start)) : checked
 }
 
-/** A spare that stood in goes back: as Broken when it had failed, else it is Available by itself (driver.md 3.5). */
-const failedSpare = (c: Component, tree: Tree, now: number): readonly PoolUnit[] =>
-  c.spare === null || (c.state !== 'erred' && c.state !== 'lastErred')
-    ? []
-    : changedPools(tree, (s) => (s.name === c.name ? { ...s, broken: true, changed: now } : s))
-
 export const replace = (r: ReplaceRequest, context: ReplaceContext): MetaResult<Outcome> => {
   const { tree, live, now } = context
   const mirror = mirrorNamed(r.unit, tree, (u) => metaError('unknownType', u.name))
@@ -117,6 +112,5 @@ export const replace = (r: ReplaceRequest, context: ReplaceContext): MetaResult<
     r.new === null
       ? { change: 'deviceEnabled', name: m.name, device: old }
       : { change: 'deviceReplaced', name: m.name, device: old, by: by.value.name }
-  const { put } = stateOutcome(tree, next.value.state)
-  return ok(outcome(tree, { put: [...put, ...failedSpare(component, tree, now)], changes: [change] }))
+  return ok(stateOutcome(tree, next.value.state, { changes: [change] }))
 }

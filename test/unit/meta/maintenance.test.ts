@@ -1,5 +1,6 @@
 /** Commands on the sides and components of a mirror: every refusal in its order (commands.md 3.6 to 3.9, 3.23). */
 import t from 'tap'
+import { settleSpares } from '../../../src/meta/hotspare.js'
 import { IDLE, type Live } from '../../../src/meta/kind.js'
 import { detach, offline, online, type Outcome, replace, type ReplaceContext } from '../../../src/meta/operations.js'
 import { withUnits } from '../../../src/meta/tree.js'
@@ -269,7 +270,8 @@ t.test('a spare that had failed goes back as Broken', async (t) => {
   const spare = { pool: name('hsp001'), original: { name: n, path, identity, extent, offset, size, start } }
   const by = { name: '/disks/h', path: '/disks/h', identity: 'file:1:/disks/h', spare }
   const broken = (state: 'okay' | 'resync' | 'erred' | 'lastErred') => {
-    const out = done(replaceIn('d0 /disks/c', changed(pooled, 'd0', { components: { c: { ...by, state } } })))
+    const before = changed(pooled, 'd0', { components: { c: { ...by, state } } })
+    const out = settleSpares(before, done(replaceIn('d0 /disks/c', before)), 9)
     const pool = out.tree.get(name('hsp001'))
     return pool?.kind === 'pool' && pool.spares[0]?.broken
   }

@@ -27,6 +27,14 @@ IoOp ioOp(Op op, bool mirrored) noexcept {
   std::abort();
 }
 
+// The first fragment of the range; most requests are no longer.
+Fragment oneFragment(const Node& node, std::uint64_t offset, std::uint64_t length) noexcept {
+  Fragment fragment;
+  std::uint64_t covered = 0;
+  mapNode(node, offset, length, {&fragment, 1}, covered);
+  return fragment;
+}
+
 }  // namespace
 
 Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
@@ -239,6 +247,8 @@ bool Volume::Impl::prepare(Task& task, Chain& chain, const Node& node, std::uint
     mapExtents(node, offset, length, [&](const Fragment& fragment) {
       if (!writes || fragment.service->writable) add(fragment, nullptr);
     });
+  } else if (const Fragment whole = oneFragment(node, offset, length); whole.length == length) {
+    if (!writes || whole.service->writable) add(whole, data);
   } else {
     std::array<Fragment, 32> fragments;
     std::array<Child*, 64> open{};  // last Io per file, by the low bits of its index

@@ -191,8 +191,8 @@ export const measureSection = async (
         for (const contender of order) {
           const target = targets.get(contender)
           if (target === undefined) continue
-          const calm = section.cold ? { ...pace, warmup: 0 } : pace
-          const report = await measure(workload, target, calm, round, contender, () => settle(section, workload, all))
+          await settle(section, workload, all)
+          const report = await measure(workload, target, section.cold ? { ...pace, warmup: 0 } : pace, round, contender)
           const key = `${workload.name}\0${contender}`
           runs.set(key, [...(runs.get(key) ?? []), report])
           line.push(`${contender} ${Math.round(workload.bytes ? report.megabytesPerSecond : report.iops)}`)
@@ -209,32 +209,7 @@ export const measureSection = async (
   })
 }
 
-/** More of one processor than this used by others, and a run does not count. */
-const DISTURBED = 0.25
-const ATTEMPTS = 4
-
-export const disturbed = (r: LoadReport): boolean => r.otherCpuSeconds > DISTURBED * r.seconds
-
-/** A run that other processes disturbed is repeated; when none is left alone, the least disturbed one counts. */
 const measure = async (
-  workload: Workload,
-  target: Target,
-  pace: Pace,
-  round: number,
-  contender: Contender,
-  before: () => Promise<void>,
-): Promise<LoadReport> => {
-  let best: LoadReport | undefined
-  for (let attempt = 0; attempt < ATTEMPTS && (best === undefined || disturbed(best)); attempt++) {
-    await before()
-    const report = await measureOnce(workload, target, pace, round, contender)
-    if (best === undefined || report.otherCpuSeconds < best.otherCpuSeconds) best = report
-  }
-  if (best === undefined) throw new Error('no attempt')
-  return best
-}
-
-const measureOnce = async (
   workload: Workload,
   target: Target,
   pace: Pace,

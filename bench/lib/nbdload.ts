@@ -24,8 +24,6 @@ export interface LoadReport {
   readonly serverCpuMicrosPerRequest: number
   readonly clientCpuMicrosPerRequest: number
   readonly serverCpuSeconds: number
-  /** Of processes that are neither the server nor the load generator; the kernel's own threads are among them. */
-  readonly otherCpuSeconds: number
   readonly reads: number
   readonly writes: number
   readonly flushes: number

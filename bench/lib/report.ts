@@ -1,7 +1,7 @@
 /** Medians and ratios, as a table for people. Ratios are medians of the rounds' own ratios. */
 import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { type Cell, disturbed } from './measure.js'
+import type { Cell } from './measure.js'
 import type { LoadReport } from './nbdload.js'
 import type { Measured } from './parts.js'
 import { must, TOP } from './process.js'
@@ -109,8 +109,7 @@ export const commit = async (): Promise<string> => {
   return `${await first(['git', '-C', TOP, 'rev-parse', '--short', 'HEAD'])}${dirty ? ' with uncommitted changes' : ''}`
 }
 
-const machine = async ({ pace, commit: measured, cells }: Measured): Promise<string> => {
-  const runs = cells.flatMap((c) => c.runs)
+const machine = async ({ pace, commit: measured }: Measured): Promise<string> => {
   const memory = /MemTotal:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? '0'
   return [
     `- commit ${measured}`,
@@ -119,8 +118,6 @@ const machine = async ({ pace, commit: measured, cells }: Measured): Promise<str
     `- ${await first(['nbdkit', '--version'])}, ${await first(['qemu-storage-daemon', '--version'])}, ` +
       `nbd-server ${/[\d.]+$/.exec(await first(['dpkg-query', '-W', 'nbd-server']))?.[0] ?? '(version unknown)'}`,
     `- ${pace.rounds} alternating rounds of ${pace.seconds} s; medians; ratios are medians of per-round ratios`,
-    `- runs in which other processes used more than a quarter of a processor were repeated up to three times; ` +
-      `${runs.filter(disturbed).length} of ${runs.length} stayed disturbed`,
   ].join('\n')
 }
 

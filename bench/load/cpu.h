@@ -9,7 +9,5 @@ namespace metadisk::load {
 
 double cpuSeconds(std::span<const pid_t> pids);
 double ownCpuSeconds();
-// Of all processors since the machine started, whoever used them or kept them from us (steal).
-double busyCpuSeconds();
 
 }  // namespace metadisk::load

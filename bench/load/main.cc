@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <thread>
 
@@ -19,7 +18,7 @@ double since(Clock::time_point from) { return std::chrono::duration<double>(Cloc
 
 struct Sample {
   std::uint64_t done = 0, bytes = 0;
-  double serverCpu = 0, clientCpu = 0, allCpu = 0;
+  double serverCpu = 0, clientCpu = 0;
   Clock::time_point at;
 };
 
@@ -27,7 +26,6 @@ Sample sample(const Options& o, const std::vector<std::unique_ptr<Worker>>& work
   Sample s;
   s.serverCpu = cpuSeconds(o.serverPids);
   s.clientCpu = ownCpuSeconds();
-  s.allCpu = busyCpuSeconds();
   s.at = Clock::now();
   for (const auto& worker : workers) {
     s.done += worker->counters.done.load(std::memory_order_relaxed);
@@ -58,22 +56,19 @@ void report(const Outcome& all, const Findings& findings, const Sample& from, co
   const double perSecond = seconds > 0 ? static_cast<double>(done) / seconds : 0;
   const double megabytes = seconds > 0 ? static_cast<double>(to.bytes - from.bytes) / 1e6 / seconds : 0;
   const double each = done > 0 ? 1e6 / static_cast<double>(done) : 0;
-  const double used = to.serverCpu - from.serverCpu + to.clientCpu - from.clientCpu;
-  const double other = std::max(0.0, to.allCpu - from.allCpu - used);
   const auto us = [&](double q) { return static_cast<double>(all.latency.quantile(q)) / 1e3; };
   const auto n = [](std::uint64_t v) { return static_cast<unsigned long long>(v); };
   std::printf(
       "{\"iops\":%.1f,\"megabytesPerSecond\":%.2f,\"requests\":%llu,\"seconds\":%.4f,"
       "\"latencyMicros\":{\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f},"
       "\"serverCpuMicrosPerRequest\":%.3f,\"clientCpuMicrosPerRequest\":%.3f,\"serverCpuSeconds\":%.3f,"
-      "\"otherCpuSeconds\":%.3f,"
       "\"reads\":%llu,\"writes\":%llu,\"flushes\":%llu,\"ioErrors\":%llu,\"lastErrno\":%d,\"disconnects\":%llu,"
       "\"unanswered\":%llu,\"broken\":\"%s\","
       "\"verified\":{\"blocks\":%llu,\"exact\":%llu,\"uncertain\":%llu,\"torn\":%llu,\"ackedMissing\":%llu},"
       "\"wrong\":%s}\n",
       perSecond, megabytes, n(done), seconds, us(0.5), us(0.9), us(0.99), us(0.999), us(1.0),
       (to.serverCpu - from.serverCpu) * each, (to.clientCpu - from.clientCpu) * each, to.serverCpu - from.serverCpu,
-      other, n(all.reads), n(all.writes), n(all.flushes), n(all.ioErrors), all.lastErrno, n(all.disconnects),
+      n(all.reads), n(all.writes), n(all.flushes), n(all.ioErrors), all.lastErrno, n(all.disconnects),
       n(all.unanswered), all.broken.c_str(), n(all.verified.blocks), n(all.verified.exact), n(all.verified.uncertain),
       n(all.verified.torn), n(all.verified.ackedMissing), findings.json().c_str());
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type Cell, disturbed } from '../../../bench/lib/measure.js'
+import type { Cell } from '../../../bench/lib/measure.js'
 import type { LoadReport } from '../../../bench/lib/nbdload.js'
 import { median, tables, verdicts } from '../../../bench/lib/report.js'
 import { added, type Measured } from '../../../bench/lib/parts.js'
@@ -14,7 +14,6 @@ const runOf = (iops: number, cpu: number): LoadReport => ({
   serverCpuMicrosPerRequest: cpu,
   clientCpuMicrosPerRequest: 1,
   serverCpuSeconds: 1,
-  otherCpuSeconds: 0,
   reads: 1,
   writes: 0,
   flushes: 0,
@@ -80,10 +79,4 @@ t.test('parts of one commit add up, others are refused', async (t) => {
   t.throws(() => added([one, part('def', [])]), /two commits: abc and def/)
   t.throws(() => added([one, { ...part('abc', []), pace: { ...pace, seconds: 1 } }]), /different lengths/)
   t.throws(() => added([]), /nothing to report/)
-})
-
-t.test('a run is disturbed when others use more than a quarter of a processor', async (t) => {
-  const run = { ...runOf(1, 1), seconds: 2 }
-  t.notOk(disturbed({ ...run, otherCpuSeconds: 0.5 }))
-  t.ok(disturbed({ ...run, otherCpuSeconds: 0.51 }))
 })

@@ -1,7 +1,7 @@
 /** metad and its peers, each started on given files and stopped again; all listen on a unix socket. */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { must, run, Server, TOP, until } from './process.js'
+import { listens, must, run, Server, TOP, until } from './process.js'
 
 /** What a workload is pointed at. */
 export interface Target {
@@ -24,8 +24,7 @@ const target = (socket: string, name: string, pid: number): Target => ({
 const serve = async (dir: string, id: string, argv: readonly string[], name: string): Promise<Running> => {
   const socket = join(dir, `${id}.sock`)
   const server = new Server(argv, join(dir, `${id}.log`))
-  await until(`${id} listens, see ${dir}/${id}.log`, () => existsSync(socket) || server.over)
-  if (server.over) throw new Error(`${id} ended at once, see ${dir}/${id}.log`)
+  await server.ready(() => listens(socket))
   return { target: target(socket, name, server.pid), stop: () => server.stop() }
 }
 
@@ -40,15 +39,18 @@ export const nbdkitNull = (dir: string): Promise<Running> =>
 export const nbdServer = async (dir: string, file: string): Promise<Running> => {
   const socket = join(dir, 'nbd-server.sock')
   const pidFile = join(dir, 'nbd-server.pid')
-  const port = 20_000 + (process.pid % 20_000)
+  // Below what the kernel gives to outgoing connections.
+  const port = 20_000 + (process.pid % 12_000)
   writeFileSync(
     join(dir, 'nbd-server.conf'),
     `[generic]\nunixsock = ${socket}\nlistenaddr = 127.0.0.1\nport = ${port}\n[bench]\nexportname = ${file}\nflush = true\nfua = true\n`,
   )
   await must(['nbd-server', '-C', join(dir, 'nbd-server.conf'), '-p', pidFile])
-  const { readFileSync } = await import('node:fs')
-  await until('nbd-server listens', () => existsSync(socket) && existsSync(pidFile))
-  const pid = Number(readFileSync(pidFile, 'utf8'))
+  let pid = 0
+  await until('nbd-server listens', async () => {
+    if (existsSync(pidFile)) pid = Number(readFileSync(pidFile, 'utf8'))
+    return pid > 0 && (await listens(socket))
+  })
   const alive = (): boolean => existsSync(`/proc/${pid}`)
   const stop = async (): Promise<void> => {
     if (alive()) process.kill(pid)
@@ -113,8 +115,7 @@ export class Metad {
     const env = { METADISK_ROOT: root, METAD_READY_FD: '3' }
     const server = new Server(argv, join(root, 'metad.log'), env, () => (ready = true))
     const metad = new Metad(root, server)
-    await until(`metad serves, see ${root}/metad.log`, () => server.over || ready)
-    if (server.over) throw new Error(`metad ended at once, see ${root}/metad.log`)
+    await server.ready(() => ready)
     return metad
   }
 

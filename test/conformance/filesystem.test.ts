@@ -3,10 +3,11 @@
  * checked and compared; and one that stays mounted while metad restarts.
  */
 import { createHash } from 'node:crypto'
-import { createReadStream, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { createReadStream, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import t from 'tap'
+import { until } from '../../bench/lib/process.js'
 import { startMetad } from '../tools/daemon.js'
 import { everyKind, mustRun } from '../tools/foreign.js'
 import { attachNbdfuse, attachReconnecting, missingBlock, mountAt } from '../tools/mounts.js'
@@ -81,7 +82,7 @@ t.test(
     ])
     let over = false
     void writing.finally(() => (over = true)).catch(() => undefined)
-    await new Promise((resolve) => setTimeout(resolve, 150))
+    await until('it writes', () => over || existsSync(join(where, 'w3')))
     t.equal(over, false, 'killed under load')
     await metad.kill9()
     await metad.start()

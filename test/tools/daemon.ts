@@ -14,15 +14,15 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { listens } from '../../bench/lib/process.js'
 
 const TOP = join(import.meta.dirname, '../../../..')
 const METAD = join(TOP, 'build/js/cmd/metad.js')
 const COMMANDS = join(TOP, 'build/cli/meta.cjs')
-const START_MILLIS = 30_000
+const START_MILLIS = 60_000
 const STOP_MILLIS = 20_000
 const FILE_MILLIS = 240_000
 const COMMAND_MILLIS = 60_000
@@ -63,16 +63,6 @@ export interface MetadOptions {
   readonly conf?: string
 }
 
-const answers = (path: string): Promise<boolean> =>
-  new Promise((resolve) => {
-    const socket = connect(path)
-    socket.on('error', () => resolve(false))
-    socket.on('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-  })
-
 const exited = (child: ChildProcess): Promise<void> =>
   child.exitCode !== null || child.signalCode !== null
     ? Promise.resolve()
@@ -100,7 +90,7 @@ export const startMetad = async (t: Test, options: MetadOptions = {}): Promise<M
     while (Date.now() < end) {
       if (started.exitCode !== null || started.signalCode !== null)
         throw new Error(`metad ended at its start (${started.exitCode ?? started.signalCode}):\n${log()}`)
-      const up = await Promise.all(sockets.map(answers))
+      const up = await Promise.all(sockets.map(listens))
       if (up.every(Boolean)) return
       await sleep(20)
     }

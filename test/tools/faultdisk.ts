@@ -41,7 +41,7 @@ export interface FaultDisks {
   vanish(): void
 }
 
-const START_MILLIS = 10_000
+const START_MILLIS = 60_000
 
 /**
  * @param dir a directory of the test; `mnt` and the images are made in it

@@ -2,12 +2,11 @@
  * A disk whose errors and hangs a test commands: nbdkit's memory behind nbdfuse, so the component is a
  * real file of a FUSE file system, and with a loop device on top a real block device.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { listens, Server } from '../../bench/lib/process.js'
 import type { Test } from './daemon.js'
-import { mustRun } from './foreign.js'
+import { attachLoop, detachLoop, endFuse, fuseMounted } from './fuse.js'
 
 export interface FaultyDisk {
   /** The file on FUSE. */
@@ -26,16 +25,6 @@ export interface LoopDisk extends FaultyDisk {
   readonly device: string
 }
 
-const mounted = (where: string): boolean => readFileSync('/proc/self/mounts', 'utf8').includes(` ${where} fuse`)
-
-const gone = (child: ChildProcess): boolean => (child.exitCode ?? child.signalCode) !== null
-
-const end = async (child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> => {
-  if (gone(child)) return
-  child.kill(signal)
-  await new Promise((resolve) => (gone(child) ? resolve(undefined) : child.once('exit', resolve)))
-}
-
 /** `directory` must exist; everything is made below it. */
 export const faultyDisk = async (t: Test, directory: string, mebibytes: number): Promise<FaultyDisk> => {
   const at = (name: string): string => join(directory, name)
@@ -43,35 +32,24 @@ export const faultyDisk = async (t: Test, directory: string, mebibytes: number):
   mkdirSync(mount)
   const socket = at('nbdkit.sock')
   const trigger = at('fail')
-  const kit = spawn(
-    'nbdkit',
+  const kit = new Server(
     [
-      ...['-f', '-U', socket, '--filter=log', '--filter=error', 'memory', `${mebibytes}M`, `logfile=${at('log')}`],
-      ...['error=EIO', 'error-pwrite-rate=100%', `error-file=${trigger}`],
+      ...['nbdkit', '-f', '-U', socket, '--filter=log', '--filter=error', 'memory', `${mebibytes}M`],
+      ...[`logfile=${at('log')}`, 'error=EIO', 'error-pwrite-rate=100%', `error-file=${trigger}`],
     ],
-    { stdio: 'ignore' },
+    at('nbdkit.out'),
   )
-  t.teardown(() => end(kit, 'SIGKILL'))
-  const fuse = spawn('nbdfuse', ['-C', '2', join(mount, 'disk'), `nbd+unix:///?socket=${socket}`], { stdio: 'ignore' })
-  t.teardown(async () => {
-    fuse.kill('SIGCONT')
-    for (let i = 0; i < 50 && mounted(mount) && !gone(fuse); i++) {
-      spawnSync('fusermount3', ['-u', mount])
-      await sleep(50)
-    }
-    if (mounted(mount)) spawnSync('fusermount3', ['-uz', mount])
-    await end(fuse, 'SIGTERM')
-  })
-  for (let i = 0; !mounted(mount); i++) {
-    if (i === 500 || gone(kit)) throw new Error(`nothing is mounted on ${mount}`)
-    if (gone(fuse)) throw new Error('nbdfuse ended')
-    await sleep(20)
-  }
+  t.teardown(() => kit.stop('SIGKILL'))
+  await kit.ready(() => listens(socket))
+  const words = ['nbdfuse', '-C', '2', join(mount, 'disk'), `nbd+unix:///?socket=${socket}`]
+  const fuse = new Server(words, at('nbdfuse.out'))
+  t.teardown(() => endFuse(fuse, mount))
+  await fuseMounted(fuse, mount)
   return {
     path: join(mount, 'disk'),
     failWrites: (on) => (on ? writeFileSync(trigger, '') : rmSync(trigger)),
-    hang: () => void fuse.kill('SIGSTOP'),
-    resume: () => void fuse.kill('SIGCONT'),
+    hang: () => fuse.signal('SIGSTOP'),
+    resume: () => fuse.signal('SIGCONT'),
     log: () => readFileSync(at('log'), 'utf8').split('\n'),
   }
 }
@@ -79,9 +57,7 @@ export const faultyDisk = async (t: Test, directory: string, mebibytes: number):
 /** The same with a loop device on top. Needs root. */
 export const faultyLoop = async (t: Test, directory: string, mebibytes: number): Promise<LoopDisk> => {
   const disk = await faultyDisk(t, directory, mebibytes)
-  const device = (await mustRun('losetup', ['--show', '-f', disk.path])).trim()
-  t.teardown(async () => {
-    await mustRun('losetup', ['-d', device])
-  })
+  const device = await attachLoop(disk.path)
+  t.teardown(() => detachLoop(device))
   return { ...disk, device }
 }

@@ -2,6 +2,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
+import { until } from '../../bench/lib/process.js'
 import type { Metad } from './daemon.js'
 
 /** The system's first: nbdsh takes the first python3 on the PATH, and only the system's has libnbd. */
@@ -90,11 +91,7 @@ export const everyKind = async (metad: Metad, mebibytes: number): Promise<readon
 
 /** Waits until no submirror is being resynced. */
 export const resynced = async (metad: Metad): Promise<void> => {
-  const end = Date.now() + 30_000
-  while (/Resync in progress|Resyncing/i.test(metad.must('metastat', []))) {
-    if (Date.now() > end) throw new Error('resync does not end')
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
+  await until('no resync', () => !/Resync in progress|Resyncing/i.test(metad.must('metastat', [])))
 }
 
 const findSize = (value: unknown, name: string): number | undefined => {

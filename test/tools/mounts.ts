@@ -1,10 +1,11 @@
 /** A block device out of an NBD export on a host without nbd.ko: FUSE and a loop device. Needs root. */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdirSync, openSync, closeSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, openSync, closeSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { Server, until } from '../../bench/lib/process.js'
 import type { Metad, Test } from './daemon.js'
-import { missing, mustRun } from './foreign.js'
+import { foreign, missing, mustRun } from './foreign.js'
+import { attachLoop, detachLoop, endFuse, fuseMounted } from './fuse.js'
 
 export interface BlockDevice {
   readonly path: string
@@ -19,45 +20,22 @@ export const missingBlock = (...tools: readonly string[]): string | false => {
   return missing('losetup', 'mount', 'umount', 'fusermount3', ...tools)
 }
 
-const mounted = (path: string): boolean => readFileSync('/proc/self/mounts', 'utf8').includes(` ${path} fuse`)
-
-const until = async (what: () => boolean, say: string): Promise<void> => {
-  for (let i = 0; i < 500; i++) {
-    if (what()) return
-    await sleep(20)
-  }
-  throw new Error(say)
-}
-
 const loopOver = async (
   t: Test,
   backing: string,
   mount: string,
-  server: ChildProcess,
+  server: Server,
   direct: 'on' | 'off',
 ): Promise<BlockDevice> => {
   let path: string | undefined
   const detach = async (): Promise<void> => {
-    if (path !== undefined) spawnSync('losetup', ['-d', path])
+    if (path !== undefined) await detachLoop(path)
     path = undefined
-    // The loop device lets go of its file a moment later.
-    for (let i = 0; i < 50 && mounted(mount); i++) {
-      spawnSync('fusermount3', ['-u', mount])
-      await sleep(50)
-    }
-    if (mounted(mount)) spawnSync('fusermount3', ['-uz', mount])
-    if (server.exitCode === null && server.signalCode === null) {
-      server.kill()
-      const late = setTimeout(() => server.kill('SIGKILL'), 5000)
-      await new Promise((resolve) =>
-        (server.exitCode ?? server.signalCode) === null ? server.once('exit', resolve) : resolve(undefined),
-      )
-      clearTimeout(late)
-    }
+    await endFuse(server, mount)
   }
   t.teardown(detach)
-  await until(() => mounted(mount) || server.exitCode !== null, `nothing mounted on ${mount}`)
-  path = (await mustRun('losetup', ['--show', '-f', `--direct-io=${direct}`, backing])).trim()
+  await fuseMounted(server, mount)
+  path = await attachLoop(backing, `--direct-io=${direct}`)
   return { path, detach }
 }
 
@@ -65,7 +43,7 @@ const loopOver = async (
 export const attachNbdfuse = (t: Test, metad: Metad, name: string): Promise<BlockDevice> => {
   const mount = join(metad.root, `fuse-${name.replaceAll('/', '-')}`)
   mkdirSync(mount, { recursive: true })
-  const server = spawn('nbdfuse', ['-C', '4', join(mount, 'disk'), metad.nbdUri(name)], { stdio: 'ignore' })
+  const server = new Server(['nbdfuse', '-C', '4', join(mount, 'disk'), metad.nbdUri(name)], `${mount}.log`)
   return loopOver(t, join(mount, 'disk'), mount, server, 'on')
 }
 
@@ -73,15 +51,13 @@ export const attachNbdfuse = (t: Test, metad: Metad, name: string): Promise<Bloc
 export const attachReconnecting = (t: Test, metad: Metad, name: string): Promise<BlockDevice> => {
   const file = join(metad.root, `qsd-${name.replaceAll('/', '-')}`)
   closeSync(openSync(file, 'a'))
-  const server = spawn(
-    'qemu-storage-daemon',
+  const server = new Server(
     [
-      '--blockdev',
+      ...['qemu-storage-daemon', '--blockdev'],
       `driver=nbd,node-name=n,server.type=unix,server.path=${metad.socket},export=${name},reconnect-delay=30,cache.direct=on,discard=unmap`,
-      '--export',
-      `type=fuse,id=e,node-name=n,mountpoint=${file},writable=on,growable=off`,
+      ...['--export', `type=fuse,id=e,node-name=n,mountpoint=${file},writable=on,growable=off`],
     ],
-    { stdio: 'ignore' },
+    `${file}.log`,
   )
   // Its FUSE export (7.2) corrupts data under a loop device with direct I/O, whatever server is behind it.
   return loopOver(t, file, file, server, 'off')
@@ -94,8 +70,13 @@ export const mountAt = async (t: Test, device: BlockDevice, where: string): Prom
   let done = false
   const unmount = async (): Promise<void> => {
     if (done) return
+    // Whoever looks at every new mount of the host keeps it busy for a moment.
+    await until(`${where} is not busy`, async () => {
+      const { status, stderr } = await foreign('umount', [where])
+      if (status !== 0 && !/busy/.test(stderr)) throw new Error(`umount ${where}: ${stderr}`)
+      return status === 0
+    })
     done = true
-    await mustRun('umount', [where])
   }
   t.teardown(() => unmount().catch(() => void spawnSync('umount', ['-l', where])))
   return unmount

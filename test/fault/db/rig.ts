@@ -115,7 +115,7 @@ export const makeReplicas = async (rig: Rig): Promise<Mddb> => {
 
 export const allGood = async (db: Mddb): Promise<boolean> =>
   (await db.status()).every((r) => r.flags.includes('a') && r.flags.includes('u'))
-export const eventually = async (what: () => Promise<boolean>, ms = 8_000): Promise<boolean> => {
+export const eventually = async (what: () => Promise<boolean>, ms = 60_000): Promise<boolean> => {
   for (const end = Date.now() + ms; ;) {
     if (await what()) return true
     if (Date.now() > end) return false

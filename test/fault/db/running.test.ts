@@ -135,12 +135,12 @@ t.test('helpers that are killed or hang', async (t) => {
   t.equal(db.helperPids.join(), pids, 'signals of the process group do not end them')
   await db.close()
 
-  const slow = await rig.open({ slowMs: 100, requestMs: 3_000 })
+  const slow = await rig.open({ slowMs: 100, requestMs: 8_000 })
   const [stopped = 0] = slow.helperPids
   process.kill(stopped, 'SIGSTOP')
   const before = Date.now()
   must(await slow.commit(set('count', 5)))
-  t.ok(Date.now() - before < 2_000, 'a silent replica delays a commit only a little')
+  t.ok(Date.now() - before < 6_000, 'a silent replica delays a commit only a little')
   t.ok(await eventually(() => allGood(slow)), 'it is given up and started anew')
   for (const pid of slow.helperPids) process.kill(pid, 'SIGKILL')
   must(await slow.commit(set('count', 6)))

@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { CMD, OPT } from '../../../src/nbd/constants.js'
+import { until } from '../../../bench/lib/process.js'
 import { startMetad } from '../../tools/daemon.js'
 import { foreign, missing } from '../../tools/foreign.js'
 import { NbdClient } from '../../tools/nbdclient.js'
@@ -46,14 +47,6 @@ const junk = (bytes: number): Buffer => Buffer.from(Array.from({ length: bytes }
 const descriptors = (): number => readdirSync(`/proc/${metad.pid() ?? 0}/fd`).length
 const residentKiB = (): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${metad.pid() ?? 0}/status`, 'utf8'))?.[1])
-
-const until = async (what: () => boolean | Promise<boolean>, say: string): Promise<void> => {
-  for (let i = 0; i < 3000; i++) {
-    if (await what()) return
-    await sleep(20)
-  }
-  throw new Error(say)
-}
 
 interface Peer {
   readonly socket: Socket
@@ -147,14 +140,14 @@ const controlRound = async (t: Test): Promise<void> => {
   for (const request of badRequests) {
     const before = dones(bad).length
     bad.socket.write(ask(request))
-    await until(() => dones(bad).length > before, `no answer to ${JSON.stringify(request).slice(0, 80)}`)
+    await until(`an answer to ${JSON.stringify(request).slice(0, 80)}`, () => dones(bad).length > before)
   }
   t.ok(
     dones(bad).every((s) => s === '1'),
     'refused, every one, on one connection that lives on',
   )
   bad.socket.write(PING)
-  await until(() => /"pong"/.test(bad.text()), 'no pong')
+  await until('pong', () => /"pong"/.test(bad.text()))
   bad.socket.destroy()
 
   const hangsUp: readonly (readonly [string, Buffer])[] = [
@@ -196,7 +189,7 @@ const controlRound = async (t: Test): Promise<void> => {
   const slow = await Promise.all(Array.from({ length: 20 }, () => dial(admin)))
   const text = whole + PING
   for (let at = 0; at < text.length; at++) for (const p of slow) p.socket.write(text.charAt(at))
-  await until(() => slow.every((p) => dones(p).length === 2), 'slow peers are answered')
+  await until('slow peers are answered', () => slow.every((p) => dones(p).length === 2))
   t.ok(slow.every((p) => dones(p).every((s) => s === '0')))
   for (const p of slow) p.socket.destroy()
 
@@ -285,13 +278,13 @@ t.test(`attacks under a copy, SEED=${SEED}`, async (t) => {
     await nbdRound()
     await nbdFlood(t)
     // nbdcopy itself has up to a handful of connections.
-    await until(() => descriptors() <= before + 12, `${descriptors()} descriptors, ${before} before`)
+    await until(`as few descriptors as the ${before} before`, () => descriptors() <= before + 12)
     resident.push(residentKiB())
   }
   const rounds = await copying.stop()
   t.ok(rounds > 2, `${rounds} copies went through, each equal`)
   // Pipes for large replies are kept for the next ones, a few per I/O thread.
-  await until(() => descriptors() <= before + KEPT_DESCRIPTORS, `${descriptors()} descriptors, ${before} before`)
+  await until(`as few descriptors as the ${before} before`, () => descriptors() <= before + KEPT_DESCRIPTORS)
   t.pass('every descriptor came back')
   const grown = ((resident.at(-1) ?? 0) - (resident[1] ?? 0)) >> 10
   t.comment(`resident after each round: ${resident.map((k) => `${k >> 10} MiB`).join(', ')}`)

@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { load, loadInBackground, type LoadRun } from '../../../bench/lib/nbdload.js'
-import { Server, sleep, until } from '../../../bench/lib/process.js'
+import { listens, Server, sleep, until } from '../../../bench/lib/process.js'
 import { installed } from '../../../bench/lib/servers.js'
 
 /** A socket's path must be short, which tap's own directories are not. */
@@ -40,7 +40,7 @@ const nbdkit = async (dir: string, ...words: readonly string[]): Promise<{ serve
   const socket = join(dir, 'nbdkit.sock')
   rmSync(socket, { force: true })
   const server = new Server(['nbdkit', '-f', '-U', socket, ...words], join(dir, 'log'))
-  await until('nbdkit listens', () => existsSync(socket) || server.over)
+  await server.ready(() => listens(socket))
   return { server, unix: ['--unix', socket, '--journal', join(dir, 'journal')] }
 }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
+import { until } from '../../../bench/lib/process.js'
 import type { Handler } from '../../../src/daemon/connection.js'
 import { ControlServer } from '../../../src/daemon/server.js'
 
@@ -13,14 +14,6 @@ interface Peer {
   readonly socket: Socket
   lines(): { reply: string; status?: number; error?: { args?: string[] } }[]
   readonly closed: Promise<void>
-}
-
-const until = async (what: () => boolean, say: string): Promise<void> => {
-  for (let i = 0; i < 2000; i++) {
-    if (what()) return
-    await sleep(5)
-  }
-  throw new Error(say)
 }
 
 const rig = async (t: Test, handler: Handler) => {
@@ -79,20 +72,20 @@ t.test('requests in one piece, cut anywhere, are carried out one after the other
   const text = ask('stat', 'a') + ask('stat', 'b') + ask('nonsense') + ask('stat', 'c')
   for (const byte of text.slice(0, 50)) peer.socket.write(byte)
   peer.socket.write(text.slice(50))
-  await until(() => seen.length === 1, 'first')
+  await until('first', () => seen.length === 1)
   await sleep(50)
   t.same(seen, ['a'], 'the second waits')
   waiting[0]?.(0)
-  await until(() => seen.length === 2 && peer.lines().length > 0, 'second')
+  await until('second', () => seen.length === 2 && peer.lines().length > 0)
   t.same(
     peer.lines().map((l) => l.status),
     [0],
   )
   waiting[1]?.(7)
-  await until(() => seen.length === 3 && peer.lines().length > 3, 'third')
+  await until('third', () => seen.length === 3 && peer.lines().length > 3)
   t.match(peer.lines(), [{ status: 0 }, { status: 7 }, { error: { args: [/unknown request/] } }, { status: 1 }])
   waiting[2]?.(0)
-  await until(() => peer.lines().length === 5, 'all')
+  await until('all', () => peer.lines().length === 5)
 })
 
 t.test('while one works, nothing more is read from its peer', async (t) => {
@@ -100,13 +93,13 @@ t.test('while one works, nothing more is read from its peer', async (t) => {
   const { dial } = await rig(t, handler)
   const peer = await dial()
   peer.socket.write(ask('ping'))
-  await until(() => seen.length === 1, 'works')
+  await until('works', () => seen.length === 1)
   let taken = 0
   for (let i = 0; i < 64; i++) peer.socket.write(Buffer.alloc(1 << 20, ' '), () => taken++)
   await sleep(200)
   t.ok(taken < 8, `${taken} of 64 MiB left the peer`)
   waiting[0]?.(0)
-  await until(() => peer.lines().length === 1, 'answered')
+  await until('answered', () => peer.lines().length === 1)
 })
 
 t.test('who does not read its answers gets no more of them', async (t) => {
@@ -123,7 +116,7 @@ t.test('who does not read its answers gets no more of them', async (t) => {
   await sleep(300)
   t.ok(answered < 4, `${answered} answers for a peer that read none`)
   peer.socket.resume()
-  await until(() => peer.lines().filter((l) => l.reply === 'done').length === 12, 'in the end all of them')
+  await until('in the end all of them', () => peer.lines().filter((l) => l.reply === 'done').length === 12)
 })
 
 t.test('what is no line ends the connection, and nothing behind it is carried out', async (t) => {
@@ -154,21 +147,21 @@ t.test('idlers make room, workers do not; who is turned away keeps nothing', asy
   const late = await dial()
   await first[0]?.closed
   late.socket.write(ask('ping'))
-  await until(() => seen.length === 1, 'the newest is served')
+  await until('the newest is served', () => seen.length === 1)
   first[0]?.socket.destroy()
   // All work: nobody can be pushed out.
   for (const p of first.slice(1)) p.socket.write(ask('ping'))
-  await until(() => seen.length === 256, `${seen.length} work`)
+  await until(`${seen.length} work`, () => seen.length === 256)
   const refused: Peer[] = []
   for (let i = 0; i < 50; i++) refused.push(await dial())
   await Promise.all(refused.map((p) => p.closed))
   for (const p of refused) t.match(p.lines(), [{ error: { args: ['too many connections'] } }, { status: 1 }])
   for (const w of waiting) w(0)
-  await until(() => first.slice(1).every((p) => p.lines().length === 1), 'every worker is answered')
+  await until('every worker is answered', () => first.slice(1).every((p) => p.lines().length === 1))
   await server.close()
   t.pass('nobody who was turned away holds up the end')
   for (const p of [...first, ...refused, late]) p.socket.destroy()
-  await until(() => readdirSync('/proc/self/fd').length < before + 5, 'no descriptor left')
+  await until('no descriptor left', () => readdirSync('/proc/self/fd').length < before + 5)
 })
 
 t.test('closing: what runs is answered, the rest is hung up on', async (t) => {
@@ -176,7 +169,7 @@ t.test('closing: what runs is answered, the rest is hung up on', async (t) => {
   const { server, dial } = await rig(t, handler)
   const [busy, idle] = [await dial(), await dial()]
   busy.socket.write(ask('stat', 'a') + ask('stat', 'b'))
-  await until(() => seen.length === 1, 'works')
+  await until('works', () => seen.length === 1)
   const closed = server.close()
   await idle.closed
   waiting[0]?.(3)

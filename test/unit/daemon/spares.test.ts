@@ -62,7 +62,7 @@ const slice = (path: string, size: number, offset = 0, start = 0): Slice => ({
 })
 const why = (r: MetaResult<void>): string => (r.ok ? 'fit' : errorText(r.error))
 const closedSoon = async (): Promise<number> => {
-  const end = Date.now() + 10_000
+  const end = Date.now() + 60_000
   while (opened.size > 0 && Date.now() < end) await new Promise((next) => setTimeout(next, 10))
   return opened.size
 }

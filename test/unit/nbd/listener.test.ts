@@ -68,7 +68,7 @@ const dial = (target: string | number): Peer => {
   return { socket, got: () => Buffer.concat(parts), closed }
 }
 
-const until = async (what: () => boolean, millis = 8000): Promise<boolean> => {
+const until = async (what: () => boolean, millis = 60_000): Promise<boolean> => {
   const end = Date.now() + millis
   while (Date.now() < end) {
     if (what()) return true
@@ -201,7 +201,7 @@ t.test('gate: nobody is served before it opens', async (t) => {
 })
 
 t.test('bad clients go, others stay', async (t) => {
-  const { path, taken } = await rig(t, { limits: { handshakeMillis: 300 } })
+  const { path, taken } = await rig(t, { limits: { handshakeMillis: 1500 } })
   const before = descriptors()
   const bad: Peer[] = []
   const send = (...bytes: Buffer[]): void => {
@@ -275,7 +275,7 @@ t.test('thousands of idlers', async (t) => {
     // A full backlog refuses a unix client with EAGAIN; the flood keeps just below that.
     if (i % 200 === 199) await until(() => listener.counts().accepted === i + 1)
   }
-  t.ok(await until(() => listener.counts().accepted === 2000, 20_000), `${listener.counts().accepted} accepted`)
+  t.ok(await until(() => listener.counts().accepted === 2000), `${listener.counts().accepted} accepted`)
   t.ok(listener.counts().handshakes <= 500, 'held to the limit')
   t.equal(listener.counts().refused, 1500, 'oldest first')
   t.same(await honest(path), HONEST, 'an honest client is served among them')
@@ -283,7 +283,7 @@ t.test('thousands of idlers', async (t) => {
   t.ok(logs.filter((l) => l.startsWith('warn')).length < 20, 'a flood is not a flood of lines')
   for (const p of idlers) p.socket.destroy()
   const left = (): number => descriptors() - before + listener.counts().handshakes
-  t.ok(await until(() => left() <= 0, 10_000), `${left()} left behind`)
+  t.ok(await until(() => left() <= 0), `${left()} left behind`)
 })
 
 const told = (peer: Peer): number[] => parseReplies(peer.got().subarray(GREETING.length)).map((r) => r.type)

@@ -51,15 +51,19 @@ export const inService = (unit: Metadevice, tree: Tree): readonly Component[] =>
   })
 }
 
-/** The tree with those components of `unit` in Maintenance that cannot be opened; for its plan only. */
+/**
+ * The tree for the plan of `unit`: what is not open (missing, or on a side that is not written) is in Maintenance,
+ * so that the engine asks for no descriptor of it.
+ */
 export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Component) => boolean): Tree => {
   if (unit.kind !== 'mirror') return tree
   const put = unit.submirrors.flatMap((s) => {
     const stripe = stripeOf(tree, s.unit)
-    if (stripe === null || !componentsOf(stripe, tree).some(missing)) return []
+    const closed = (c: Component): boolean => !isWritten(s) || missing(c)
+    if (stripe === null || !componentsOf(stripe, tree).some(closed)) return []
     const rows = stripe.rows.map((r) => ({
       ...r,
-      components: r.components.map((c): Component => (missing(c) ? { ...c, state: 'erred' } : c)),
+      components: r.components.map((c): Component => (closed(c) ? { ...c, state: 'erred' } : c)),
     }))
     return [{ ...stripe, rows }]
   })

@@ -27,6 +27,18 @@ t.test('everything that is read or written is open', async (t) => {
     t.equal(open(changed(TREE, 'd0', { sides: { d2 } })), 'abcd', d2)
 })
 
+t.test('the plan of a mirror asks for nothing of a side that is not written', async (t) => {
+  const tree = changed(TREE, 'd0', { sides: { d2: 'offline' } })
+  const served = asServed(unit(tree, 'd0'), tree, () => false)
+  t.same(
+    ['d1', 'd2'].map((s) => stripeComponents(stripeIn(served, s)).map((c) => c.state)),
+    [
+      ['okay', 'okay'],
+      ['erred', 'erred'],
+    ],
+  )
+})
+
 t.test('what cannot be opened is served as if it were in Maintenance, and nothing else is', async (t) => {
   const served = asServed(unit(TREE, 'd0'), TREE, (c) => c.name === '/disks/b')
   const states = (s: string): readonly string[] => stripeComponents(stripeIn(served, s)).map((c) => c.state)

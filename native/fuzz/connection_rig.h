@@ -68,12 +68,33 @@ class MemoryExport final : public nbd::Export {
       case Op::write: std::copy_n(r.data, r.length, at); break;
       case Op::zero:
       case Op::trim: std::fill_n(at, r.length, std::byte{0}); break;
+      case Op::extents: holes(r); break;
       case Op::flush:
       case Op::cache: break;
     }
     r.error = 0;
     if (below(random_, 2) == 0) return r.done(r);
     pending_.push_back(&r);
+  }
+
+  // Whole blocks of zeroes, counted from the start of the range.
+  void holes(Request& r) {
+    require(r.extents > 0 && r.data != nullptr, "there is room for an extent");
+    auto* const out = reinterpret_cast<Extent*>(r.data);
+    std::uint32_t count = 0;
+    for (std::uint64_t at = 0; at < r.length;) {
+      const std::uint64_t n = std::min<std::uint64_t>(512, r.length - at);
+      const auto from = memory_.begin() + static_cast<std::ptrdiff_t>(r.offset + at);
+      const bool hole =
+          std::all_of(from, from + static_cast<std::ptrdiff_t>(n), [](std::byte b) { return b == std::byte{0}; });
+      if (count == 0 || out[count - 1].hole != hole) {
+        if (count == r.extents) break;
+        out[count++] = {0, hole};
+      }
+      out[count - 1].length += n;
+      at += n;
+    }
+    r.extents = count;
   }
 
   // A file of its own holds what was read, so that a lent page is as the stream's order wants it; in up to

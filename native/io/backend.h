@@ -16,7 +16,8 @@
 namespace metadisk {
 
 // cache: read into the page cache if that is possible; a hint, 0 when it is not.
-enum class IoOp : std::uint8_t { read, write, sync, discard, zero, cache };
+// extents: what `offset` lies in, a hole or data, and how far that goes; changes nothing.
+enum class IoOp : std::uint8_t { read, write, sync, discard, zero, cache, extents };
 
 // One open component, shared read-only by all threads. `syncFailed` is the one exception: it is
 // sticky, because after a failed fsync Linux may call lost pages clean (promise P1).
@@ -38,6 +39,10 @@ struct Io {
   const iovec* iov = nullptr;
   std::uint32_t iovCount = 0;
   std::int32_t result = 0;  // 0 or -errno once complete
+  // extents, once complete without an error: the first `run` bytes, whole blocks from `offset` on, are a hole, which
+  // reads as zeroes, or data; what is not known is data.
+  bool hole = false;
+  std::uint64_t run = 0;
   void (*complete)(Io&) noexcept = nullptr;
   Io* next = nullptr;  // owner's use: free lists and queues
 };

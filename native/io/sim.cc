@@ -203,6 +203,7 @@ void SimBackend::perform(const Pending& pending) noexcept {
       }
       break;
     case IoOp::cache: break;
+    case IoOp::extents: findExtent(disk, io); break;
   }
   const bool promised = io.op == IoOp::sync || io.fua;
   if (fault != nullptr && promised && (io.op == IoOp::sync || !harmlessWriteError(fault->error))) {
@@ -210,6 +211,21 @@ void SimBackend::perform(const Pending& pending) noexcept {
   }
   io.result = fault != nullptr ? -fault->error : 0;
   io.complete(io);
+}
+
+// Zeroes are holes here, by whole sectors.
+void SimBackend::findExtent(const Disk& disk, Io& io) {
+  const auto zeroed = [&](std::uint64_t at) {
+    const std::uint64_t first = at / kSector * kSector;
+    const auto from = disk.seen.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto to = disk.seen.begin() + static_cast<std::ptrdiff_t>(std::min(first + kSector, disk.seen.size()));
+    return std::all_of(from, to, [](std::byte b) { return b == std::byte{0}; });
+  };
+  const std::uint64_t end = io.offset + io.length;
+  std::uint64_t at = io.offset;
+  io.hole = zeroed(at);
+  while (at < end && zeroed(at) == io.hole) at = std::min(end, (at / kSector + 1) * kSector);
+  io.run = at - io.offset;
 }
 
 void SimBackend::crash() {

@@ -96,6 +96,7 @@ class SimBackend final : public Backend {
   SimFault* strikes(const Io& io);
   void perform(const Pending& pending) noexcept;
   void change(Disk& disk, const Io& io, std::uint64_t length, bool durable);
+  static void findExtent(const Disk& disk, Io& io);
   static void copyOut(const Disk& disk, const Io& io, std::uint64_t length);
   void settle(Disk& disk, std::uint64_t upTo);
 

@@ -61,6 +61,7 @@ UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(h
 
 UringBackend::~UringBackend() {
   workers_.reset();
+  seekers_.reset();
   if (ringed_) io_uring_queue_exit(&ring_);
   for (std::byte* bounce : bounces_) std::free(bounce);
   ::munmap(zeroes_, kZeroChunk);
@@ -131,7 +132,8 @@ void UringBackend::settle(RingOp& op, std::int32_t result) noexcept {
 void UringBackend::issue(RingOp& op) noexcept {
   SysCall& call = op.call;
   call.fd = op.phase == Phase::witness ? op.io->file->witness.get() : op.io->file->fd.get();
-  Workers* const workers = workers_ ? workers_.get() : op.io->file->workers.get();
+  Workers* workers = workers_ ? workers_.get() : op.io->file->workers.get();
+  if (workers == nullptr && call.kind == SysKind::extents) workers = seekers_.get();
   if (workers != nullptr) {
     call.finished = &finished_;
     workers->enqueue(call);
@@ -168,6 +170,7 @@ void UringBackend::issue(RingOp& op) noexcept {
     case SysKind::advise:
       io_uring_prep_fadvise(sqe, call.fd, call.offset, static_cast<off_t>(length), POSIX_FADV_WILLNEED);
       break;
+    case SysKind::extents: std::abort();  // never without threads
   }
   io_uring_sqe_set_data(sqe, &op);
   ++queued_;
@@ -250,6 +253,7 @@ void UringBackend::start(Io& io) noexcept {
       op->call.length = std::min(io.length, kAdviceMax);
       return issue(*op);
     }
+    case IoOp::extents: return startExtents(io);
   }
 }
 
@@ -379,6 +383,10 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
       return op.done < io.length ? zeroChunk(op) : written(op);
     case Phase::allocate: return allocated(op, result);
     case Phase::advise: return finish(op, 0);  // nothing depends on its success
+    case Phase::extents:
+      io.hole = result == 1;
+      io.run = op.call.length;
+      return finish(op, 0);
     case Phase::sync:
       if (result < 0) io.file->syncFailed.store(true, std::memory_order_release);
       return finish(op, result < 0 ? result : 0);

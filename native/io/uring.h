@@ -4,8 +4,8 @@
 // files of known local file systems, everything on tmpfs. Through the ring: O_DIRECT, buffered block
 // devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that are not
 // aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where io_uring is
-// not to be had, worker threads take the ring's place. What syncs has a turn in the component's gate from before the
-// first call to the answer.
+// not to be had, worker threads take the ring's place; they look for holes everywhere, because the ring cannot. What
+// syncs has a turn in the component's gate from before the first call to the answer.
 #pragma once
 
 #include <liburing.h>
@@ -55,6 +55,7 @@ class UringBackend final : public Backend {
     zeroWrite,    // zeroes are written, a chunk at a time
     allocate,     // fallocate of the range
     advise,
+    extents,
     sync,
     witness,  // a stable write failed: did the kernel's report of other data go with it?
   };
@@ -86,6 +87,7 @@ class UringBackend final : public Backend {
   void startRead(Io& io) noexcept;
   void startWrite(Io& io) noexcept;
   void startRange(Io& io) noexcept;
+  void startExtents(Io& io) noexcept;
   void begin(RingOp& op) noexcept;
   void transfer(RingOp& op) noexcept;
   void nextWindow(RingOp& op) noexcept;
@@ -105,6 +107,7 @@ class UringBackend final : public Backend {
   // Polling the ring's own descriptor misses deferred completions; a registered eventfd does not.
   Fd event_;
   std::unique_ptr<Workers> workers_;  // without a ring
+  std::unique_ptr<Workers> seekers_;  // for extents, from the first one on
   Finished finished_;
   unsigned queued_ = 0;    // prepared, not yet given to the kernel
   unsigned inFlight_ = 0;  // RingOps in use

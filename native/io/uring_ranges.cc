@@ -1,4 +1,4 @@
-// What a component cannot do in one plain transfer: odd offsets under O_DIRECT, discards and zeroes.
+// What a component cannot do in one plain transfer: odd offsets under O_DIRECT, discards and zeroes, finding holes.
 #include <fcntl.h>
 #include <linux/falloc.h>
 
@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
 
 #include "io/buffers.h"
 #include "io/uring.h"
@@ -13,6 +14,8 @@
 namespace metadisk {
 
 namespace {
+
+constexpr unsigned kSeekers = 2;
 
 bool unsupported(std::int32_t result) noexcept {
   return result == -EOPNOTSUPP || result == -ENOSYS || result == -ENODEV || result == -ENOTTY;
@@ -131,6 +134,33 @@ void UringBackend::zeroChunk(RingOp& op) noexcept {
   op.call.offset = io.offset + op.done;
   op.call.length = std::min(kZeroChunk, io.length - op.done);
   issue(op);
+}
+
+// ---- holes
+
+// Never on this thread: the search may read a file's map from the disk, and on tmpfs looks at every page.
+void UringBackend::startExtents(Io& io) noexcept {
+  bool threads = workers_ || io.file->workers || seekers_;
+  if (!threads && !io.file->blockDevice) {
+    try {
+      seekers_ = std::make_unique<Workers>(kSeekers);
+      threads = true;
+    } catch (const std::system_error&) {
+      // Then all is data for now.
+    }
+  }
+  if (io.file->blockDevice || !threads) {
+    io.hole = false;
+    io.run = io.length;
+    io.result = 0;
+    return io.complete(io);
+  }
+  RingOp* const op = take(io);
+  op->phase = Phase::extents;
+  op->call.kind = SysKind::extents;
+  op->call.offset = io.offset;
+  op->call.length = io.length;
+  issue(*op);
 }
 
 }  // namespace metadisk

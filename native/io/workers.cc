@@ -3,17 +3,52 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
+
+#include "io/buffers.h"
 
 namespace metadisk {
 
 namespace {
 
-std::int32_t perform(const SysCall& call) noexcept {
+constexpr std::uint64_t kBlock = 512;
+
+// A hole ends at its last whole block, so that no byte of data is ever called one. The file's position, which moves,
+// is nobody's: all I/O names its offset.
+std::int32_t seekExtent(SysCall& call) noexcept {
+  const auto at = static_cast<off_t>(call.offset);
+  const std::uint64_t limit = call.offset + call.length;
+  const off_t data = ::lseek(call.fd, at, SEEK_DATA);
+  std::uint64_t end = limit;
+  if (data > at) {
+    end = down(std::min(limit, static_cast<std::uint64_t>(data)), kBlock);
+  } else if (data == at) {
+    const off_t hole = ::lseek(call.fd, at, SEEK_HOLE);
+    if (hole > at) end = std::min(limit, up(static_cast<std::uint64_t>(hole), kBlock));
+    call.length = end - call.offset;
+    return 0;
+  } else {
+    // No data up to the end of the file; what a component has beyond that fails when it is read.
+    struct stat st {};
+    if (errno != ENXIO || ::fstat(call.fd, &st) != 0) return 0;
+    end = down(std::min(limit, static_cast<std::uint64_t>(st.st_size)), kBlock);
+  }
+  if (end <= call.offset) {
+    call.length = std::min(call.length, kBlock - call.offset % kBlock);
+    return 0;
+  }
+  call.length = end - call.offset;
+  return 1;
+}
+
+std::int32_t perform(SysCall& call) noexcept {
+  if (call.kind == SysKind::extents) return seekExtent(call);
   const iovec one{call.data, call.length};
   const iovec* const iov = call.iov != nullptr ? call.iov : &one;
   const auto count = static_cast<int>(call.iov != nullptr ? call.iovCount : 1);
@@ -29,6 +64,7 @@ std::int32_t perform(const SysCall& call) noexcept {
         errno = ::posix_fadvise(call.fd, at, static_cast<off_t>(call.length), POSIX_FADV_WILLNEED);
         n = errno == 0 ? 0 : -1;
         break;
+      case SysKind::extents: break;
     }
   } while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : static_cast<std::int32_t>(n);

@@ -21,7 +21,7 @@
 
 namespace metadisk {
 
-enum class SysKind : std::uint8_t { read, write, sync, fallocate, advise };
+enum class SysKind : std::uint8_t { read, write, sync, fallocate, advise, extents };
 
 class Finished;
 
@@ -35,7 +35,8 @@ struct SysCall {
   const iovec* iov = nullptr;  // read, write: when not null, used instead of `data`
   unsigned iovCount = 0;
   std::uint64_t offset = 0;
-  std::int32_t result = 0;  // as io_uring reports it
+  // As io_uring reports it. extents: 1 is a hole, 0 data, and `length` has become how far it goes.
+  std::int32_t result = 0;
   Finished* finished = nullptr;
   SysCall* next = nullptr;
 };

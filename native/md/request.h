@@ -10,7 +10,13 @@
 
 namespace metadisk {
 
-enum class Op : std::uint8_t { read, write, flush, trim, zero, cache };
+enum class Op : std::uint8_t { read, write, flush, trim, zero, cache, extents };
+
+// A run of the metadevice that is a hole, which reads as zeroes, or data.
+struct Extent {
+  std::uint64_t length = 0;  // bytes
+  bool hole = false;
+};
 
 struct Request {
   Op op = Op::read;
@@ -20,7 +26,10 @@ struct Request {
   std::uint64_t offset = 0;   // bytes from the start of the metadevice
   std::uint64_t length = 0;   // bytes; reads and writes at most the engine's maximum
   std::byte* data = nullptr;  // read, write: `length` bytes, aligned to 4096
-  int error = 0;              // errno, 0 on success; valid in done()
+  // extents: in `data` room for how many of them, at least one; in done() how many there are, from `offset` on. They
+  // end with the range or before, and no two neighbours are of one sort.
+  std::uint32_t extents = 0;
+  int error = 0;  // errno, 0 on success; valid in done()
   void (*done)(Request&) noexcept = nullptr;
   void* owner = nullptr;
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "md/extents.h"
 #include "md/jobs.h"
 #include "md/volume_impl.h"
 
@@ -23,6 +24,7 @@ IoOp ioOp(Op op, bool mirrored) noexcept {
       return mirrored ? IoOp::zero : IoOp::discard;
     case Op::zero: return IoOp::zero;
     case Op::cache: return IoOp::cache;
+    case Op::extents: return IoOp::extents;
   }
   std::abort();
 }
@@ -80,6 +82,7 @@ void Volume::Impl::submit(Request& r) noexcept {
     if (mirror_ == nullptr && r.fua && anySyncFailed()) return finish(r, EIO);
   }
   if (r.length == 0) return finish(r, 0);
+  if (r.op == Op::extents) return submitExtents(r);
   if (mirror_ == nullptr) {
     if (!submitSingle(r, *direct_, 0)) submitTask(r);
   } else if (!changesData(r.op)) {

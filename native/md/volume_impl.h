@@ -1,5 +1,5 @@
 // The inside of a Volume, shared by volume.cc (requests and their Ios), mirror_io.cc (reads with several
-// sources, writes to several sides), flush.cc, and jobs.h (resync, verify).
+// sources, writes to several sides), flush.cc, extents.cc, and jobs.h (resync, verify).
 //
 // A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
 // Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
@@ -58,6 +58,7 @@ class Volume::Impl final {
  private:
   class Jobs;
   struct Task;
+  struct Walk;
   // One Io on one component.
   struct Child : Io {
     Impl* impl = nullptr;
@@ -139,6 +140,13 @@ class Volume::Impl final {
   // Of a slot; sides.size() when there is none.
   std::uint32_t sideOf(std::uint32_t slot) const noexcept;
 
+  // extents.cc
+  void submitExtents(Request& r) noexcept;
+  void goOn(Walk& walk) noexcept;
+  bool ask(Walk& walk, const Fragment& fragment) noexcept;
+  void endWalk(Walk& walk) noexcept;
+  static void onAsked(Io& io) noexcept;
+
   // flush.cc
   void findWritten();
   void submitFlush(Request& r) noexcept;
@@ -172,6 +180,7 @@ class Volume::Impl final {
   Pool<Child> children_;
   Pool<Task> tasks_;
   Pool<IovecSlab, 16> slabs_;
+  std::unique_ptr<Pool<Walk, 4>> walks_;
   Task flushSync_;  // the syncs of the flush batch in flight
   Task* batch_ = nullptr;
   std::unique_ptr<Jobs> jobs_;  // of a mirror

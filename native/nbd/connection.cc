@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 namespace metadisk::nbd {
@@ -165,8 +166,8 @@ bool Connection::accept(const Header& header) noexcept {
   const WireError error = validate(header, terms_, export_->size());
   const std::uint64_t payload = payloadBytes(header, terms_);
   if (error == kOk && header.command == kRead && lendPages(slot, header)) return true;
-  if (error == kOk && (header.command == kRead || header.command == kWrite)) {
-    if (!lend(slot, static_cast<std::size_t>(header.length))) return false;
+  if (const std::size_t memory = error == kOk ? memoryOf(header) : 0; memory != 0) {
+    if (!lend(slot, memory)) return false;
   } else if (payload > kDiscardMax) {
     abort("a payload no request may have");
     return false;
@@ -184,6 +185,15 @@ bool Connection::accept(const Header& header) noexcept {
     execute(slot);
   }
   return true;
+}
+
+std::size_t Connection::memoryOf(const Header& header) const noexcept {
+  switch (header.command) {
+    case kRead:
+    case kWrite: return static_cast<std::size_t>(header.length);
+    case kBlockStatus: return context(ContextKind::allocation) != nullptr ? kExtentRoom : 0;
+    default: return 0;
+  }
 }
 
 bool Connection::lend(Slot& slot, std::size_t bytes) noexcept {
@@ -233,7 +243,16 @@ void Connection::execute(Slot& slot) noexcept {
       request.noHole = (header.flags & kNoHole) != 0;
       request.fastZero = (header.flags & kFastZero) != 0;
       break;
-    default: return blockStatus(slot);
+    case kBlockStatus:
+      if (context(ContextKind::allocation) == nullptr) {
+        answerStatus(slot);
+        export_->account(kBlockStatus, 0, false);
+        return enqueue(slot);
+      }
+      request.op = Op::extents;
+      request.extents = (header.flags & kReqOne) != 0 ? 1 : kExtentsMax;
+      break;
+    default: std::abort();  // validate() lets no other through
   }
   request.offset = header.offset;
   request.length = header.length;
@@ -249,17 +268,24 @@ void Connection::execute(Slot& slot) noexcept {
   export_->submit(request);
 }
 
-void Connection::blockStatus(Slot& slot) noexcept {
-  std::array<Extent, 2> extents;
-  std::size_t count = 0;
-  for (const Context& context : terms_.contexts) {
-    if (count == extents.size()) break;
-    extents[count++] = {context.id, slot.header.length,
-                        context.kind == ContextKind::state ? export_->stateFlags() : 0U};
+const Context* Connection::context(ContextKind kind) const noexcept {
+  const auto found = std::find_if(terms_.contexts.begin(), terms_.contexts.end(),
+                                  [kind](const Context& one) { return one.kind == kind; });
+  return found == terms_.contexts.end() ? nullptr : &*found;
+}
+
+// With base:allocation, its extents are in the slot's buffer.
+void Connection::answerStatus(Slot& slot) noexcept {
+  const Context* const state = context(ContextKind::state);
+  const Context* const allocation = context(ContextKind::allocation);
+  std::byte* at = slot.head;
+  if (state != nullptr) {
+    at += writeState(at, terms_, slot.header, state->id, export_->stateFlags(), allocation == nullptr);
   }
-  slot.headBytes = writeBlockStatus(slot.head, terms_, slot.header, std::span(extents).first(count));
-  export_->account(kBlockStatus, 0, false);
-  enqueue(slot);
+  if (allocation != nullptr) {
+    at += writeAllocation(at, terms_, slot.header, allocation->id, slot.buffer, slot.request.extents, slot.dataBytes);
+  }
+  slot.headBytes = static_cast<std::size_t>(at - slot.head);
 }
 
 // ---- out
@@ -275,9 +301,11 @@ void Connection::completed(Slot& slot) noexcept {
     host_.wantFlush(*this);
     return;
   }
-  if (header.command != kRead || error != 0) giveBack(slot);
+  if ((header.command != kRead && header.command != kBlockStatus) || error != 0) giveBack(slot);
   if (error != 0) {
     slot.headBytes = writeError(slot.head, terms_, header, wireError(error));
+  } else if (header.command == kBlockStatus) {
+    answerStatus(slot);
   } else {
     slot.dataBytes = header.command == kRead ? header.length : 0;
     slot.headBytes = writeSuccess(slot.head, terms_, header, slot.dataBytes);

@@ -127,7 +127,8 @@ class Connection {
   void parse() noexcept;
   bool accept(const Header& header) noexcept;
   void execute(Slot& slot) noexcept;
-  void blockStatus(Slot& slot) noexcept;
+  void answerStatus(Slot& slot) noexcept;
+  const Context* context(ContextKind kind) const noexcept;
   void completed(Slot& slot) noexcept;
   void refuse(Slot& slot, WireError error) noexcept;
   void enqueue(Slot& slot) noexcept;
@@ -135,6 +136,8 @@ class Connection {
   ssize_t sendBuffers(std::uint64_t& wanted) noexcept;
   ssize_t sendPages(std::uint64_t& wanted) noexcept;
   void sent(std::uint64_t bytes) noexcept;
+  // What a good request needs lent.
+  std::size_t memoryOf(const Header& header) const noexcept;
   bool lend(Slot& slot, std::size_t bytes) noexcept;
   void giveBack(Slot& slot) noexcept;
   void recycle(Slot& slot) noexcept;

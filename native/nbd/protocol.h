@@ -42,6 +42,12 @@ enum CommandFlag : std::uint16_t {
 
 inline constexpr std::uint16_t kReplyDone = 1;
 
+// Of base:allocation.
+enum AllocationFlag : std::uint32_t {
+  kHole = 1 << 0,
+  kZero = 1 << 1,
+};
+
 enum ReplyType : std::uint16_t {
   kNone = 0,
   kOffsetData = 1,

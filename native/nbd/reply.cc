@@ -1,6 +1,6 @@
 #include "nbd/reply.h"
 
-#include <algorithm>
+#include <cstring>
 
 namespace metadisk::nbd {
 
@@ -52,25 +52,45 @@ std::size_t writeError(std::byte* out, const Terms& terms, const Header& header,
   return static_cast<std::size_t>(at - out);
 }
 
-std::size_t writeBlockStatus(std::byte* out, const Terms& terms, const Header& header,
-                             std::span<const Extent> extents) noexcept {
+std::size_t writeState(std::byte* out, const Terms& terms, const Header& header, std::uint32_t context,
+                       std::uint32_t flags, bool last) noexcept {
   std::byte* at = out;
-  for (std::size_t i = 0; i < extents.size(); ++i) {
-    const Extent& extent = extents[i];
-    const std::uint16_t flags = i + 1 == extents.size() ? kReplyDone : 0;
+  const std::uint16_t done = last ? kReplyDone : 0;
+  if (terms.extended) {
+    at = chunk(at, terms, header, done, kBlockStatusExtReply, 24);
+    at = storeBig(at, context);
+    at = storeBig(at, std::uint32_t{1});
+    at = storeBig(at, header.length);
+    at = storeBig(at, std::uint64_t{flags});
+  } else {
+    at = chunk(at, terms, header, done, kBlockStatusReply, 12);
+    at = storeBig(at, context);
+    at = storeBig(at, static_cast<std::uint32_t>(header.length));
+    at = storeBig(at, flags);
+  }
+  return static_cast<std::size_t>(at - out);
+}
+
+std::size_t writeAllocation(std::byte* out, const Terms& terms, const Header& header, std::uint32_t context,
+                            std::byte* room, std::uint32_t count, std::uint64_t& data) noexcept {
+  std::byte* to = room;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Extent extent;
+    std::memcpy(&extent, room + i * sizeof extent, sizeof extent);
+    const std::uint32_t flags = extent.hole ? kHole | kZero : 0;
     if (terms.extended) {
-      at = chunk(at, terms, header, flags, kBlockStatusExtReply, 24);
-      at = storeBig(at, extent.context);
-      at = storeBig(at, std::uint32_t{1});
-      at = storeBig(at, extent.length);
-      at = storeBig(at, std::uint64_t{extent.flags});
+      to = storeBig(to, extent.length);
+      to = storeBig(to, std::uint64_t{flags});
     } else {
-      at = chunk(at, terms, header, flags, kBlockStatusReply, 12);
-      at = storeBig(at, extent.context);
-      at = storeBig(at, static_cast<std::uint32_t>(std::min<std::uint64_t>(extent.length, 0xfffff000)));
-      at = storeBig(at, extent.flags);
+      to = storeBig(to, static_cast<std::uint32_t>(extent.length));
+      to = storeBig(to, flags);
     }
   }
+  data = static_cast<std::uint64_t>(to - room);
+  std::byte* at = chunk(out, terms, header, kReplyDone, terms.extended ? kBlockStatusExtReply : kBlockStatusReply,
+                        data + (terms.extended ? 8 : 4));
+  at = storeBig(at, context);
+  if (terms.extended) at = storeBig(at, count);
   return static_cast<std::size_t>(at - out);
 }
 

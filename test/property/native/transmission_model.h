@@ -90,7 +90,7 @@ class Maker {
 
   void apply(Wanted& w, const Bytes& data) {
     const auto at = stream_.model.begin() + static_cast<std::ptrdiff_t>(w.offset);
-    if (w.command == kRead) w.data.assign(at, at + static_cast<std::ptrdiff_t>(w.length));
+    if (w.command == kRead || w.command == kBlockStatus) w.data.assign(at, at + static_cast<std::ptrdiff_t>(w.length));
     if (w.command == kWrite) std::copy(data.begin(), data.end(), at);
     if (w.command == kTrim || w.command == kWriteZeroes) std::fill_n(at, w.length, std::byte{0});
   }
@@ -253,15 +253,23 @@ class Reader {
     REQUIRE((length - before) % each == 0);
     const std::size_t count = (static_cast<std::size_t>(length) - before) / each;
     if (w.one) REQUIRE(count == 1);
+    const auto context = loadBig<std::uint32_t>(body);
+    REQUIRE((context == terms_.contexts.front().id || context == terms_.contexts.back().id));
+    const bool allocation = context == terms_.contexts.front().id;
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i < count; ++i) {
       const std::byte* const at = body + before + i * each;
       const std::uint64_t n = terms_.extended ? loadBig<std::uint64_t>(at) : loadBig<std::uint32_t>(at);
       REQUIRE(n > 0);
-      REQUIRE(sum < w.length);  // only the last may reach beyond the range
+      REQUIRE(n <= w.length - sum);
+      const std::uint64_t state = terms_.extended ? loadBig<std::uint64_t>(at + 8) : loadBig<std::uint32_t>(at + 4);
+      REQUIRE(state == (!allocation ? 1U : state != 0 ? kHole | kZero : 0U));
+      const auto from = w.data.begin() + static_cast<std::ptrdiff_t>(sum);
+      const auto zero = [](std::byte b) { return b == std::byte{0}; };
+      if (allocation && state != 0) REQUIRE(std::all_of(from, from + static_cast<std::ptrdiff_t>(n), zero));
       sum += n;
     }
-    REQUIRE(sum <= kDevice);
+    if (!allocation) REQUIRE(sum == w.length);
   }
 
   const Terms& terms_;

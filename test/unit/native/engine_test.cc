@@ -184,10 +184,13 @@ TEST_CASE("structured and extended replies") {
   REQUIRE(reply.size() == 1052);
   CHECK(loadBig<std::uint32_t>(reply.data() + 16) == 1032);
   CHECK(loadBig<std::uint64_t>(reply.data() + 20) == 512);
-  REQUIRE(sendAll(a, request(kBlockStatus, 0, kSize, 6)));
+  REQUIRE(sendAll(a, request(kBlockStatus, 0, kSize, 6, kReqOne)));
   reply = receive(a, 64);
   REQUIRE(reply.size() == 64);
+  CHECK(loadBig<std::uint32_t>(reply.data() + 20) == 4);
   CHECK(loadBig<std::uint32_t>(reply.data() + 24) == kSize);
+  CHECK(loadBig<std::uint32_t>(reply.data() + 52) == 3);
+  CHECK(loadBig<std::uint32_t>(reply.data() + 56) <= kSize);
 
   terms.extended = true;
   const Fd b = rig.connect(0, terms);

@@ -113,18 +113,47 @@ TEST_CASE("reply headers of the three kinds") {
   CHECK(loadBig<std::uint32_t>(out + 16) == 6);
   CHECK(loadBig<std::uint32_t>(out + 20) == 5);
 
-  const Extent extents[] = {{3, 0x200000000ULL, 0}, {4, 0x200000000ULL, 1}};
-  CHECK(writeBlockStatus(out, terms, header(kBlockStatus, 0, 9), extents) == 64);
+  CHECK(writeState(out, terms, header(kBlockStatus, 0, 9), 4, 1, false) == 32);
   CHECK(loadBig<std::uint16_t>(out + 4) == 0);
+  CHECK(loadBig<std::uint32_t>(out + 20) == 4);
+  CHECK(loadBig<std::uint32_t>(out + 24) == 9);
+  CHECK(loadBig<std::uint32_t>(out + 28) == 1);
+  CHECK(writeState(out, terms, header(kBlockStatus, 0, 9), 4, 1, true) == 32);
+  CHECK(loadBig<std::uint16_t>(out + 4) == 1);
+
+  const auto room = [] {
+    alignas(Extent) static std::byte bytes[3 * sizeof(Extent)];
+    const Extent extents[] = {{0x1000, true}, {5, false}, {0x80000000ULL, true}};
+    std::memcpy(bytes, extents, sizeof extents);
+    return bytes;
+  };
+  std::uint64_t data = 0;
+  std::byte* wire = room();
+  CHECK(writeAllocation(out, terms, header(kBlockStatus, 0, 9), 3, wire, 3, data) == 24);
+  CHECK(data == 24);
+  CHECK(loadBig<std::uint16_t>(out + 4) == 1);
+  CHECK(loadBig<std::uint16_t>(out + 6) == 5);
+  CHECK(loadBig<std::uint32_t>(out + 16) == 28);
   CHECK(loadBig<std::uint32_t>(out + 20) == 3);
-  CHECK(loadBig<std::uint32_t>(out + 24) < 0xffffffff);
-  CHECK(loadBig<std::uint16_t>(out + 36) == 1);
+  CHECK(loadBig<std::uint32_t>(wire) == 0x1000);
+  CHECK(loadBig<std::uint32_t>(wire + 4) == 3);
+  CHECK(loadBig<std::uint32_t>(wire + 8) == 5);
+  CHECK(loadBig<std::uint32_t>(wire + 12) == 0);
+  CHECK(loadBig<std::uint32_t>(wire + 16) == 0x80000000U);
 
   terms.extended = true;
   CHECK(writeSuccess(out, terms, header(kWrite, 5, 9), 0) == 32);
   CHECK(loadBig<std::uint32_t>(out) == 0x6e8a278c);
   CHECK(loadBig<std::uint64_t>(out + 16) == 5);
-  CHECK(writeBlockStatus(out, terms, header(kBlockStatus, 0, 9), extents) == 112);
+  CHECK(writeState(out, terms, header(kBlockStatus, 0, 0x200000000ULL), 4, 1, false) == 56);
   CHECK(loadBig<std::uint16_t>(out + 6) == 6);
   CHECK(loadBig<std::uint64_t>(out + 40) == 0x200000000ULL);
+  wire = room();
+  CHECK(writeAllocation(out, terms, header(kBlockStatus, 0, 9), 3, wire, 3, data) == 40);
+  CHECK(data == 48);
+  CHECK(loadBig<std::uint64_t>(out + 24) == 56);
+  CHECK(loadBig<std::uint32_t>(out + 36) == 3);
+  CHECK(loadBig<std::uint64_t>(wire + 8) == 3);
+  CHECK(loadBig<std::uint64_t>(wire + 16) == 5);
+  CHECK(loadBig<std::uint64_t>(wire + 32) == 0x80000000ULL);
 }

@@ -1,6 +1,6 @@
 /**
  * The engine without metad: one metadevice over given files, served as d0 until SIGTERM. What is left
- * between this and metad's numbers is metad's.
+ * between this and metad's numbers is metad's. --regions gives a mirror a dirty region log, kept nowhere.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -13,11 +13,11 @@ import { PlanBuilder } from '../src/plan/builder.js'
 import { encodePlan } from '../src/plan/encode.js'
 import type { ComponentId, NodeId, OpenComponent, Plan } from '../src/plan/types.js'
 
-const USAGE = `usage: node build/js/bench/engine.js --socket PATH [--direct] [--threads N] [--spin MICROS] [--interlace BLOCKS]
+const USAGE = `usage: node build/js/bench/engine.js --socket PATH [--direct] [--threads N] [--spin MICROS] [--interlace BLOCKS] [--regions BLOCKS]
          stripe|concat|mirror FILE...\n`
 const MAX_REQUEST_BYTES = 32 << 20
 
-const planOf = (shape: string, components: readonly OpenComponent[], interlace: Blocks): Plan => {
+const planOf = (shape: string, components: readonly OpenComponent[], interlace: Blocks, regions: Blocks): Plan => {
   const plan = new PlanBuilder()
   const nodes = components.map((c) => plan.addComponent(c.component, blocks(0), c.size))
   const least = Math.min(...components.map((c) => c.size))
@@ -36,6 +36,9 @@ const planOf = (shape: string, components: readonly OpenComponent[], interlace: 
       plan.addMirror(
         nodes.map((node, slot) => ({ child: concat([node]), slot, readable: true, writable: true, stale: false })),
         blocks(least),
+        'roundrobin',
+        'parallel',
+        regions,
       )
       break
     default:
@@ -53,6 +56,7 @@ const main = async (): Promise<void> => {
       threads: { type: 'string' },
       spin: { type: 'string' },
       interlace: { type: 'string' },
+      regions: { type: 'string' },
     },
   })
   const [shape = '', ...files] = positionals
@@ -63,7 +67,7 @@ const main = async (): Promise<void> => {
     const size = blocks(Math.floor(fstatSync(fd).size / 512))
     return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size, timeoutMillis: 0 }
   })
-  const plan = planOf(shape, components, blocks(Number(values.interlace ?? 128)))
+  const plan = planOf(shape, components, blocks(Number(values.interlace ?? 128)), blocks(Number(values.regions ?? 0)))
   const engine = loadDataPlane()
   engine.start(
     {
@@ -74,7 +78,8 @@ const main = async (): Promise<void> => {
       regionSweepMillis: 10_000,
     },
     () => {
-      engine.drain(1024)
+      for (const e of engine.drain(1024))
+        if (e.kind === 'regionsDirty' || e.kind === 'regionsIdle') engine.marked(e.device, e.ticket, true)
     },
   )
   await engine.install(0, encodePlan(plan), components, null)

@@ -51,7 +51,7 @@ const PROGRAM: Partial<Record<Contender, string>> = {
 }
 
 /** Real blocks, not holes: reading a hole or filling one is another benchmark. */
-const makeFile = (path: string, megabytes: number): string => {
+export const makeFile = (path: string, megabytes: number): string => {
   const chunk = randomBytes(1 << 20)
   const fd = openSync(path, 'w')
   for (let i = 0; i < megabytes; i++) writeSync(fd, chunk)
@@ -120,7 +120,7 @@ const startAll = async (
     if (pace.engineOnly)
       for (const [contender] of ours) {
         const [shape, of] = SHAPES[contender] ?? ['', () => []]
-        const running = await engineOnly(dir, shape, of(files), section.io === 'direct')
+        const running = await engineOnly(dir, shape, of(files), section.io === 'direct' ? ['--direct'] : [])
         stops.push(() => running.stop())
         targets.set(contender, running.target)
       }

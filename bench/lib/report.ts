@@ -53,13 +53,16 @@ export const verdicts = (cells: readonly Cell[], sections: readonly Section[]): 
 const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
 const rule = (n: number): string => row(Array.from({ length: n }, () => '---'))
 
+export const markdown = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [row(head), rule(head.length), ...rows.map(row)].join('\n')
+
 /** First column ours in absolute numbers, then the ratio to each other contender with its CPU ratio. */
-const tableFor = (cells: readonly Cell[], s: Section, of: Contender): string[] => {
+const tableFor = (cells: readonly Cell[], s: Section, of: Contender): string => {
   const present = s.workloads.filter((w) => find(cells, s, w, of) !== undefined)
-  if (present.length === 0) return []
+  if (present.length === 0) return ''
   const others = s.contenders.filter((c) => c !== of && (!s.ours.includes(c) || c === 'single'))
   const head = ['workload', of, 'CPU/request', 'p50 / p99 us', ...others.map((c) => `vs ${c} (CPU)`), 'goals']
-  const lines = [row(head), rule(head.length)]
+  const lines: string[][] = []
   for (const w of present) {
     const mine = find(cells, s, w, of)
     const m = (f: (r: LoadReport) => number): number => median((mine?.runs ?? []).map(f))
@@ -77,18 +80,16 @@ const tableFor = (cells: readonly Cell[], s: Section, of: Contender): string[] =
           `${v.met ? 'met' : '**missed**'} ${v.goal.least} ${v.goal.against}${v.goal.cpuMost === undefined ? '' : `, CPU ${v.goal.cpuMost}`}`,
       )
     const unit = w.bytes ? ' MB/s' : ' IOPS'
-    lines.push(
-      row([
-        w.name,
-        amount(m((r) => speed(w, r))) + unit,
-        `${m((r) => r.serverCpuMicrosPerRequest).toFixed(2)} us`,
-        `${amount(m((r) => r.latencyMicros.p50))} / ${amount(m((r) => r.latencyMicros.p99))}`,
-        ...versus,
-        goals.join('; '),
-      ]),
-    )
+    lines.push([
+      w.name,
+      amount(m((r) => speed(w, r))) + unit,
+      `${m((r) => r.serverCpuMicrosPerRequest).toFixed(2)} us`,
+      `${amount(m((r) => r.latencyMicros.p50))} / ${amount(m((r) => r.latencyMicros.p99))}`,
+      ...versus,
+      goals.join('; '),
+    ])
   }
-  return lines
+  return markdown(head, lines)
 }
 
 export const tables = (cells: readonly Cell[], sections: readonly Section[]): string =>
@@ -96,7 +97,7 @@ export const tables = (cells: readonly Cell[], sections: readonly Section[]): st
     .filter((s) => cells.some((c) => c.section === s.id))
     .map((s) => {
       const ours = s.ours.length > 0 ? s.ours : s.contenders
-      const parts = ours.map((c) => tableFor(cells, s, c).join('\n')).filter((text) => text !== '')
+      const parts = ours.map((c) => tableFor(cells, s, c)).filter((text) => text !== '')
       return [`## ${s.title}`, ...parts].join('\n\n')
     })
     .join('\n\n')
@@ -148,4 +149,14 @@ ${tables(cells, sections)}
 ${list.length > 0 ? list.join('\n') : 'None.'}
 
 ${NOTES}${notes}`
+}
+
+/** A section of its own below the notes, which bench/run keeps; the one of that title is replaced. */
+export const withSection = (file: string, title: string, body: string): string => {
+  const marked = file.includes(NOTES) ? file : `${file}\n${NOTES}\n`
+  const heading = `\n## ${title}\n`
+  const at = marked.indexOf(heading, marked.indexOf(NOTES))
+  const next = at < 0 ? -1 : marked.indexOf('\n## ', at + heading.length)
+  const before = at < 0 ? marked : marked.slice(0, at)
+  return `${before.trimEnd()}\n${heading}\n${body}\n${next < 0 ? '' : marked.slice(next)}`
 }

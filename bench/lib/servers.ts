@@ -88,10 +88,15 @@ export const qemuQuorum = (dir: string, sides: readonly string[]): Promise<Runni
 }
 
 /** bench/engine.ts: the data plane without metad around it. */
-export const engineOnly = (dir: string, shape: string, files: readonly string[], direct: boolean): Promise<Running> => {
-  const id = `engine-${basename(files[0] ?? '')}`
+export const engineOnly = (
+  dir: string,
+  shape: string,
+  files: readonly string[],
+  options: readonly string[],
+): Promise<Running> => {
+  const id = ['engine', basename(files[0] ?? ''), ...options].join('')
   const script = join(import.meta.dirname, '../engine.js')
-  const words = ['--socket', join(dir, `${id}.sock`), ...(direct ? ['--direct'] : []), shape, ...files]
+  const words = ['--socket', join(dir, `${id}.sock`), ...options, shape, ...files]
   return serve(dir, id, [process.execPath, script, ...words], 'd0')
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <numeric>
 
 namespace metadisk::load {
 namespace {
@@ -34,6 +35,7 @@ Connection::Connection(Worker& worker, Session session, std::uint32_t index)
   for (std::uint32_t i = options_.depth; i > 0; --i) free_.push_back(i - 1);
   if (options_.count > 0) quota_ = options_.count / all + (index < options_.count % all ? 1 : 0);
   if (shared_.job != Job::load) quota_ = owned_;
+  if (options_.scatterBytes > 0) quota_ = scattered();
   if (shared_.journal != nullptr) {
     busy_.resize(owned_);
     floor_.resize(owned_);
@@ -77,10 +79,21 @@ void Connection::fail(std::string reason, bool violation) {
   shared_.control.running.fetch_sub(1, std::memory_order_relaxed);
 }
 
+std::uint64_t Connection::scattered() const noexcept {
+  return std::max<std::uint64_t>(shared_.blocks * options_.blockBytes / options_.scatterBytes, 1);
+}
+
 // Own blocks are index_, index_ + connections, ...; without a journal random load uses them all.
 std::uint64_t Connection::pickBlock() {
   const std::uint64_t all = options_.connections;
   if (shared_.job != Job::load) return issued_ * all + index_;
+  if (options_.scatterBytes > 0) {
+    // A step near the golden section without a common divisor visits every place once.
+    const std::uint64_t n = scattered();
+    std::uint64_t step = std::max<std::uint64_t>(n * 618 / 1000, 1);
+    while (std::gcd(step, n) != 1) ++step;
+    return issued_ % n * step % n * (options_.scatterBytes / options_.blockBytes);
+  }
   if (shared_.journal == nullptr) {
     if (!options_.sequential)
       return static_cast<std::uint64_t>((static_cast<__uint128_t>(random()) * shared_.blocks) >> 64);

@@ -39,6 +39,7 @@ class Connection {
   bool next(Slot& slot);
   bool nextOfLoad(Slot& slot);
   void prepareFlush(Slot& slot);
+  std::uint64_t scattered() const noexcept;  // places, with --scatter
   std::uint64_t pickBlock();
   void queue(Slot& slot, std::uint32_t index, std::uint64_t now);
   bool parse(std::uint64_t now);

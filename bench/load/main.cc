@@ -143,7 +143,7 @@ int run(Options o) {
     workers.push_back(std::make_unique<Worker>(shared, std::move(part), index));
     index += take;
   }
-  const bool timed = job == Job::load && o.count == 0;
+  const bool timed = job == Job::load && o.count == 0 && o.scatterBytes == 0;
   touch(o.readyFile);
   control.measuring = !timed;
   Sample from = sample(o, workers);

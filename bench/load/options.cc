@@ -14,6 +14,7 @@ constexpr const char* kUsage =
     "usage: nbdload (--unix PATH | --tcp HOST:PORT) [--export NAME] [--handshake go|export-name] [--structured]\n"
     "  --rw read|write|mix [--read-percent N] [--sequential] [--bs BYTES] [--qd N] [--connections N] [--threads N]\n"
     "  [--span BYTES] [--offset BYTES] [--seconds S | --count N] [--warmup S] [--flush-every N] [--fua] [--seed N]\n"
+    "  [--scatter BYTES]           one block of every so many bytes, each once, far from the one before\n"
     "  [--server-pid PID[,PID]] [--stall S] [--tolerate-disconnect] [--tolerate-errors] [--ready-file PATH]\n"
     "verifying mode, one journal per export:\n"
     "  --journal FILE --init       write every block of the span once and flush\n"
@@ -61,6 +62,9 @@ void check(const Options& o) {
   if (o.threads == 0 || o.threads > o.connections) refuse("--threads: 1 to the number of connections");
   if (o.readPercent > 100) refuse("--read-percent: 0 to 100");
   if ((o.verify || o.initialise || !o.file.empty() || o.settle) && o.journal.empty()) refuse("--journal is needed");
+  if (o.scatterBytes % o.blockBytes != 0) refuse("--scatter: a multiple of --bs");
+  if (o.scatterBytes > 0 && (o.connections > 1 || o.sequential || o.count > 0 || !o.journal.empty()))
+    refuse("--scatter excludes --connections, --sequential, --count and --journal");
   if (o.verify && o.initialise) refuse("--verify and --init exclude each other");
   if ((!o.file.empty() || o.settle) && !o.verify) refuse("only with --verify");
 }
@@ -101,6 +105,7 @@ Options parseOptions(int argc, char** argv) {
       {"--connections", [&](auto v) { o.connections = small(v); }},
       {"--threads", [&](auto v) { o.threads = small(v); }},
       {"--span", [&](auto v) { o.spanBytes = number(v); }},
+      {"--scatter", [&](auto v) { o.scatterBytes = number(v); }},
       {"--offset", [&](auto v) { o.offsetBytes = number(v); }},
       {"--seconds", [&](auto v) { o.seconds = real(v); }},
       {"--warmup", [&](auto v) { o.warmup = real(v); }},

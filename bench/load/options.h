@@ -21,6 +21,7 @@ struct Options {
   std::uint32_t blockBytes = 4096, depth = 1, connections = 1, threads = 1;
   std::uint64_t spanBytes = 0;  // 0: to the end of the export
   std::uint64_t offsetBytes = 0;
+  std::uint64_t scatterBytes = 0;  // one block of every so many bytes, each once and none beside the one before
   double seconds = 3, warmup = 0.5;
   std::uint64_t count = 0;       // requests in all; 0: run for `seconds`
   std::uint64_t flushEvery = 0;  // one FLUSH after so many writes of a connection

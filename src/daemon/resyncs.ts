@@ -89,7 +89,7 @@ export class ResyncHosting implements ResyncHost {
   }
 
   start(name: UnitName, work: Work, number: number, from: Blocks): void {
-    const { config, engine, metadevices } = this.#parts
+    const { config, engine, metadevices, log } = this.#parts
     const device = metadevices.deviceOf(name)
     if (device === undefined) throw new Error(`resync of ${name}, which is not served`)
     const common = {
@@ -100,6 +100,7 @@ export class ResyncHosting implements ResyncHost {
     }
     if (work.kind === 'verify') return engine.verify(device, { ...common, repair: work.repair })
     const { target } = work.job
+    log.info({ mirror: name, target, from }, 'resync begins')
     engine.resync(device, {
       ...common,
       // The engine knows which regions are left.
@@ -177,6 +178,7 @@ export class ResyncHosting implements ResyncHost {
       log.error({ mirror: name, target: job.target }, `resync: ${e.event} not recorded: ${errorText(recorded.error)}`)
       return
     }
+    if (e.event === 'resyncEnd') log.info({ mirror: name, target: job.target, done: e.done }, `resync ${e.result}`)
     for (const n of recorded.value.value.notices) notice(n.level, n.text)
     if (e.event !== 'checkpoint') await serving.follow(recorded.value.before, recorded.value.after)
   }

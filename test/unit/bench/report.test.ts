@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Cell } from '../../../bench/lib/measure.js'
 import type { LoadReport } from '../../../bench/lib/nbdload.js'
-import { median, tables, verdicts } from '../../../bench/lib/report.js'
+import { median, results, tables, verdicts, withSection } from '../../../bench/lib/report.js'
 import { added, type Measured } from '../../../bench/lib/parts.js'
 import { type Contender, SECTIONS } from '../../../bench/lib/workloads.js'
 
@@ -79,4 +79,17 @@ t.test('parts of one commit add up, others are refused', async (t) => {
   t.throws(() => added([one, part('def', [])]), /two commits: abc and def/)
   t.throws(() => added([one, { ...part('abc', []), pace: { ...pace, seconds: 1 } }]), /different lengths/)
   t.throws(() => added([]), /nothing to report/)
+})
+
+t.test('a section below the notes is replaced alone, and bench/run keeps it', async (t) => {
+  const pace = { rounds: 1, seconds: 1, warmup: 0, engineOnly: false }
+  const measured: Measured = { pace, commit: 'abc', cells: [] }
+  const first = withSection(await results(measured, SECTIONS, ''), 'Mirrors', 'first body')
+  const both = withSection(first, 'Others', 'kept')
+  const again = withSection(both, 'Mirrors', 'two')
+  t.match(again, /\n## Mirrors\n\ntwo\n\n## Others\n\nkept\n/)
+  t.notMatch(again, /first body/)
+  t.equal(withSection(again, 'Mirrors', 'two'), again)
+  t.match(await results(measured, SECTIONS, again), /## Mirrors\n\ntwo/)
+  t.match(withSection('# Results\n', 'Mirrors', 'x'), /# Results\n[^]*\n## Mirrors\n\nx\n$/)
 })

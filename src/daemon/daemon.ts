@@ -12,6 +12,7 @@ import { type ExportUnit, makeExportTable } from '../nbd/exports.js'
 import { NbdListener } from '../nbd/listener.js'
 import { toBytes } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
+import { HOST_FILES } from '../sys/hostfiles.js'
 import { DeviceLinks } from '../sys/links.js'
 import { KIND_TITLES } from '../msg/report.js'
 import { Clients } from './clients.js'
@@ -80,6 +81,7 @@ export class Daemon {
       engine,
       metadevices,
       components,
+      files: HOST_FILES,
       log: this.#log,
       notice: this.#notice,
     })

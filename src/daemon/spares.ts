@@ -6,8 +6,6 @@
  * one is one commit: the spare In use, the component the spare's slice and Resyncing. Before that commit
  * nothing reads or writes the spare for the mirror; after it a start finds the copy to be made.
  */
-import { fsync, read, write } from 'node:fs'
-import { promisify } from 'node:util'
 import { err, ok } from '../base/result.js'
 import { BLOCK_BYTES } from '../base/units.js'
 import { poke, type Proposal, refuse, take, type Taken } from '../meta/hotspare.js'
@@ -19,25 +17,14 @@ import { errorText, type MetaError, type MetaResult, metaError } from '../msg/er
 import type { OpenComponent } from '../plan/types.js'
 import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from '../sys/errno.js'
+import { HOST_FILES, type HostFiles } from '../sys/hostfiles.js'
 import type { Logger, Notice } from './log.js'
-
-const readAt = promisify(read)
-const writeAt = promisify(write)
-const sync = promisify(fsync)
 
 /** Opens storage as components are opened: identity and size compared, exclusive, alone. */
 export interface Opener {
   acquire(slice: Slice): Promise<MetaResult<OpenComponent>>
   release(slice: Slice): void
 }
-
-/** What node:buffer cannot promise and O_DIRECT needs: memory that begins on a page. */
-declare const WebAssembly: {
-  readonly Memory: new (size: { readonly initial: number }) => { readonly buffer: ArrayBuffer }
-}
-const PAGE_BYTES = 65536
-const aligned = (bytes: number): Buffer =>
-  Buffer.from(new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE_BYTES) }).buffer, 0, bytes)
 
 /** First and last whole unit of I/O between two blocks of the slice, as byte offsets of the storage. */
 const ends = (slice: Slice, from: number, blocks: number, align: number): readonly number[] => {
@@ -46,31 +33,18 @@ const ends = (slice: Slice, from: number, blocks: number, align: number): readon
   return last < first ? [] : first === last ? [first] : [first, last]
 }
 
-const readExactly = async (fd: number, into: Buffer, at: number): Promise<void> => {
-  const { bytesRead } = await readAt(fd, into, 0, into.length, at)
-  if (bytesRead !== into.length) throw Object.assign(new Error('short read'), { code: 'EIO' })
-}
-const writeExactly = async (fd: number, from: Buffer, at: number): Promise<void> => {
-  const { bytesWritten } = await writeAt(fd, from, 0, from.length, at)
-  if (bytesWritten !== from.length) throw Object.assign(new Error('short write'), { code: 'EIO' })
-}
-
-const readEnds = async (open: OpenComponent, at: readonly number[]): Promise<readonly Buffer[]> => {
+const readEnds = async (files: HostFiles, open: OpenComponent, at: readonly number[]): Promise<readonly Buffer[]> => {
   const found: Buffer[] = []
-  for (const offset of at) {
-    const buffer = aligned(open.align)
-    await readExactly(open.fd, buffer, offset)
-    found.push(buffer)
-  }
+  for (const offset of at) found.push(await files.read(open.fd, open.align, offset))
   return found
 }
 
 /** Reads, writes back, syncs, and reads again: what comes back must be what was written. */
-const exercise = async (open: OpenComponent, at: readonly number[]): Promise<void> => {
-  const found = await readEnds(open, at)
-  for (const [i, buffer] of found.entries()) await writeExactly(open.fd, buffer, at[i] ?? 0)
-  await sync(open.fd)
-  const again = await readEnds(open, at)
+const exercise = async (files: HostFiles, open: OpenComponent, at: readonly number[]): Promise<void> => {
+  const found = await readEnds(files, open, at)
+  for (const [i, buffer] of found.entries()) await files.write(open.fd, buffer, at[i] ?? 0)
+  await files.sync(open.fd)
+  const again = await readEnds(files, open, at)
   if (!again.every((buffer, i) => found[i]?.equals(buffer) === true))
     throw Object.assign(new Error('other data came back'), { code: 'EIO' })
 }
@@ -107,14 +81,16 @@ export const verifySpare = (
   p: Pick<Proposal, 'by' | 'blocks'>,
   opener: Opener,
   limitSeconds: number,
+  files: HostFiles = HOST_FILES,
 ): Promise<MetaResult<void>> =>
-  within(opener, p.by, limitSeconds, (open) => exercise(open, ends(p.by, p.by.start, p.blocks, open.align)))
+  within(opener, p.by, limitSeconds, (open) => exercise(files, open, ends(p.by, p.by.start, p.blocks, open.align)))
 
 /** Names of the Available spares that cannot be opened or read (metastat -i). */
 export const unreadableSpares = async (
   tree: Tree,
   opener: Opener,
   limitSeconds: number,
+  files: HostFiles = HOST_FILES,
 ): Promise<ReadonlySet<string>> => {
   const standing = standingSpares(tree)
   const spares = new Map(
@@ -125,7 +101,7 @@ export const unreadableSpares = async (
   const failed = new Set<string>()
   for (const s of spares.values()) {
     const read = await within(opener, s, limitSeconds, async (open) => {
-      await readEnds(open, ends(s, s.start, s.size - s.start, open.align).slice(0, 1))
+      await readEnds(files, open, ends(s, s.start, s.size - s.start, open.align).slice(0, 1))
     })
     if (!read.ok) failed.add(s.name)
   }
@@ -134,6 +110,7 @@ export const unreadableSpares = async (
 
 export interface SpareParts {
   readonly opener: Opener
+  readonly files?: HostFiles
   readonly limitSeconds: number
   readonly log: Logger
   readonly notice: Notice
@@ -206,7 +183,7 @@ export class SpareSearch {
     // Kept open until the engine has it: nobody else gets it between the look and its use.
     const held = await opener.acquire(p.by)
     try {
-      const fit = held.ok ? await verifySpare(p, opener, this.#parts.limitSeconds) : held
+      const fit = held.ok ? await verifySpare(p, opener, this.#parts.limitSeconds, this.#parts.files) : held
       return await this.#decide(p, fit)
     } finally {
       if (held.ok) opener.release(p.by)

@@ -16,7 +16,7 @@ import type { Component, Metadevice, Tree, Unit, UnitName } from '../meta/types.
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { NativeEvent } from '../plan/events.js'
 import { ResyncScheduler } from '../resync/scheduler.js'
-import { writeAtomically } from '../sys/files.js'
+import type { HostFiles } from '../sys/hostfiles.js'
 import type { Components } from './components.js'
 import type { Config } from './config.js'
 import type { Places } from './daemon.js'
@@ -38,6 +38,7 @@ export interface SystemParts {
   readonly engine: DataPlane
   readonly metadevices: Metadevices
   readonly components: Components
+  readonly files: HostFiles
   readonly log: Logger
   readonly notice: Notice
 }
@@ -237,8 +238,8 @@ export class System {
     await this.#probe()
     if (this.readOnly) return []
     this.kickResyncs(topLevel(this.tree))
-    const { components, config } = this.parts
-    const failed = await unreadableSpares(this.tree, components, config.componentTimeoutSeconds)
+    const { components, config, files } = this.parts
+    const failed = await unreadableSpares(this.tree, components, config.componentTimeoutSeconds, files)
     const done = await this.apply((tree) => ok(forgetSpares(tree, failed)))
     return done.ok ? done.value.warnings : []
   }
@@ -281,7 +282,7 @@ export class System {
   /** After every change: a component may have lost its spare, or a spare have come free; md.cf follows, one at a time. */
   #changed(): Promise<void> {
     this.#spares.wanted()
-    const write = (): Promise<void> => writeAtomically(join(this.parts.where.etc, 'md.cf'), mdCf(this.tree))
+    const write = (): Promise<void> => this.parts.files.replace(join(this.parts.where.etc, 'md.cf'), mdCf(this.tree))
     this.#mdCf = this.#mdCf.then(write).catch((e: unknown) => this.parts.log.warn(e, 'md.cf not written'))
     return this.#mdCf
   }

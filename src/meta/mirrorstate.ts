@@ -115,6 +115,12 @@ const withComponent = (state: MirrorState, place: Place, component: Component): 
   return { ...state, stripes: new Map(state.stripes).set(side.stripe.name, { ...side.stripe, rows }) }
 }
 
+/** A spare that was whole, or on its way there, is kept until its successor is; one that failed is no use to anybody. */
+const relievedBy = (c: Component, slice: object | null): Pick<Component, 'relieves'> => {
+  if (slice !== null && c.spare !== null) return c.state === 'okay' || c.state === 'resync' ? { relieves: c.name } : {}
+  return c.relieves === undefined ? {} : { relieves: c.relieves }
+}
+
 /** Moves a component by the table; `slice` puts other storage in its place. */
 const moved = (
   state: MirrorState,
@@ -130,9 +136,10 @@ const moved = (
   if (next === c.state && slice === null) return ok(state)
   const errors = state.mirror.errors + 1
   const mirror = { ...state.mirror, errors }
-  return ok(
-    withComponent({ ...state, mirror }, place, { ...c, ...slice, state: next, erredOrder: errors, changed: now }),
-  )
+  const { relieves: _, ...rest } = c
+  const relieves = next === 'resync' ? relievedBy(c, slice) : {}
+  const component = { ...rest, ...slice, ...relieves, state: next, erredOrder: errors, changed: now }
+  return ok(withComponent({ ...state, mirror }, place, component))
 }
 
 const sideMoved = (state: MirrorState, slot: Slot, event: SideEvent): Step => {
@@ -221,7 +228,8 @@ export const released = (stripe: StripeUnit, now: number | null = null): StripeU
   const reset = (c: Component): Component => {
     const next = COMPONENT_NEXT[c.state].detach ?? c.state
     if (next === c.state && c.erredOrder === 0) return c
-    return { ...c, state: next, erredOrder: 0, changed: next === c.state ? c.changed : (now ?? c.changed) }
+    const { relieves: _, ...rest } = c
+    return { ...rest, state: next, erredOrder: 0, changed: next === c.state ? c.changed : (now ?? c.changed) }
   }
   const all = stripeComponents(stripe)
   if (all.every((c) => reset(c) === c)) return stripe

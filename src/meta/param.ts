@@ -4,6 +4,7 @@ import { type MetaResult, metaError } from '../msg/errors.js'
 import { READ_POLICIES, WRITE_POLICIES } from './mirror.js'
 import { parsePoolName, parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
+import { hasSpareInUse } from './standing.js'
 import { poolOf } from './tree.js'
 import type { MirrorUnit, StripeUnit, Tree } from './types.js'
 
@@ -64,6 +65,6 @@ const stripeWith = (s: StripeUnit, request: ParamRequest, tree: Tree): MetaResul
   if (pool.value !== null && poolOf(tree, pool.value) === null) return err(metaError('invalidHsp', pool.value))
   if (pool.value === s.hotSparePool) return ok(s)
   // The spare would go back to a pool that the stripe does not know any more.
-  if (s.rows.some((r) => r.components.some((c) => c.spare !== null))) return err(metaError('hspNotChanged', s.name))
+  if (hasSpareInUse(s)) return err(metaError('hspNotChanged', s.name))
   return ok({ ...s, hotSparePool: pool.value })
 }

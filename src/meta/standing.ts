@@ -1,6 +1,7 @@
 /**
- * Which spares stand in for a component. Nothing else says that a spare is in use, so the two cannot
- * disagree: whoever gives a component another slice, or takes its stripe away, frees the spare.
+ * Which spares stand in for a component, or wait until the component that relieved them is in step. Nothing
+ * else says that a spare is in use, so the two cannot disagree: whoever gives a component another slice, or
+ * takes its stripe away, frees the spare.
  */
 import { withUnits } from './tree.js'
 import type { Component, PoolUnit, Slice, Spare, StripeUnit, Tree } from './types.js'
@@ -10,6 +11,15 @@ export interface Standing {
   readonly component: Component
 }
 
+const spareOf = (c: Component): readonly string[] => [
+  ...(c.spare === null ? [] : [c.name]),
+  ...(c.relieves === undefined ? [] : [c.relieves]),
+]
+
+/** A spare stands in this stripe, or waits for a component of it. */
+export const hasSpareInUse = (s: StripeUnit): boolean =>
+  s.rows.some((r) => r.components.some((c) => spareOf(c).length > 0))
+
 /** By the spare's name. */
 export const standingSpares = (tree: Tree): ReadonlyMap<string, Standing> =>
   new Map(
@@ -17,7 +27,7 @@ export const standingSpares = (tree: Tree): ReadonlyMap<string, Standing> =>
       unit.kind === 'stripe'
         ? unit.rows.flatMap((r) =>
             r.components.flatMap((component): [string, Standing][] =>
-              component.spare === null ? [] : [[component.name, { stripe: unit, component }]],
+              spareOf(component).map((name) => [name, { stripe: unit, component }]),
             ),
           )
         : [],

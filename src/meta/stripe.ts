@@ -240,6 +240,7 @@ const decodeComponent = (c: Reader): Component => {
     state: c.word('state', ['okay', 'erred', 'lastErred', 'resync']),
     erredOrder: c.integer('erredOrder', 0, Number.MAX_SAFE_INTEGER),
     spare: spare === null ? null : { pool: spare.name('pool'), original: decodeSlice(spare.object('original')) },
+    ...(c.has('relieves') ? { relieves: c.text('relieves') } : {}),
     changed: c.time('changed'),
   }
 }

@@ -56,6 +56,11 @@ export interface Component extends Slice {
   /** The mirror's change counter when the state last changed; 0: never. */
   readonly erredOrder: number
   readonly spare: SpareInPlace | null
+  /**
+   * The hot spare that stood in here before metareplace: it has the data, so nobody else gets it before this
+   * component is in step.
+   */
+  readonly relieves?: string
   /** Time of the last state change, ms since the epoch. */
   readonly changed: number
 }

@@ -54,9 +54,14 @@ const mirrorsOf = (tree: Tree): readonly MirrorUnit[] => [...tree.values()].filt
 const componentsOf = (tree: Tree): readonly Component[] => stripesOf(tree).flatMap(stripeComponents)
 const pick = <T>(list: readonly T[], n: number): T | undefined => list[n % Math.max(list.length, 1)]
 
+const spareOf = (c: Component): readonly string[] => [
+  ...(c.spare === null ? [] : [c.name]),
+  ...(c.relieves === undefined ? [] : [c.relieves]),
+]
+
 /** driver.md 3.2, written down once more without looking at the code under test. */
 const firstFitting = (tree: Tree, p: Proposal): string | undefined => {
-  const used = new Set(componentsOf(tree).flatMap((c) => (c.spare === null ? [] : [c.name])))
+  const used = new Set(componentsOf(tree).flatMap(spareOf))
   const stripe = stripesOf(tree).find((s) => s.name === p.stripe)
   const pool = poolsOf(tree).find((x) => x.name === stripe?.hotSparePool)
   const row = stripe?.rows.find((_, i, rows) => {
@@ -77,7 +82,7 @@ const check = (tree: Tree): void => {
   const slices = components.flatMap((c) => (c.spare === null ? [c] : [c, c.spare.original]))
   equal(new Set(slices.map((s) => s.identity)).size, slices.length, 'every slice is in one place')
   const standing = standingSpares(tree)
-  equal(standing.size, components.filter((c) => c.spare !== null).length, 'as many stand in as are in use')
+  equal(standing.size, components.flatMap(spareOf).length, 'as many as are in use')
   const seen = new Map<string, string>()
   for (const pool of poolsOf(tree)) {
     equal(new Set(pool.spares.map((s) => s.name)).size, pool.spares.length, 'once in a pool')
@@ -97,7 +102,7 @@ const check = (tree: Tree): void => {
   for (const [name, { stripe, component }] of standing) {
     ok(seen.has(name), 'what is in use is in a pool')
     ok(component.state !== 'erred', 'no failed spare stands in')
-    const of = component.spare?.pool
+    const of = component.spare === null ? stripe.hotSparePool : component.spare.pool
     equal(stripe.hotSparePool, of, 'it came from the pool of its stripe')
     ok(
       poolsOf(tree)

@@ -3,7 +3,7 @@ import { blocks } from '../../../src/base/units.js'
 import { forgetSpares, poke, refuse, settleSpares, startOn, take } from '../../../src/meta/hotspare.js'
 import { CALM, IDLE } from '../../../src/meta/kind.js'
 import { advance, type MirrorEvent, stateOf, stateOutcome } from '../../../src/meta/mirrorstate.js'
-import { clear, detach, type Outcome, outcome } from '../../../src/meta/operations.js'
+import { clear, detach, type Outcome, outcome, param } from '../../../src/meta/operations.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { encodeUnit, readTree, recordKey } from '../../../src/meta/records.js'
 import { stripeComponents } from '../../../src/meta/sources.js'
@@ -224,19 +224,44 @@ t.test('a spare that fails in use is Broken, and another one takes its place', a
   }
 })
 
-t.test('metareplace gives it back: Available, or Broken when it was Last Erred', async (t) => {
+t.test('metareplace keeps it until its successor is in step, but for one that was Last Erred', async (t) => {
   const by = at(ERRED, 'd2')
-  for (const [state, expected] of [
-    ['resync', 'Available'],
-    ['okay', 'Available'],
-    ['lastErred', 'Broken'],
-  ] as const) {
+  const place = { slot: 1, component: 0 } as const
+  const copied = { target: { kind: 'component', ...place }, result: 'done', done: blocks(0), failed: null } as const
+  for (const state of ['resync', 'okay'] as const) {
     const used = changed(taken(ERRED), 'd0', { components: { l: state } })
-    const back = happens(used, { event: 'replace', place: { slot: 1, component: 0 }, by })
-    t.match(at(back, 'd2'), { name: '/disks/b', spare: null, state: 'resync' }, state)
-    t.same(states(back), `Available, ${expected}, Available`, state)
-    t.equal(spare(back, '/spares/l').changed, 9500, state)
+    const relieved = happens(used, { event: 'replace', place, by })
+    t.match(at(relieved, 'd2'), { name: '/disks/b', spare: null, state: 'resync', relieves: '/spares/l' }, state)
+    t.same(states(relieved), 'Available, In use, Available', state)
+    const hsp = { name: 'd2', read: null, write: null, pass: null, hotSparePool: 'none' }
+    t.match(param(hsp, relieved), { ok: false, error: { code: 'hspNotChanged' } })
+    for (const over of [
+      happens(relieved, { event: 'resyncEnd', ...copied }),
+      happens(relieved, { event: 'error', place }),
+      happens(relieved, { event: 'detach', slot: 1 }),
+    ]) {
+      t.same(states(over), 'Available, Available, Available', `${state}, ${at(over, 'd2').state}`)
+      t.equal(spare(over, '/spares/l').changed, 9500, state)
+      t.notOk('relieves' in at(over, 'd2'))
+    }
+    const again = happens(relieved, { event: 'replace', place, by })
+    t.same(states(again), 'Available, In use, Available', 'replaced once more')
   }
+  const failed = changed(taken(ERRED), 'd0', { components: { l: 'lastErred' } })
+  t.same(states(happens(failed, { event: 'replace', place, by })), 'Available, Broken, Available')
+})
+
+t.test('a relieved spare is given to nobody else', async (t) => {
+  const other = ['d3 1 1 /disks/c -h hsp001', 'd4 1 1 /disks/d -h hsp001', 'd9 -m d3 d4']
+  const two = changed(make(['hsp001 /spares/l'], [...MIRROR, ...other]), 'd0', { components: { b: 'erred' } })
+  const used = changed(taken(two), 'd0', { components: { l: 'okay' } })
+  const place = { slot: 1, component: 0 } as const
+  const relieved = happens(used, { event: 'replace', place, by: at(two, 'd2') })
+  const wanting = changed(relieved, 'd9', { components: { d: 'erred' } })
+  t.same(proposed(wanting), [], 'its successor is not in step')
+  const target = { kind: 'component', ...place } as const
+  const over = happens(wanting, { event: 'resyncEnd', target, result: 'done', done: blocks(0), failed: null })
+  t.same(proposed(over), ['d4.0 := /spares/l@0'])
 })
 
 t.test('metaclear gives it back, metadetach does not', async (t) => {

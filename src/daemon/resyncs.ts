@@ -82,10 +82,16 @@ export class ResyncHosting implements ResyncHost {
       return plan === null ? undefined : { ...plan, identity: this.#identity(m, plan.target) }
     }
     if (wanted() === undefined) return undefined
-    const opened = await serving.open(name)
-    if (opened.ok) return wanted()
-    log.warn({ mirror: name }, `no resync: ${errorText(opened.error)}`)
-    return undefined
+    for (;;) {
+      const opened = await serving.open(name)
+      if (!opened.ok) {
+        log.warn({ mirror: name }, `no resync: ${errorText(opened.error)}`)
+        return undefined
+      }
+      // A change that is durable and not yet installed: its target may not be written by clients before that.
+      if (serving.isShown(name) || wanted() === undefined) return wanted()
+      await serving.show(name)
+    }
   }
 
   start(name: UnitName, work: Work, number: number, from: Blocks): void {

@@ -82,6 +82,8 @@ export class Serving {
   readonly #lanes = new Map<UnitName, Lane>()
   /** Why a metadevice is not served. */
   readonly #unserved = new Map<UnitName, MetaError>()
+  /** By metadevice: the tree of the plan that the engine has. */
+  readonly #shown = new Map<UnitName, Tree>()
   /** Components in service that cannot be opened. */
   readonly #missing = new Map<string, MetaError>()
 
@@ -94,6 +96,15 @@ export class Serving {
   }
   isMissing(c: Component): boolean {
     return this.#missing.has(keyOf(c))
+  }
+
+  /**
+   * Whether the engine has the tree of this moment. A copy that began under an older plan could miss what clients
+   * write before its target is written by all.
+   */
+  isShown(name: UnitName): boolean {
+    const shown = this.#shown.get(name)
+    return shown !== undefined && !this.#differs(name, shown, this.#parts.state.tree)
   }
 
   /** @returns whether the engine has another plan now. */
@@ -245,6 +256,7 @@ export class Serving {
       }),
     )
     if (!shown.ok) return this.#refuse(name, shown.error)
+    this.#shown.set(name, tree)
     this.#unserved.delete(name)
     return shown.value
   }
@@ -279,6 +291,7 @@ export class Serving {
   async #remove(name: UnitName): Promise<boolean> {
     const { metadevices, resyncs, giveUp } = this.#parts
     const device = metadevices.deviceOf(name)
+    this.#shown.delete(name)
     if (device === undefined) return false
     giveUp(device)
     await resyncs.paused(name, () => metadevices.remove(name))

@@ -1,7 +1,8 @@
-/** Clients of the simulated mirror: random requests, each checked against the oracle. */
+/** Clients of a simulated mirror: random requests, each checked against the oracle. */
 import type { NbdTerms } from '../../../src/dataplane/types.js'
+import type { UnitName } from '../../../src/meta/types.js'
 import { type FlushMark, Oracle } from './oracle.js'
-import { CELLS, MIRROR, type World } from './world.js'
+import type { World } from './world.js'
 
 const TERMS: NbdTerms = {
   structuredReplies: true,
@@ -21,28 +22,44 @@ interface Reading {
   readonly quiet: boolean[]
 }
 
+export interface Watch {
+  /** Whether an error would break promise P4 now. */
+  strict(): boolean
+  /** A write was answered: its cells are where they have to be. */
+  answered(cells: readonly number[]): void
+}
+
 export class Clients {
-  readonly oracle = new Oracle(CELLS)
+  readonly mirror: UnitName
+  readonly oracle: Oracle
   readonly #world: World
   readonly #readings = new Set<Reading>()
-  #next = 1
+  /** Values are never used twice, in no mirror. */
+  readonly #nextValue: () => number
+  readonly #watch: Watch
   #outstanding = 0
   answered = 0
   errors = 0
-  /** Whether an error would break promise P4 now. */
-  strict: () => boolean = () => false
 
-  constructor(world: World) {
+  constructor(world: World, mirror: UnitName, cells: number, nextValue: () => number, watch: Watch) {
     this.#world = world
+    this.mirror = mirror
+    this.oracle = new Oracle(cells)
+    this.#nextValue = nextValue
+    this.#watch = watch
   }
 
   get quiet(): boolean {
     return this.#outstanding === 0
   }
 
+  get #device(): number | undefined {
+    return this.#world.system.parts.metadevices.deviceOf(this.mirror)
+  }
+
   async arrive(): Promise<void> {
     const { system } = this.#world
-    const device = system.parts.metadevices.deviceOf(MIRROR)
+    const device = this.#device
     if (device === undefined) return
     const admitted = await this.#world.finish(system.admit(device, false))
     if (!admitted.ok) return
@@ -51,22 +68,24 @@ export class Clients {
   }
 
   leave(): void {
-    const { engine, system } = this.#world.process
-    const device = system.parts.metadevices.deviceOf(MIRROR)
+    const { engine } = this.#world.process
+    const device = this.#device
     const [one] = device === undefined ? [] : engine.clientsOf(device)
     if (one !== undefined && this.quiet) engine.disconnect(one)
   }
 
   get connected(): boolean {
-    const device = this.#world.system.parts.metadevices.deviceOf(MIRROR)
+    const device = this.#device
     return device !== undefined && this.#world.process.engine.clientsOf(device).length > 0
   }
 
   request(): void {
-    if (!this.connected || this.#outstanding >= MAX_OUTSTANDING) return
+    const size = this.#world.engineMirror(this.mirror)?.cells ?? 0
+    if (!this.connected || this.#outstanding >= MAX_OUTSTANDING || size <= MAX_COUNT) return
+    this.oracle.grow(size)
     const { dice } = this.#world.schedule
     const count = 1 + dice.below(MAX_COUNT)
-    const first = dice.below(CELLS - count)
+    const first = dice.below(size - count + 1)
     const what = dice.below(10)
     if (what < 5) this.#write(first, count)
     else if (what < 9) this.#read(first, count)
@@ -88,10 +107,8 @@ export class Clients {
     value: number,
     done: (ok: boolean, values: readonly number[]) => void,
   ) {
-    const { engine, system } = this.#world.process
-    const device = system.parts.metadevices.deviceOf(MIRROR) ?? -1
     this.#outstanding++
-    const sent = engine.submit(device, {
+    const sent = this.#world.process.engine.submit(this.#device ?? -1, {
       kind,
       first,
       count,
@@ -99,18 +116,21 @@ export class Clients {
       done: (a) => {
         this.#outstanding--
         this.answered++
-        if (!a.ok) {
+        if (!a.ok && a.gone !== true) {
           this.errors++
-          if (this.strict()) this.#world.broken(`P4: ${kind} of cell ${first} failed although a whole side is there`)
+          if (this.#watch.strict())
+            this.#world.broken(`P4: ${this.mirror}: ${kind} of cell ${first} failed although a whole side is there`)
         }
         done(a.ok, a.ok ? a.values : [])
       },
     })
-    if (!sent) this.#outstanding--
+    if (sent) return
+    this.#outstanding--
+    done(false, [])
   }
 
   #write(first: number, count: number): void {
-    const value = this.#next++
+    const value = this.#nextValue()
     const cells = Array.from({ length: count }, (_, i) => first + i)
     for (const i of cells) {
       this.oracle.writing(i, value)
@@ -121,6 +141,7 @@ export class Clients {
     }
     this.#submit('write', first, count, value, (ok) => {
       for (const i of cells) this.oracle.written(i, value, ok)
+      if (ok) this.#watch.answered(cells)
     })
   }
 
@@ -137,8 +158,9 @@ export class Clients {
       if (!ok) return
       for (const [at, i] of cells.entries()) {
         const value = values[at] ?? -1
-        if (reading.permitted[at]?.has(value) !== true)
-          this.#world.broken(`cell ${i}: read ${value}, permitted ${[...(reading.permitted[at] ?? [])].join(' ')}`)
+        const permitted = reading.permitted[at] ?? new Set()
+        if (!this.oracle.permits(permitted, value))
+          this.#world.broken(`${this.mirror} cell ${i}: read ${value}, permitted ${[...permitted].join(' ')}`)
         if (reading.quiet[at] === true) this.oracle.pinned(i, value)
       }
     })

@@ -5,7 +5,7 @@ import type { Components } from '../../../src/daemon/components.js'
 import type { Slice } from '../../../src/meta/types.js'
 import { type MetaResult, metaError } from '../../../src/msg/errors.js'
 import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
-import { CELL_BLOCKS, type SimDisk } from './disks.js'
+import type { SimDisk } from './disks.js'
 
 interface Opening {
   open: OpenComponent
@@ -22,10 +22,23 @@ export class SimComponents implements Pick<Components, keyof Components> {
   readonly #byId = new Map<ComponentId, Opening>()
   readonly #closedIds = new Map<string, ComponentId>()
   readonly #readErrors = new Map<ComponentId, number>()
+  readonly #cellBlocks: number
   #next = 1
 
-  constructor(disks: ReadonlyMap<string, SimDisk>) {
+  constructor(disks: ReadonlyMap<string, SimDisk>, cellBlocks: number) {
     this.#disks = disks
+    this.#cellBlocks = cellBlocks
+  }
+
+  /** Whether metad has it open, in whatever part. */
+  isOpen(name: string): boolean {
+    return this.#open.has(name)
+  }
+
+  /** By the number it was opened with, as long as it is open. */
+  opened(fd: number): SimDisk {
+    for (const o of this.#open.values()) if (o.open.fd === fd) return o.disk
+    throw new Error(`descriptor ${fd} is not open`)
   }
 
   /** Also of one that was closed while the engine still used it: @throws when it was never open. */
@@ -45,12 +58,12 @@ export class SimComponents implements Pick<Components, keyof Components> {
     if (disk?.canOpen !== true) return Promise.resolve(err(metaError('sys', c.name, 'No such device or address')))
     if (identityOf(disk) !== c.identity) return Promise.resolve(err(metaError('replaced', c.name)))
     const open: OpenComponent = {
-      component: this.#next++ as ComponentId,
-      fd: -1,
+      component: this.#next as ComponentId,
+      fd: this.#next++,
       direct: false,
       align: 512,
       blockDevice: false,
-      size: blocks(disk.cells * CELL_BLOCKS),
+      size: blocks(disk.cells * this.#cellBlocks),
       timeoutMillis: 0,
     }
     const opening = { open, disk, path: c.path, users: 1 }

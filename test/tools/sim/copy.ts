@@ -6,7 +6,7 @@ import type { ResyncJob } from '../../../src/dataplane/types.js'
 import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId, MirrorNode, MirrorSide, Plan } from '../../../src/plan/types.js'
 import { type Blocks, blocks } from '../../../src/base/units.js'
-import { CELL_BLOCKS, type SimDisk } from './disks.js'
+import type { SimDisk } from './disks.js'
 import { componentsOfSide, mirrorOf, placeOf } from './layout.js'
 import type { Claim, Ranges } from './ranges.js'
 import type { Schedule } from './schedule.js'
@@ -14,8 +14,9 @@ import type { Schedule } from './schedule.js'
 export interface CopyPort {
   readonly schedule: Schedule
   readonly ranges: Ranges
+  readonly cellBlocks: number
   /** Dirty when the device came to be. */
-  readonly loaded: ReadonlySet<number>
+  loaded(): ReadonlySet<number>
   plan(): Plan
   cells(): number
   stale(slot: number): Set<number> | undefined
@@ -54,9 +55,15 @@ export class SimCopy {
 
   start(job: ResyncJob): void {
     const side = this.#mirror.sides.find((s) => s.slot === job.target)
-    if (this.#job !== null || side === undefined) return this.refuse(job)
+    if (this.#job !== null || side?.writable !== true || !this.#canCopy(job, side)) return this.refuse(job)
     this.#job = { ...job, cells: this.#jobCells(job, side), at: 0, cancelled: false }
     this.#nextWindow(this.#job, side)
+  }
+
+  #canCopy(job: ResyncJob, side: MirrorSide): boolean {
+    if (job.kind === 'optimized') return side.stale
+    if (job.kind === 'full') return true
+    return componentsOfSide(this.#port.plan(), side).some((n) => n.writable && n.component === job.component)
   }
 
   refuse(job: ResyncJob): void {
@@ -70,15 +77,19 @@ export class SimCopy {
   #jobCells(job: ResyncJob, side: MirrorSide): number[] {
     const { regionBlocks } = this.#mirror
     const all = Array.from({ length: this.#port.cells() }, (_, i) => i)
-    const region = (cell: number): number => Math.floor((cell * CELL_BLOCKS) / Math.max(regionBlocks, CELL_BLOCKS))
+    const { cellBlocks } = this.#port
+    const region = (cell: number): number => Math.floor((cell * cellBlocks) / Math.max(regionBlocks, 1))
+    // Below `from` only what a crash may have interrupted.
+    const wanted = (c: number): boolean =>
+      c * cellBlocks >= job.from || (regionBlocks > 0 && this.#port.loaded().has(region(c)))
     switch (job.kind) {
       case 'full':
-        return all.filter((c) => c * CELL_BLOCKS >= job.from || (regionBlocks > 0 && this.#port.loaded.has(region(c))))
+        return all.filter(wanted)
       case 'optimized':
         return all.filter((c) => this.#port.stale(job.target)?.has(region(c)) === true)
       case 'component':
         return all.filter(
-          (c) => c * CELL_BLOCKS >= job.from && placeOf(this.#port.plan(), side, c).node.component === job.component,
+          (c) => wanted(c) && placeOf(this.#port.plan(), side, c, cellBlocks).node.component === job.component,
         )
     }
   }
@@ -122,14 +133,14 @@ export class SimCopy {
     const next = job.cells[job.at]
     if (job.checkpointMillis === 0 || next === undefined || !this.#port.schedule.dice.chance(5)) return
     const stable = componentsOfSide(this.#port.plan(), side).every((n) => !n.writable || this.#port.sync(n.component))
-    const done = blocks(next * CELL_BLOCKS)
+    const done = blocks(next * this.#port.cellBlocks)
     if (stable && done >= job.from)
       this.#port.event({ kind: 'resyncCheckpoint', device: this.#device, job: job.job, done })
   }
 
   /** @returns what went wrong; null when nothing did. */
   #copy(cell: number, side: MirrorSide): Failure {
-    const target = placeOf(this.#port.plan(), side, cell)
+    const target = placeOf(this.#port.plan(), side, cell, this.#port.cellBlocks)
     if (!target.node.writable) return null
     const own = this.#port.disk(target.node.component)
     // The best source is the target: nobody knows better.
@@ -144,7 +155,7 @@ export class SimCopy {
   /** Under the claim: a region of the stale ones is whole when its last cell is copied. */
   #copied(job: Job, cell: number): void {
     if (job.kind !== 'optimized') return
-    const region = (c: number): number => Math.floor((c * CELL_BLOCKS) / this.#mirror.regionBlocks)
+    const region = (c: number): number => Math.floor((c * this.#port.cellBlocks) / this.#mirror.regionBlocks)
     const next = job.cells[job.at + 1]
     if (next === undefined || region(next) !== region(cell)) this.#port.stale(job.target)?.delete(region(cell))
   }
@@ -163,7 +174,7 @@ export class SimCopy {
   #finish(job: Job, outcome: 'done' | 'cancelled' | 'failed', component: ComponentId | null): void {
     this.#job = null
     const next = job.cells[job.at]
-    const done: Blocks = next === undefined ? this.#mirror.blocks : blocks(next * CELL_BLOCKS)
+    const done: Blocks = next === undefined ? this.#mirror.blocks : blocks(next * this.#port.cellBlocks)
     this.#ended(job, outcome, done, component)
     this.#port.ended()
   }

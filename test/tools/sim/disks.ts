@@ -8,9 +8,6 @@
  */
 import type { Dice } from './schedule.js'
 
-/** Blocks of a cell: the unit of client requests, interlaces and comparisons in a simulation. */
-export const CELL_BLOCKS = 128
-
 export class SimDisk {
   readonly name: string
   readonly cells: number
@@ -31,6 +28,10 @@ export class SimDisk {
 
   get fails(): boolean {
     return this.failing.read || this.failing.write || this.failing.sync
+  }
+
+  get isSound(): boolean {
+    return !this.fails && this.canOpen && this.#bad.size === 0
   }
 
   /** @returns undefined for an error */
@@ -71,6 +72,13 @@ export class SimDisk {
     this.failing = { read: false, write: false, sync: false }
     this.#bad.clear()
     this.canOpen = true
+  }
+
+  /** What no error tells of: other data, there for good. */
+  corrupt(cell: number, value: number): void {
+    this.peek(cell)
+    this.#now[cell] = this.#stable[cell] = value
+    this.#bad.delete(cell)
   }
 
   /** Another, empty disk in the same place. */

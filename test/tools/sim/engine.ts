@@ -5,14 +5,22 @@ import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
 import { decodePlan, describePlan } from '../../../src/plan/verify.js'
 import type { SimDisk } from './disks.js'
 import { componentsOfSide, mirrorOf } from './layout.js'
-import { type Op, SimMirror } from './mirror.js'
+import { type MirrorHost, type Op, SimMirror } from './mirror.js'
 import type { Schedule } from './schedule.js'
 
-export class SimEngine implements DataPlane {
-  readonly #schedule: Schedule
+export interface EngineHost {
+  readonly schedule: Schedule
+  readonly cellBlocks: number
   /** The disk behind an open component; its identity is fixed when it is opened. */
-  readonly #diskOf: (component: ComponentId) => SimDisk
-  readonly #trace: (line: string) => void
+  disk(component: ComponentId): SimDisk
+  writing(device: number, regions: readonly number[], regionBlocks: number): void
+  trace(line: string): void
+}
+
+export class SimEngine implements DataPlane {
+  readonly #host: EngineHost
+  /** Stripes that stand alone: nobody uses them. */
+  readonly #alone = new Set<number>()
   readonly #devices = new Map<number, SimMirror>()
   readonly #clients = new Map<number, number>()
   #events: NativeEvent[] = []
@@ -21,14 +29,8 @@ export class SimEngine implements DataPlane {
   #nextClient = 1
   #dead = false
 
-  constructor(
-    schedule: Schedule,
-    diskOf: (component: ComponentId) => SimDisk,
-    trace: (line: string) => void = () => undefined,
-  ) {
-    this.#trace = trace
-    this.#schedule = schedule
-    this.#diskOf = diskOf
+  constructor(host: EngineHost) {
+    this.#host = host
   }
 
   /** The process is gone: nothing of it may touch a disk any more. */
@@ -58,11 +60,11 @@ export class SimEngine implements DataPlane {
   }
 
   #event(e: NativeEvent): void {
-    this.#trace(`event ${JSON.stringify(e)}`)
+    this.#host.trace(`event ${JSON.stringify(e)}`)
     this.#events.push(e)
     if (this.#rung) return
     this.#rung = true
-    this.#schedule.later(() => {
+    this.#host.schedule.later(() => {
       this.#rung = false
       if (!this.#dead) this.#wake()
     })
@@ -82,24 +84,36 @@ export class SimEngine implements DataPlane {
     if (!plan.ok) throw new Error(plan.error)
     const open = new Set(components.map((c) => c.component))
     // What is out of service need not be open.
+    if (plan.value.nodes.at(-1)?.kind !== 'mirror') {
+      this.#alone.add(device)
+      return
+    }
     const { sides } = mirrorOf(plan.value)
     const served = sides.filter((s) => s.writable).flatMap((s) => componentsOfSide(plan.value, s))
     const closed = served.find((n) => n.writable && !open.has(n.component))
     if (closed !== undefined) throw new Error(`component ${closed.component} is not open`)
-    this.#trace(`install ${device}: ${describePlan(plan.value)}`)
+    this.#host.trace(`install ${device}: ${describePlan(plan.value)}`)
     const have = this.#devices.get(device)
     if (have !== undefined) return have.install(plan.value)
     const regions = new Set<number>()
     for (const [i, byte] of (dirty ?? new Uint8Array()).entries())
       for (let bit = 0; bit < 8; bit++) if (((byte >> bit) & 1) === 1) regions.add(i * 8 + bit)
-    const host = { schedule: this.#schedule, disk: this.#diskOf, event: (e: NativeEvent) => this.#event(e) }
+    const { schedule, cellBlocks } = this.#host
+    const host: MirrorHost = {
+      schedule,
+      cellBlocks,
+      disk: (component) => this.#host.disk(component),
+      writing: (d, dirtied, size) => this.#host.writing(d, dirtied, size),
+      event: (e) => this.#event(e),
+    }
     this.#devices.set(device, new SimMirror(device, plan.value, regions, host))
   }
 
-  remove(device: number): Promise<void> {
+  async remove(device: number): Promise<void> {
     for (const c of this.clientsOf(device)) this.disconnect(c)
+    await this.#devices.get(device)?.remove()
     this.#devices.delete(device)
-    return Promise.resolve()
+    this.#alone.delete(device)
   }
 
   adopt(_fd: number, device: number, _terms: NbdTerms, _residual: Uint8Array): number {
@@ -114,18 +128,19 @@ export class SimEngine implements DataPlane {
   }
 
   settle(device: number, hold: number, verdict: 'resume' | 'fail'): void {
-    this.#trace(`settle ${device} ${hold} ${verdict}`)
+    this.#host.trace(`settle ${device} ${hold} ${verdict}`)
     this.#devices.get(device)?.settle(hold, verdict)
   }
   marked(device: number, ticket: number, ok: boolean): void {
-    this.#devices.get(device)?.regions.marked(ticket, ok)
+    this.#devices.get(device)?.marked(ticket, ok)
   }
   resync(device: number, job: ResyncJob): void {
     const mirror = this.#devices.get(device)
-    if (mirror !== undefined) this.#schedule.later(() => mirror.resync(job))
+    if (mirror !== undefined) this.#host.schedule.later(() => mirror.resync(job))
   }
-  verify(_device: number, _job: VerifyJob): void {
-    throw new Error('the simulation does not verify')
+  verify(device: number, job: VerifyJob): void {
+    const mirror = this.#devices.get(device)
+    if (mirror !== undefined) this.#host.schedule.later(() => mirror.verify(job))
   }
   cancelResync(device: number): void {
     this.#devices.get(device)?.cancel()
@@ -137,6 +152,7 @@ export class SimEngine implements DataPlane {
     return new BigUint64Array(22)
   }
   flush(device: number): Promise<void> {
+    if (this.#alone.has(device)) return Promise.resolve()
     return new Promise((resolve, reject) => {
       const done = (a: { readonly ok: boolean }): void => (a.ok ? resolve() : reject(new Error('EIO')))
       if (!this.submit(device, { kind: 'flush', first: 0, count: 0, value: 0, done })) reject(new Error('ENODEV'))

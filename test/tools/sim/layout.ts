@@ -1,6 +1,8 @@
-/** Where a cell of a metadevice lies, by the rules of concatenations and stripes; one cell is never cut. */
+/**
+ * Where a cell of a metadevice lies, by the rules of concatenations and stripes; one cell is never cut. A cell is
+ * the unit of requests and comparisons; of a large one only the beginning is ever used.
+ */
 import type { ComponentNode, MirrorNode, MirrorSide, Plan, PlanNode } from '../../../src/plan/types.js'
-import { CELL_BLOCKS } from './disks.js'
 
 export interface Place {
   readonly node: ComponentNode
@@ -14,28 +16,30 @@ const nodeAt = (plan: Plan, id: number): PlanNode => {
   return node
 }
 
-const whole = (blocks: number): number => {
-  if (blocks % CELL_BLOCKS !== 0) throw new Error(`${blocks} blocks are no cells: choose other sizes for a simulation`)
-  return blocks / CELL_BLOCKS
+const whole = (blocks: number, cellBlocks: number): number => {
+  if (blocks % cellBlocks !== 0) throw new Error(`${blocks} blocks are no cells: choose other sizes for a simulation`)
+  return blocks / cellBlocks
 }
 
-const placeIn = (plan: Plan, node: PlanNode, cell: number): Place => {
+const placeIn = (plan: Plan, node: PlanNode, cell: number, cellBlocks: number): Place => {
   switch (node.kind) {
     case 'component':
-      return { node, cell: whole(node.start) + cell }
+      return { node, cell: whole(node.start, cellBlocks) + cell }
     case 'stripe': {
       let at = cell
       for (const row of node.rows) {
-        const cells = whole(row.blocks)
+        const cells = whole(row.blocks, cellBlocks)
         if (at >= cells) {
           at -= cells
           continue
         }
-        const interlace = whole(row.interlace)
+        const [only] = row.children
+        if (row.children.length === 1 && only !== undefined) return placeIn(plan, nodeAt(plan, only), at, cellBlocks)
+        const interlace = whole(row.interlace, cellBlocks)
         const chunk = Math.floor(at / interlace)
         const child = nodeAt(plan, row.children[chunk % row.children.length] ?? -1)
         const inside = Math.floor(chunk / row.children.length) * interlace + (at % interlace)
-        return placeIn(plan, child, inside)
+        return placeIn(plan, child, inside, cellBlocks)
       }
       throw new Error(`cell ${cell} is past the end`)
     }
@@ -50,8 +54,18 @@ export const mirrorOf = (plan: Plan): MirrorNode => {
   return root
 }
 
-export const placeOf = (plan: Plan, side: MirrorSide, cell: number): Place =>
-  placeIn(plan, nodeAt(plan, side.child), cell)
+export const placeOf = (plan: Plan, side: MirrorSide, cell: number, cellBlocks: number): Place =>
+  placeIn(plan, nodeAt(plan, side.child), cell, cellBlocks)
+
+/** Regions of cells, each by its first block. */
+export const regionsOf = (
+  first: number,
+  count: number,
+  cellBlocks: number,
+  regionBlocks: number,
+): readonly number[] => [
+  ...new Set(Array.from({ length: count }, (_, i) => Math.floor(((first + i) * cellBlocks) / regionBlocks))),
+]
 
 const componentsIn = (plan: Plan, node: PlanNode): readonly ComponentNode[] => {
   if (node.kind === 'component') return [node]

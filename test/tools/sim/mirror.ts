@@ -5,19 +5,23 @@
  * are recorded; a write that failed on a component which is not Last Erred is answered only after
  * settle(); cells are read only where the plan and the stale regions allow it.
  */
-import type { ResyncJob } from '../../../src/dataplane/types.js'
+import type { ResyncJob, VerifyJob } from '../../../src/dataplane/types.js'
 import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId, ComponentNode, MirrorNode, MirrorSide, Plan } from '../../../src/plan/types.js'
 import { blocks } from '../../../src/base/units.js'
 import { type CopyPort, SimCopy } from './copy.js'
-import { CELL_BLOCKS, type SimDisk } from './disks.js'
-import { componentsOfSide, mirrorOf, placeOf } from './layout.js'
-import { type Claim, Ranges } from './ranges.js'
+import type { SimDisk } from './disks.js'
+import { componentsOfSide, mirrorOf, type Place, placeOf } from './layout.js'
+import { Ranges } from './ranges.js'
 import { SimRegions } from './regions.js'
 import type { Schedule } from './schedule.js'
-import { type Source, sourcesOf } from './sources.js'
+import { type ReadPort, SimReads } from './reads.js'
+import { SimVerify, type VerifyPort } from './verify.js'
+import { SimWrites, type WritePort } from './writes.js'
 
-export type Answer = { readonly ok: true; readonly values: readonly number[] } | { readonly ok: false }
+/** `gone`: the mirror was removed, and the connection with it. */
+export type Answer =
+  { readonly ok: true; readonly values: readonly number[] } | { readonly ok: false; readonly gone?: true }
 
 export interface Op {
   readonly kind: 'read' | 'write' | 'flush'
@@ -35,11 +39,15 @@ interface Ordered {
 
 export interface MirrorHost {
   readonly schedule: Schedule
+  readonly cellBlocks: number
   disk(component: ComponentId): SimDisk
+  /** A write is about to reach the sides: its regions are dirty on stable storage, or a promise is broken. */
+  writing(device: number, regions: readonly number[], regionBlocks: number): void
   event(e: NativeEvent): void
 }
 
 type ErrorEvent = Extract<NativeEvent, { readonly kind: 'componentError' }>
+export type Failed = Pick<ErrorEvent, 'component' | 'op' | 'masked'> & { readonly repairFailed?: boolean }
 
 const EIO = 5
 
@@ -50,7 +58,7 @@ export class SimMirror {
   readonly #host: MirrorHost
   readonly #ranges = new Ranges()
   readonly #stale = new Map<number, Set<number>>()
-  readonly #loaded: ReadonlySet<number>
+  #loaded: ReadonlySet<number>
   readonly #syncFailed = new Set<ComponentId>()
   /** Failed, and kept until a verdict. */
   #parked: Ordered[] = []
@@ -60,8 +68,15 @@ export class SimMirror {
   #holds = 0
   #orders = 0
   #busy = 0
+  #handingBack = false
+  /** A write failed half way and was answered: nothing is cleaned any more. */
+  #unequal = false
+  readonly #reads: SimReads
+  readonly #writes: SimWrites
   readonly #copy: SimCopy
+  readonly #verify: SimVerify
   #install: { readonly plan: Plan; readonly done: () => void } | null = null
+  #removed: (() => void) | null = null
 
   constructor(device: number, plan: Plan, dirty: ReadonlySet<number>, host: MirrorHost) {
     this.device = device
@@ -74,7 +89,10 @@ export class SimMirror {
       idle: (ticket, regions) =>
         host.event({ kind: 'regionsIdle', device, ticket, regionBlocks: this.mirror.regionBlocks, regions }),
     })
+    this.#reads = new SimReads(this.#readPort())
+    this.#writes = new SimWrites(this.#writePort())
     this.#copy = new SimCopy(device, this.#port())
+    this.#verify = new SimVerify(device, this.#verifyPort())
     this.#mount(plan)
   }
 
@@ -82,13 +100,13 @@ export class SimMirror {
     return mirrorOf(this.plan)
   }
   get cells(): number {
-    return Math.floor(this.mirror.blocks / CELL_BLOCKS)
+    return Math.floor(this.mirror.blocks / this.#host.cellBlocks)
   }
   get idle(): boolean {
     return this.#busy === 0 && this.#hold === null && this.#parked.length === 0 && this.#gated.length === 0
   }
   get resyncing(): boolean {
-    return this.#copy.running
+    return this.#copy.running || this.#verify.running
   }
 
   // ---- plans
@@ -101,8 +119,29 @@ export class SimMirror {
     })
   }
 
+  #place(side: MirrorSide, cell: number): Place {
+    return placeOf(this.plan, side, cell, this.#host.cellBlocks)
+  }
+  #region(cell: number): number {
+    return Math.floor((cell * this.#host.cellBlocks) / this.mirror.regionBlocks)
+  }
+
+  /** Larger regions are dirty or stale as soon as a part of them is. */
+  #fold(factor: number): void {
+    this.regions.fold(factor)
+    for (const stale of this.#stale.values()) {
+      const old = [...stale]
+      stale.clear()
+      for (const r of old) stale.add(Math.floor(r / factor))
+    }
+    this.#loaded = new Set([...this.#loaded].map((r) => Math.floor(r / factor)))
+  }
+
   #mount(plan: Plan): void {
+    const before = this.mirror.regionBlocks
     this.plan = plan
+    const after = this.mirror.regionBlocks
+    if (before > 0 && after > before) this.#fold(after / before)
     // The log ended with the second side, and begins anew with the next one.
     if (this.mirror.regionBlocks === 0) this.regions.dirty.clear()
     for (const side of this.mirror.sides) {
@@ -111,20 +150,45 @@ export class SimMirror {
     }
   }
 
+  /** Resolves when what was in flight is answered; the rest never will be. */
+  remove(): Promise<void> {
+    return new Promise((done) => {
+      this.cancel()
+      this.#removed = done
+      this.#settleDown()
+    })
+  }
+
   get #closed(): boolean {
-    return this.#hold !== null || this.#parked.length > 0 || this.#install !== null
+    return this.#hold !== null || this.#parked.length > 0 || this.#install !== null || this.#removed !== null
+  }
+
+  #handBack(): void {
+    this.#handingBack = true
+    this.regions.takeWaiting()
+    this.#handingBack = false
+  }
+
+  #finishRemoval(removed: () => void): void {
+    this.#handBack()
+    for (const { op } of [...this.#parked.splice(0), ...this.#gated.splice(0)]) op.done({ ok: false, gone: true })
+    removed()
   }
 
   /** Whatever waited for nothing to be in flight. */
   #settleDown(): void {
-    if (this.#busy > 0) return
+    if (this.#busy > 0 || this.#handingBack) return
+    if (this.#removed !== null) return this.#finishRemoval(this.#removed)
     if (this.#parked.length > 0 && this.#hold === null) {
       this.#hold = ++this.#holds
       this.regions.takeWaiting()
       this.#host.event({ kind: 'held', device: this.device, generation: this.plan.generation, hold: this.#hold })
     }
-    if (this.#install === null || this.#copy.running) return
+    if (this.#install === null || this.resyncing) return
     const { plan, done } = this.#install
+    this.#handBack()
+    // Tickets are numbered by the old regions.
+    if (mirrorOf(plan).regionBlocks !== this.mirror.regionBlocks && this.regions.ticketOut) return
     this.#install = null
     this.#mount(plan)
     done()
@@ -145,8 +209,16 @@ export class SimMirror {
     this.#hold = null
     const parked = this.#parked.splice(0)
     if (verdict === 'resume') this.#gated.push(...parked)
-    else for (const p of parked) p.op.done({ ok: false })
+    else {
+      this.#unequal = true
+      for (const p of parked) p.op.done({ ok: false })
+    }
     this.#open()
+    this.#settleDown()
+  }
+
+  marked(ticket: number, ok: boolean): void {
+    this.regions.marked(ticket, ok)
     this.#settleDown()
   }
 
@@ -161,9 +233,9 @@ export class SimMirror {
   #start(op: Op, order: number): void {
     switch (op.kind) {
       case 'read':
-        return this.#read(op, order)
+        return this.#reads.read(op, order)
       case 'write':
-        return this.#write(op, order)
+        return this.#writes.write(op, order)
       case 'flush':
         return this.#flush(op, order)
     }
@@ -192,11 +264,13 @@ export class SimMirror {
     const kept = failed.some((n) => n.lastErred === 0)
     for (const n of new Set(failed))
       this.#error({ component: n.component, op: what, masked: kept && n.lastErred === 0 })
+    const bad = failed.length > 0 || lost
+    if (!kept && bad && what === 'write') this.#unequal = true
     if (kept) this.#park(op, order)
-    else this.#end(op, failed.length > 0 || lost ? { ok: false } : { ok: true, values: [] })
+    else this.#end(op, bad ? { ok: false } : { ok: true, values: [] })
   }
 
-  #error(e: Pick<ErrorEvent, 'component' | 'op' | 'masked'> & { readonly repairFailed?: boolean }): void {
+  #error(e: Failed): void {
     this.#host.event({
       kind: 'componentError',
       device: this.device,
@@ -206,73 +280,6 @@ export class SimMirror {
       repairFailed: false,
       ...e,
     })
-  }
-
-  #write(op: Op, order: number): void {
-    if (this.plan.readOnly) return op.done({ ok: false })
-    this.#busy++
-    const { regionBlocks } = this.mirror
-    if (regionBlocks === 0) return this.#writeOwned(op, order, () => undefined)
-    const regions = SimRegions.of(op.first, op.count, regionBlocks)
-    this.#busy--
-    this.regions.enter(regions, (ok) => {
-      this.#busy++
-      // A hold or a new plan sends those that wait back; a mark that failed fails them.
-      if (!ok) return this.#closed ? this.#sendBack(op, order) : this.#end(op, { ok: false })
-      if (this.#closed) {
-        this.regions.leave(regions)
-        return this.#sendBack(op, order)
-      }
-      this.#writeOwned(op, order, () => this.regions.leave(regions))
-    })
-  }
-
-  #writeOwned(op: Op, order: number, left: () => void): void {
-    const claim: Claim = {
-      first: op.first,
-      count: op.count,
-      start: () => {
-        const leave = (): void => {
-          this.#ranges.release(claim)
-          left()
-        }
-        // Behind one that is parked: its turn comes after it.
-        if (this.#parked.length > 0) {
-          leave()
-          return this.#sendBack(op, order)
-        }
-        this.#writeSides(op, order, leave)
-      },
-    }
-    this.#ranges.claim(claim)
-  }
-
-  #writeSides(op: Op, order: number, leave: () => void): void {
-    const failed: ComponentNode[] = []
-    const written = new Set<number>()
-    const targets = this.#cellsOf(op).flatMap((cell) =>
-      this.mirror.sides.flatMap((side) => {
-        const place = placeOf(this.plan, side, cell)
-        return side.writable && place.node.writable ? [{ cell, place }] : []
-      }),
-    )
-    let left = targets.length
-    const end = (): void => {
-      // Parked before the claim goes, so that who waits for the cells comes after.
-      const lost = this.#cellsOf(op).some((cell) => !written.has(cell))
-      const kept = failed.some((n) => n.lastErred === 0)
-      if (kept) this.#judge(op, order, failed, 'write', lost)
-      leave()
-      if (!kept) this.#judge(op, order, failed, 'write', lost)
-    }
-    if (left === 0) return end()
-    for (const { cell, place } of targets)
-      this.#host.schedule.later(() => {
-        const { node } = place
-        if (this.#host.disk(node.component).write(place.cell, op.value, this.#host.schedule.dice)) written.add(cell)
-        else failed.push(node)
-        if (--left === 0) end()
-      })
   }
 
   #flush(op: Op, order: number): void {
@@ -296,122 +303,52 @@ export class SimMirror {
     return good
   }
 
-  #cellsOf(op: { readonly first: number; readonly count: number }): readonly number[] {
-    return Array.from({ length: op.count }, (_, i) => op.first + i)
-  }
-
-  // ---- reads
-
   isStaleAt(side: MirrorSide, cell: number): boolean {
     const { regionBlocks } = this.mirror
-    if (!side.stale || regionBlocks === 0) return false
-    return this.#stale.get(side.slot)?.has(Math.floor((cell * CELL_BLOCKS) / regionBlocks)) === true
+    return side.stale && regionBlocks > 0 && this.#stale.get(side.slot)?.has(this.#region(cell)) === true
   }
 
-  #sources(cell: number, not: ReadonlySet<SimDisk>): readonly Source[] {
-    const { dice } = this.#host.schedule
-    const stale = (side: MirrorSide): boolean => this.isStaleAt(side, cell)
-    return sourcesOf(this.plan, cell, stale, (component) => this.#host.disk(component), dice).filter(
-      (s) => !not.has(s.disk),
-    )
-  }
-
-  /** undefined: no source could be read; the last one that failed is reported with masked: false. */
-  #readCell(cell: number, not: ReadonlySet<SimDisk>): number | undefined {
-    const failed: Source[] = []
-    for (const source of this.#sources(cell, not)) {
-      const value = source.disk.read(source.cell)
-      if (value !== undefined) {
-        for (const f of failed) {
-          this.#error({ component: f.node.component, op: 'read', masked: true })
-          this.#repair(cell, f)
-        }
-        return value
-      }
-      failed.push(source)
+  #writePort(): WritePort {
+    return {
+      schedule: this.#host.schedule,
+      ranges: this.#ranges,
+      regions: this.regions,
+      cellBlocks: this.#host.cellBlocks,
+      plan: () => this.plan,
+      isClosed: () => this.#closed,
+      isParking: () => this.#parked.length > 0,
+      disk: (component) => this.#host.disk(component),
+      writing: (regions) => this.#host.writing(this.device, regions, this.mirror.regionBlocks),
+      begin: () => this.#busy++,
+      end: (op, answer) => this.#end(op, answer),
+      sendBack: (op, order) => this.#sendBack(op, order),
+      judge: (op, order, failed, lost) => this.#judge(op, order, failed, 'write', lost),
     }
-    for (const f of failed) this.#error({ component: f.node.component, op: 'read', masked: false })
-    return undefined
   }
 
-  #read(op: Op, order: number): void {
-    const after = this.#cellsOf(op).some((cell) => this.mirror.sides.some((s) => s.readable && this.isStaleAt(s, cell)))
-    if (after) return this.#readAndWrite(op, order)
-    this.#busy++
-    const values: number[] = []
-    let bad = false
-    let left = op.count
-    for (const cell of this.#cellsOf(op))
-      this.#host.schedule.later(() => {
-        const value = this.#readCell(cell, new Set())
-        if (value === undefined) bad = true
-        else values[cell - op.first] = value
-        if (--left === 0) this.#end(op, bad ? { ok: false } : { ok: true, values })
-      })
-  }
-
-  /** Where sides may differ since a crash, what one read has answered every later one must (driver.md 2.9). */
-  #readAndWrite(op: Op, order: number): void {
-    this.#busy++
-    const claim: Claim = {
-      first: op.first,
-      count: op.count,
-      start: () =>
-        this.#host.schedule.later(() => {
-          const values = this.#cellsOf(op).map((cell) => this.#readCell(cell, new Set()))
-          const failed: ComponentNode[] = []
-          const known = values.filter((v) => v !== undefined)
-          if (known.length === op.count)
-            for (const [i, value] of known.entries()) failed.push(...this.#writeStale(op.first + i, value))
-          const kept = failed.some((n) => n.lastErred === 0)
-          for (const n of new Set(failed)) this.#error({ component: n.component, op: 'write', masked: kept })
-          if (kept) this.#park(op, order)
-          this.#ranges.release(claim)
-          if (!kept) this.#end(op, known.length === op.count ? { ok: true, values: known } : { ok: false })
+  #readPort(): ReadPort {
+    return {
+      schedule: this.#host.schedule,
+      ranges: this.#ranges,
+      cellBlocks: this.#host.cellBlocks,
+      plan: () => this.plan,
+      isStaleAt: (side, cell) => this.isStaleAt(side, cell),
+      disk: (component) => this.#host.disk(component),
+      sync: (component) => this.#sync(component),
+      error: (e) => this.#error(e),
+      repaired: (component, cell) =>
+        this.#host.event({
+          kind: 'componentRepaired',
+          device: this.device,
+          generation: this.plan.generation,
+          component,
+          block: blocks(cell * this.#host.cellBlocks),
+          blocks: blocks(this.#host.cellBlocks),
         }),
+      begin: () => this.#busy++,
+      end: (op, answer) => this.#end(op, answer),
+      park: (op, order) => this.#park(op, order),
     }
-    this.#ranges.claim(claim)
-  }
-
-  #writeStale(cell: number, value: number): readonly ComponentNode[] {
-    return this.mirror.sides.flatMap((side) => {
-      if (!side.writable || !this.isStaleAt(side, cell)) return []
-      const { node, cell: at } = placeOf(this.plan, side, cell)
-      if (!node.writable) return []
-      return this.#host.disk(node.component).write(at, value, this.#host.schedule.dice) ? [] : [node]
-    })
-  }
-
-  #repair(cell: number, bad: Source): void {
-    const { generation } = this.plan
-    const claim: Claim = {
-      first: cell,
-      count: 1,
-      start: () =>
-        this.#host.schedule.later(() => {
-          if (this.plan.generation === generation) this.#rewrite(cell, bad)
-          this.#ranges.release(claim)
-        }),
-    }
-    this.#ranges.claim(claim)
-  }
-
-  #rewrite(cell: number, bad: Source): void {
-    const good = this.#sources(cell, new Set([bad.disk]))[0]
-    const value = good?.disk.read(good.cell)
-    const { component } = bad.node
-    if (value === undefined) return
-    const { dice } = this.#host.schedule
-    if (bad.disk.write(bad.cell, value, dice) && this.#sync(component) && bad.disk.read(bad.cell) === value) {
-      this.#host.event({
-        kind: 'componentRepaired',
-        device: this.device,
-        generation: this.plan.generation,
-        component,
-        block: blocks(bad.cell * CELL_BLOCKS),
-        blocks: blocks(CELL_BLOCKS),
-      })
-    } else this.#error({ component, op: 'read', masked: true, repairFailed: true })
   }
 
   // ---- cleaning
@@ -421,13 +358,13 @@ export class SimMirror {
     const inStep = this.mirror.sides.every(
       (s) => s.readable && !s.stale && componentsOfSide(this.plan, s).every((n) => n.readable),
     )
-    if (!inStep || this.#closed || this.mirror.regionBlocks === 0) return
+    if (!inStep || this.#unequal || this.#closed || this.mirror.regionBlocks === 0) return
     const idle = this.regions.sweep()
     if (idle.length === 0) return
     const { generation } = this.plan
     const all = new Set(this.mirror.sides.flatMap((s) => componentsOfSide(this.plan, s).map((n) => n.component)))
     this.#host.schedule.later(() => {
-      if (this.plan.generation !== generation || this.#closed) return
+      if (this.plan.generation !== generation || this.#closed || this.#unequal) return
       const good = [...all].every((component) => {
         const synced = this.#sync(component)
         if (!synced) this.#error({ component, op: 'flush', masked: true })
@@ -440,12 +377,37 @@ export class SimMirror {
   // ---- resync
 
   resync(job: ResyncJob): void {
-    if (this.#install !== null) this.#copy.refuse(job)
+    if (this.#install !== null || this.resyncing) this.#copy.refuse(job)
     else this.#copy.start(job)
+  }
+
+  verify(job: VerifyJob): void {
+    if (this.#install !== null || this.resyncing) this.#verify.refuse(job)
+    else this.#verify.start(job)
   }
 
   cancel(): void {
     this.#copy.cancel()
+    this.#verify.cancel()
+  }
+
+  #verifyPort(): VerifyPort {
+    return {
+      schedule: this.#host.schedule,
+      ranges: this.#ranges,
+      cellBlocks: this.#host.cellBlocks,
+      cells: () => this.cells,
+      readable: (cell) =>
+        this.mirror.sides.flatMap((side) => {
+          const { node, cell: at } = this.#place(side, cell)
+          if (!side.readable || !node.readable || this.isStaleAt(side, cell)) return []
+          return [{ node, disk: this.#host.disk(node.component), cell: at }]
+        }),
+      sync: (component) => this.#sync(component),
+      failed: (component, op) => this.#error({ component, op, masked: true }),
+      event: (e) => this.#host.event(e),
+      ended: () => this.#settleDown(),
+    }
   }
 
   /** What a copy needs of its mirror. */
@@ -453,13 +415,14 @@ export class SimMirror {
     return {
       schedule: this.#host.schedule,
       ranges: this.#ranges,
-      loaded: this.#loaded,
+      cellBlocks: this.#host.cellBlocks,
+      loaded: () => this.#loaded,
       plan: () => this.plan,
       cells: () => this.cells,
       stale: (slot) => this.#stale.get(slot),
       disk: (component) => this.#host.disk(component),
-      bestSource: (cell) => this.#sources(cell, new Set()).at(0)?.disk,
-      read: (cell, not) => this.#readCell(cell, new Set([not])),
+      bestSource: (cell) => this.#reads.sources(cell, new Set()).at(0)?.disk,
+      read: (cell, not) => this.#reads.readCell(cell, new Set([not])),
       sync: (component) => this.#sync(component),
       failed: (component, op) => this.#error({ component, op, masked: true }),
       event: (e) => this.#host.event(e),

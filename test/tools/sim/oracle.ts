@@ -3,8 +3,13 @@
  *
  * Permitted for a cell, at any time: the value answered last or, while writes of it are unanswered or
  * were answered with an error, any of those. After a power loss: the last flushed value, or one written
- * later. Once read after a crash, a value stays until somebody writes.
+ * later. Once read after a crash, a value stays until somebody writes. Where nothing was ever written
+ * (a mirror that grew) sides may hold anything, each its own.
  */
+
+/** Anything may be read. */
+const ANYTHING = -1
+
 interface Cell {
   /** Values that a read may return. */
   possible: Set<number>
@@ -12,24 +17,51 @@ interface Cell {
   survivors: Map<number, number>
   /** Writes that are not answered. */
   inFlight: Set<number>
-  /** Two sides may hold different possible values for good: a write of it failed. */
+  /** A write of it failed: sides may hold different values until the next start makes them equal. */
   torn: boolean
+  /** Sides may differ, and nobody knows: it was never written, or a disk lies. */
+  unlike: boolean
+  /** Counts beginnings and ends of writes. */
+  changes: number
 }
 
 /** By cell: the order of the write that was the last one when the flush was sent. */
 export type FlushMark = ReadonlyMap<number, number>
 
 export class Oracle {
-  readonly #cells: Cell[]
+  readonly #cells: Cell[] = []
   #order = 1
 
   constructor(cells: number) {
-    this.#cells = Array.from({ length: cells }, () => ({
-      possible: new Set([0]),
-      survivors: new Map([[0, 0]]),
-      inFlight: new Set<number>(),
-      torn: false,
-    }))
+    this.grow(cells, 0)
+  }
+
+  get size(): number {
+    return this.#cells.length
+  }
+
+  grow(cells: number, value = ANYTHING): void {
+    while (this.#cells.length < cells)
+      this.#cells.push({
+        possible: new Set([value]),
+        survivors: new Map([[value, 0]]),
+        inFlight: new Set<number>(),
+        torn: false,
+        unlike: value === ANYTHING,
+        changes: 0,
+      })
+  }
+
+  permits(permitted: ReadonlySet<number>, value: number): boolean {
+    return permitted.has(value) || permitted.has(ANYTHING)
+  }
+
+  /** Some disk holds `value` now, and no error told of it. */
+  corrupted(i: number, value: number): void {
+    const c = this.#cell(i)
+    c.possible.add(value)
+    c.survivors.set(value, this.#order++)
+    c.unlike = true
   }
 
   #cell(i: number): Cell {
@@ -41,6 +73,7 @@ export class Oracle {
   writing(i: number, value: number): void {
     const c = this.#cell(i)
     c.inFlight.add(value)
+    c.changes++
     c.possible.add(value)
     c.survivors.set(value, this.#order++)
   }
@@ -48,11 +81,17 @@ export class Oracle {
   written(i: number, value: number, ok: boolean): void {
     const c = this.#cell(i)
     c.inFlight.delete(value)
+    c.changes++
     if (!ok) c.torn = true
     else if (c.inFlight.size === 0) {
       c.possible = new Set([value])
-      c.torn = false
+      c.torn = c.unlike = false
     }
+  }
+
+  /** Differs when somebody wrote the cell, or began to, in between. */
+  changes(i: number): number {
+    return this.#cell(i).changes
   }
 
   /** Taken when a flush is sent; only a flush that succeeds uses it. */
@@ -87,13 +126,13 @@ export class Oracle {
   certain(i: number): number | undefined {
     const c = this.#cell(i)
     const [only] = c.possible
-    return c.inFlight.size === 0 && c.possible.size === 1 && !c.torn ? only : undefined
+    return c.inFlight.size === 0 && c.possible.size === 1 && !c.torn && !c.unlike ? only : undefined
   }
 
   /** A value was read while nothing was in flight: from now on it is the value. */
   pinned(i: number, value: number): void {
     const c = this.#cell(i)
-    if (c.inFlight.size > 0 || c.torn) return
+    if (c.inFlight.size > 0 || c.torn || c.unlike) return
     c.possible = new Set([value])
   }
 
@@ -105,9 +144,8 @@ export class Oracle {
   }
 
   powerLost(): void {
+    this.killed()
     for (const c of this.#cells) {
-      c.inFlight.clear()
-      c.torn = false
       c.possible = new Set(c.survivors.keys())
     }
   }

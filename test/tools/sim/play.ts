@@ -1,167 +1,198 @@
-/** What happens in a simulation, thrown by the dice: requests, faults, deaths, and the checks after each step. */
-import { stripeComponents } from '../../../src/meta/sources.js'
+/** What happens in a simulation, thrown by the dice: requests, faults, deaths, commands, and the checks after each step. */
 import type { UnitName } from '../../../src/meta/types.js'
+import type { Verified } from '../../../src/resync/scheduler.js'
+import { Administrator, type Command } from './administrator.js'
+import { Checks } from './checks.js'
 import { Clients } from './client.js'
-import { CELL_BLOCKS } from './disks.js'
-import { componentsOfSide, placeOf } from './layout.js'
+import { commandOf } from './commands.js'
 import { settled } from './schedule.js'
-import { CELLS, World, Wrong } from './world.js'
+import { Trouble } from './trouble.js'
+import { World, Wrong } from './world.js'
 
 export interface Tally {
   events: number
   kills: number
   powerLosses: number
+  stops: number
   faults: number
   evictions: number
+  lastErred: number
+  spared: number
+  brokenSpares: number
+  grown: number
+  doubled: number
+  remade: number
+  verified: number
+  corrupted: number
   answered: number
   errors: number
   commits: number
+  /** Commands that were carried out. */
+  done: number
+  refused: number
 }
+
+export const newTally = (): Tally => ({
+  events: 0,
+  kills: 0,
+  powerLosses: 0,
+  stops: 0,
+  faults: 0,
+  evictions: 0,
+  lastErred: 0,
+  spared: 0,
+  brokenSpares: 0,
+  grown: 0,
+  doubled: 0,
+  remade: 0,
+  verified: 0,
+  corrupted: 0,
+  answered: 0,
+  errors: 0,
+  commits: 0,
+  done: 0,
+  refused: 0,
+})
 
 export class Play {
   readonly world: World
-  readonly clients: Clients
-  readonly tally: Tally = {
-    events: 0,
-    kills: 0,
-    powerLosses: 0,
-    faults: 0,
-    evictions: 0,
-    answered: 0,
-    errors: 0,
-    commits: 0,
-  }
-  /** The side whose disks may misbehave; null: all are well. */
-  #troubled: number | null = null
-  #wasErred = new Set<string>()
+  readonly tally = newTally()
+  readonly #clients = new Map<UnitName, Clients>()
+  readonly #trouble: Trouble
+  readonly #administrator: Administrator
+  readonly #checks: Checks
+  #value = 1
+  /** Component states, spares and sizes as they were, for the tally. */
+  readonly #known = new Map<string, string>()
 
-  constructor(seed: number, etc: string) {
-    this.world = new World(seed, etc)
-    this.clients = new Clients(this.world)
-    this.clients.strict = () => this.#strict()
+  constructor(seed: number) {
+    const world = new World(seed)
+    this.world = world
+    this.#trouble = new Trouble(world)
+    this.#administrator = new Administrator(world)
+    this.#checks = new Checks(world, this.#clients)
+    world.hooks = { writing: (device, regions, size) => this.#checks.writing(device, regions, size) }
+    for (const { name, cells } of world.setup.mirrors) {
+      const watch = {
+        strict: () => this.#trouble.strict(name),
+        answered: (at: readonly number[]) => this.#checks.holds(name, at),
+      }
+      this.#clients.set(name, new Clients(world, name, cells, () => this.#value++, watch))
+    }
   }
 
   async run(events: number): Promise<Tally> {
     const { world } = this
     if (!(await world.boot())) throw new Error('the first start failed')
     await world.configure()
-    await this.#attach('d2' as UnitName)
+    await this.#say(['attach', 'd0', 'd2'])
+    await this.#say(['attach', 'd10', 'd12'])
     // Turns count too: a world in which nothing can happen must come to an end.
     for (let turns = 0; world.schedule.events < events; turns++) {
       if (turns > events * 20) throw new Wrong('nothing happens any more')
       await this.#turn()
     }
+    await this.#rest()
     this.tally.events = world.schedule.events
-    this.tally.answered = this.clients.answered
-    this.tally.errors = this.clients.errors
+    this.tally.faults = this.#trouble.faults
+    for (const c of this.#clients.values()) {
+      this.tally.answered += c.answered
+      this.tally.errors += c.errors
+    }
     return this.tally
   }
 
   async #turn(): Promise<void> {
-    const { world, clients } = this
+    const { world } = this
     const { dice } = world.schedule
     if (!world.running) {
       await this.#restart()
       return
     }
+    const clients = dice.pick([...this.#clients.values()])
     const throwOf = dice.below(2000)
     if (throwOf < 300) clients.request()
-    else if (throwOf < 308) this.#fault()
-    else if (throwOf < 318) this.#heal()
-    else if (throwOf < 320) await this.#die()
-    else if (throwOf < 323) this.#replicas()
-    else if (throwOf < 340) world.engineMirror?.sweep()
-    else if (throwOf < 344) clients.leave()
-    else if (throwOf < 364) await this.#command()
-    else if (throwOf < 400 && !clients.connected) await clients.arrive()
-    else world.schedule.step()
+    else if (throwOf < 308) this.#trouble.fault()
+    else if (throwOf < 318) this.#trouble.heal()
+    else if (throwOf < 321) await this.#die()
+    else if (throwOf < 324) this.#replicas()
+    else if (throwOf < 341) world.engineMirror(clients.mirror)?.sweep()
+    else if (throwOf < 345) clients.leave()
+    else if (throwOf < 346) this.#trouble.exchange()
+    else if (throwOf < 347) this.#corrupt(clients)
+    else if (throwOf < 377) await this.#command()
+    else if (throwOf < 410 && !clients.connected) await clients.arrive()
+    else if (!world.schedule.step()) this.#nothingHangs()
     await settled()
     this.#check()
   }
 
-  // ---- trouble
-
-  /** Some side is whole: every block can be read there, whatever the troubled one does. */
-  #wholeSides(): readonly number[] {
-    const { mirror, engineMirror } = this.world
-    if (mirror === undefined || engineMirror === undefined) return []
-    return mirror.submirrors.flatMap((s) => {
-      const side = engineMirror.mirror.sides.find((x) => x.slot === s.slot)
-      if (side === undefined || !side.readable || side.stale || s.state !== 'okay') return []
-      const good = componentsOfSide(engineMirror.plan, side).every((n) => n.readable && n.lastErred === 0)
-      const healthy = this.world.disksOf(this.#sideOf(s.unit)).every((d) => !d.fails && d.canOpen)
-      return good && healthy ? [this.#sideOf(s.unit)] : []
-    })
+  /** When nothing is going to happen, everything was answered. */
+  #nothingHangs(): void {
+    if (this.world.process.db.health !== 'good') return
+    for (const c of this.#clients.values())
+      if (!c.quiet) throw new Wrong(`requests of ${c.mirror} hang, and nothing can happen`)
   }
 
-  #sideOf(unit: UnitName): number {
-    return Number(unit.slice(1)) - 1
-  }
-
-  #strict(): boolean {
+  /** In the end everything works again: all is answered, and all that is wanted gets copied. */
+  async #rest(): Promise<void> {
     const { world } = this
-    if (!world.running || world.process.db.health !== 'good') return false
-    return this.#wholeSides().length > 0
-  }
-
-  #fault(): void {
-    const { world } = this
-    const { dice } = world.schedule
-    const side = this.#troubled ?? dice.below(3)
-    const others = this.#wholeSides().filter((s) => s !== side)
-    if (this.#troubled === null ? others.length === 0 : dice.chance(60)) return
-    this.#troubled = side
-    this.tally.faults++
-    const disk = dice.pick(world.disksOf(side))
-    const what = dice.below(6)
-    world.tell(`fault ${what} on ${disk.name}`)
-    if (what === 0) disk.failing = { ...disk.failing, write: true }
-    else if (what === 1) disk.failing = { ...disk.failing, read: true }
-    else if (what === 2) disk.failing = { ...disk.failing, sync: true }
-    else if (what === 3) disk.failing = { read: true, write: true, sync: true }
-    else if (what === 4) disk.canOpen = false
-    else for (let i = 0; i < 4; i++) disk.spoil(dice.below(disk.cells))
-  }
-
-  #heal(): void {
-    if (this.#troubled === null) return
-    const { world } = this
-    const disks = world.disksOf(this.#troubled)
-    for (const d of disks) d.heal()
-    world.tell(`side ${this.#troubled} healed`)
-    // What was evicted comes back before another side may fail.
-    if (this.#wholeSides().includes(this.#troubled) || !this.#isPart(this.#troubled)) this.#troubled = null
-  }
-
-  #isPart(side: number): boolean {
-    return this.world.mirror?.submirrors.some((s) => this.#sideOf(s.unit) === side) === true
+    this.#trouble.everything()
+    for (const r of world.replicas) r.broken = false
+    if (world.running && world.process.db.health !== 'good') await this.#die()
+    if (!world.running) await this.#restart()
+    while (world.schedule.step()) {
+      await settled()
+      this.#check()
+    }
+    this.#nothingHangs()
+    this.#count()
+    this.tally.commits += world.process.db.commits
   }
 
   #replicas(): void {
+    const { dice } = this.world.schedule
+    dice.pick(this.world.replicas).broken = dice.chance(40)
+  }
+
+  /** One side of a mirror that rests holds other data than the others. */
+  #corrupt(clients: Clients): void {
     const { world } = this
     const { dice } = world.schedule
-    const replica = dice.pick(world.replicas)
-    replica.broken = dice.chance(40)
+    const engine = world.engineMirror(clients.mirror)
+    const whole = this.#trouble.wholeSides(clients.mirror)
+    if (engine?.idle !== true || engine.resyncing || !clients.quiet || whole.length < 2) return
+    const cell = dice.below(engine.cells)
+    if (clients.oracle.certain(cell) === undefined) return
+    const value = this.#value++
+    clients.oracle.corrupted(cell, value)
+    const at = this.#checks.placeOf(dice.pick(whole), cell)
+    world.disk(at.disk).corrupt(at.cell, value)
+    world.tell(`${clients.mirror} cell ${cell} corrupted on ${at.disk}`)
+    this.tally.corrupted++
   }
 
   async #die(): Promise<void> {
-    const { world, clients } = this
+    const { world } = this
     const { dice } = world.schedule
+    // A clean end, as far as copies go: they leave a checkpoint.
+    const stops = dice.chance(15)
+    if (stops) await world.finish(world.system.resyncs.stop())
     const power = dice.chance(40)
-    world.tell(power ? 'power loss' : 'kill')
-    this.tally[power ? 'powerLosses' : 'kills']++
+    world.tell(stops ? 'stop' : power ? 'power loss' : 'kill')
+    this.tally[stops ? 'stops' : power ? 'powerLosses' : 'kills']++
     this.tally.commits += world.process.db.commits
+    this.#trouble.withCrash()
     world.kill()
     await settled()
     if (power) for (const d of world.disks.values()) d.powerLoss(dice)
-    clients.dropped(power)
-    // Together with the crash a side may be lost (promise P3): the one that is in trouble already, or any.
-    if (dice.chance(20) && this.#troubled !== null) for (const d of world.disksOf(this.#troubled)) d.canOpen = false
+    for (const c of this.#clients.values()) c.dropped(power)
   }
 
   async #restart(): Promise<void> {
     const { world } = this
     if (world.schedule.dice.chance(70)) for (const r of world.replicas) r.broken = false
+    this.#checks.restarted()
     if (!(await world.boot())) {
       for (const r of world.replicas) r.broken = false
       world.tell('too few replicas: not started')
@@ -169,70 +200,102 @@ export class Play {
     }
     world.tell('started')
     await settled()
+    this.#check()
   }
 
   // ---- commands
 
-  async #attach(unit: UnitName): Promise<void> {
-    await this.#say(['attach', unit])
-  }
-
-  async #say(words: readonly string[]): Promise<void> {
+  async #say(words: Command): Promise<void> {
     const { world } = this
-    const { commandOf } = await import('./commands.js')
     const done = await world.finish(commandOf(world, words))
     world.tell(`${words.join(' ')}: ${done}`)
+    this.tally[done === 'ok' ? 'done' : 'refused']++
+    if (done === 'ok' && words[0] === 'init') this.tally.remade++
   }
 
   async #command(): Promise<void> {
+    const words = this.#administrator.next()
+    if (words === null) return
+    const [verb, name = ''] = words
+    // Only what nobody has open is cleared.
+    if (verb === 'clear') this.#clients.get(name as UnitName)?.leave()
+    if (verb === 'verify' || verb === 'repair') this.#compare(name as UnitName, verb === 'repair')
+    else await this.#say(words)
+  }
+
+  /** In the background: what differed all the time is found, and repaired when asked for. */
+  #compare(name: UnitName, repair: boolean): void {
     const { world } = this
-    const { dice } = world.schedule
-    const m = world.mirror
-    if (m === undefined) return
-    const side = this.#troubled ?? dice.below(3)
-    const unit = `d${side + 1}`
-    const choice = dice.below(7)
-    if (choice === 0 && this.#troubled === null) await this.#say([this.#isPart(side) ? 'detach' : 'attach', unit])
-    else if (choice === 1 && this.#troubled === null) await this.#say(['offline', unit])
-    else if (choice === 2) await this.#say(['online', dice.pick(m.submirrors).unit])
-    else if (choice === 3) await this.#say(['sync'])
-    else if (choice === 4) await this.#say(['cancel'])
-    else {
-      const erred = m.submirrors.flatMap((s) =>
-        stripeComponents(world.stripe(s.unit)).flatMap((c) => (c.state === 'okay' ? [] : [c.name])),
-      )
-      if (erred.length > 0) await this.#say(['enable', dice.pick(erred)])
+    const clients = this.#clients.get(name)
+    const engine = world.engineMirror(name)
+    if (clients === undefined || engine === undefined || world.system.resyncs.isRunning(name)) return
+    const verifying = world.system.resyncs.verify(name, repair)
+    if (verifying === null) return
+    const { process } = world
+    const before = this.#checks.differing(name)
+    const changes = before.map((cell) => clients.oracle.changes(cell))
+    const tree = JSON.stringify(world.mirror(name))
+    const { faults } = this.#trouble
+    const sound = this.#trouble.isSound(name)
+    world.tell(`${repair ? 'repair' : 'verify'} ${name}`)
+    const ended = (v: Verified): void => {
+      if (world.running && world.process !== process) return
+      world.tell(`comparison of ${name} ${v.ending}: ${v.mismatchBlocks} blocks`)
+      if (v.ending !== 'done' || JSON.stringify(world.mirror(name)) !== tree) return
+      this.tally.verified++
+      // What cannot be read is not compared.
+      if (!sound || faults !== this.#trouble.faults || !this.#trouble.isSound(name)) return
+      const after = new Set(this.#checks.differing(name))
+      const { cellBlocks } = world.setup
+      for (const [i, cell] of before.entries()) {
+        if (clients.oracle.changes(cell) !== changes[i]) continue
+        const told = v.ranges.some((r) => r.block <= cell * cellBlocks && cell * cellBlocks < r.block + r.blocks)
+        if (!told) world.broken(`${name} cell ${cell} differed, and the comparison did not find it`)
+        if (repair && after.has(cell)) world.broken(`${name} cell ${cell} differs after the repair`)
+      }
     }
+    verifying.then(ended).catch((e: unknown) => world.broken(String(e)))
   }
 
   // ---- checks
 
+  #throwWrong(): void {
+    if (this.world.wrong !== null) throw this.world.wrong
+  }
+
   #check(): void {
-    const { world, clients } = this
-    if (world.wrong !== null) throw world.wrong
+    const { world } = this
+    this.#throwWrong()
     if (!world.running) return
-    const m = world.mirror
-    for (const s of m?.submirrors ?? [])
-      for (const c of stripeComponents(world.stripe(s.unit))) {
-        if (c.state === 'okay') this.#wasErred.delete(c.path)
-        else if (!this.#wasErred.has(c.path)) {
-          this.#wasErred.add(c.path)
-          this.tally.evictions++
+    for (const [name, c] of this.#clients) {
+      const size = world.mirror(name)?.blocks ?? 0
+      c.oracle.grow(size / world.setup.cellBlocks)
+    }
+    this.#checks.step()
+    this.#throwWrong()
+    this.#count()
+  }
+
+  /** What has come about since the last look. */
+  #count(): void {
+    const news = (key: string, value: string): boolean => {
+      const old = this.#known.get(key)
+      this.#known.set(key, value)
+      return old !== undefined && old !== value
+    }
+    for (const u of this.world.tree.values()) {
+      if (u.kind === 'mirror') {
+        if (news(`size ${u.name}`, String(u.blocks))) this.tally.grown++
+        if (news(`region ${u.name}`, String(u.regionBlocks))) this.tally.doubled++
+      } else if (u.kind === 'pool') {
+        for (const s of u.spares) if (news(`spare ${s.name}`, String(s.broken)) && s.broken) this.tally.brokenSpares++
+      } else {
+        for (const [i, c] of u.rows.flatMap((r) => r.components).entries()) {
+          if (news(`standing ${u.name} ${i}`, c.spare === null ? '' : c.name) && c.spare !== null) this.tally.spared++
+          if (!news(`state ${u.name} ${i}`, c.state)) continue
+          if (c.state === 'erred') this.tally.evictions++
+          if (c.state === 'lastErred') this.tally.lastErred++
         }
-      }
-    const mirror = world.engineMirror
-    if (mirror === undefined || !clients.quiet || !mirror.idle || world.schedule.events % 8 !== 0) return
-    for (let cell = 0; cell < CELLS; cell++) {
-      const value = clients.oracle.certain(cell)
-      if (value === undefined) continue
-      for (const side of mirror.mirror.sides) {
-        const { node, cell: at } = placeOf(mirror.plan, side, cell)
-        if (!side.readable || !node.readable || mirror.isStaleAt(side, cell)) continue
-        const held = world.process.components.disk(node.component).peek(at)
-        if (held !== value)
-          world.broken(
-            `cell ${cell} (region ${Math.floor((cell * CELL_BLOCKS) / mirror.mirror.regionBlocks)}): side ${side.slot} holds ${held}, clients know ${value}`,
-          )
       }
     }
   }

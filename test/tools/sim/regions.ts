@@ -1,6 +1,4 @@
 /** The dirty region log of a simulated mirror: what may be written now, what has to be recorded first. */
-import { CELL_BLOCKS } from './disks.js'
-
 type Ticket = { readonly number: number; readonly kind: 'dirty' | 'idle'; readonly regions: readonly number[] }
 
 export interface RegionEvents {
@@ -29,13 +27,6 @@ export class SimRegions {
     this.#events = events
   }
 
-  static of(first: number, count: number, regionBlocks: number): readonly number[] {
-    const cells = regionBlocks / CELL_BLOCKS
-    const regions: number[] = []
-    for (let r = Math.floor(first / cells); r <= Math.floor((first + count - 1) / cells); r++) regions.push(r)
-    return regions
-  }
-
   /** Calls `go` now or when the regions are recorded; leave() follows every go(true). */
   enter(regions: readonly number[], go: (ok: boolean) => void): void {
     if (this.#free(regions)) {
@@ -54,6 +45,20 @@ export class SimRegions {
   /** Those waiting are told false; used when a plan changes hands. */
   takeWaiting(): void {
     for (const w of this.#waiters.splice(0)) w.go(false)
+  }
+
+  get ticketOut(): boolean {
+    return this.#ticket !== null
+  }
+
+  /** Regions are `factor` times as large from now on; nobody waits and no ticket is out. */
+  fold(factor: number): void {
+    const old = [...this.dirty]
+    this.dirty.clear()
+    for (const r of old) this.dirty.add(Math.floor(r / factor))
+    this.#candidates.clear()
+    this.#outstanding.clear()
+    this.#touched.clear()
   }
 
   /** First visit makes candidates, the second names those that stayed idle: the caller flushes, then calls clean(). */

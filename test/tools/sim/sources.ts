@@ -17,13 +17,14 @@ export interface Source {
 export const sourcesOf = (
   plan: Plan,
   cell: number,
+  cellBlocks: number,
   isStale: (side: MirrorSide) => boolean,
   disk: (component: ComponentId) => SimDisk,
   dice: Dice,
 ): readonly Source[] => {
   const classes: Source[][] = [[], [], []]
   for (const side of mirrorOf(plan).sides) {
-    const { node, cell: at } = placeOf(plan, side, cell)
+    const { node, cell: at } = placeOf(plan, side, cell, cellBlocks)
     if (!side.readable || !node.readable) continue
     const rank = isStale(side) ? 2 : node.lastErred > 0 ? 1 : 0
     classes[rank]?.push({ node, disk: disk(node.component), cell: at })

@@ -1,56 +1,35 @@
 /**
  * A host in which everything but the control plane is simulated: disks and replicas that outlive metad,
- * an engine, clients that check what they read. metad's own System runs in it unchanged.
- *
- * Permitted pattern of trouble: disks of one side at a time, and only while another side is whole; the
- * process may be killed and the power may go at any moment; replicas may break in any number.
+ * an engine, clients that check what they read. metad's own System runs in it unchanged. Nothing happens but by the
+ * schedule, so that a seed replays exactly.
  */
-import { ok } from '../../../src/base/result.js'
-import { type Blocks, blocks } from '../../../src/base/units.js'
+import { err, ok } from '../../../src/base/result.js'
+import { blocks } from '../../../src/base/units.js'
 import type { Components } from '../../../src/daemon/components.js'
-import { DEFAULTS } from '../../../src/daemon/config.js'
+import { type Config, DEFAULTS } from '../../../src/daemon/config.js'
 import type { Logger } from '../../../src/daemon/log.js'
 import { Metadevices } from '../../../src/daemon/metadevices.js'
 import { System } from '../../../src/daemon/system.js'
-import { init, initEntries, type Outcome } from '../../../src/meta/operations.js'
 import { IDLE } from '../../../src/meta/kind.js'
+import { init, initEntries, type Outcome } from '../../../src/meta/operations.js'
 import { parseTab } from '../../../src/meta/tab.js'
 import type { Device, Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaResult, metaError } from '../../../src/msg/errors.js'
-import { err } from '../../../src/base/result.js'
 import type { DeviceLinks } from '../../../src/sys/links.js'
 import { SimComponents, identityOf } from './components.js'
 import { makeSimReplicas, SimDatabase, type SimReplica } from './database.js'
-import { CELL_BLOCKS, SimDisk } from './disks.js'
+import { SimDisk } from './disks.js'
 import { SimEngine } from './engine.js'
+import { simFiles } from './files.js'
 import type { SimMirror } from './mirror.js'
 import { Schedule, settled } from './schedule.js'
+import { type MirrorSetup, type Setup, setupOf } from './setup.js'
 
 /** SIM_TRACE=1: what crosses the boundary is part of the story. */
 const TRACE = process.env['SIM_TRACE'] === '1'
 
-const STUCK_MS = 20_000
-
-export const CELLS = 96
-export const MIRROR = 'd0' as UnitName
-
-/** Components of each side; the last one is only attached by command. */
-const SIDES: readonly (readonly string[])[] = [['/a1', '/a2'], ['/b1'], ['/c1', '/c2', '/c3']]
-const TAB = [
-  `d1 1 2 /a1 /a2 -i ${CELL_BLOCKS}b`,
-  'd2 1 1 /b1',
-  `d3 2 1 /c1 2 /c2 /c3 -i ${CELL_BLOCKS}b`,
-  'd0 -m d1',
-  '',
-].join('\n')
-const SIZES: Readonly<Record<string, number>> = {
-  '/a1': CELLS / 2,
-  '/a2': CELLS / 2,
-  '/b1': CELLS,
-  '/c1': CELLS / 3,
-  '/c2': CELLS / 3,
-  '/c3': CELLS / 3,
-}
+/** Nothing may hang on a clock. */
+const CONFIG: Config = { ...DEFAULTS, componentTimeoutSeconds: 0, componentReadErrors: 5 }
 
 export interface Process {
   readonly db: SimDatabase
@@ -61,23 +40,29 @@ export interface Process {
 
 export class Wrong extends Error {}
 
+export interface WorldHooks {
+  /** Writes are about to reach the sides of a mirror. */
+  writing(device: number, regions: readonly number[], regionBlocks: number): void
+}
+
 export class World {
   readonly schedule: Schedule
+  readonly setup: Setup
   readonly disks: ReadonlyMap<string, SimDisk>
   readonly replicas: SimReplica[]
-  readonly #etc: string
+  hooks: WorldHooks = { writing: () => undefined }
   /** The first promise that was broken; noted, because it is found inside of metad's own callbacks. */
   wrong: Wrong | null = null
   /** Lines of the log, for a failing seed. */
   readonly story: string[] = []
   #process: Process | null = null
 
-  /** @param etc a directory for md.cf */
-  constructor(seed: number, etc: string) {
+  constructor(seed: number) {
     this.schedule = new Schedule(seed)
-    this.#etc = etc
-    this.disks = new Map(Object.entries(SIZES).map(([name, cells]) => [name, new SimDisk(name, cells)]))
-    this.replicas = makeSimReplicas(this.schedule.dice.pick([1, 2, 3, 5]))
+    const { dice } = this.schedule
+    this.setup = setupOf(dice.chance(25))
+    this.disks = new Map(Object.entries(this.setup.disks).map(([name, cells]) => [name, new SimDisk(name, cells)]))
+    this.replicas = makeSimReplicas(dice.pick([1, 2, 3, 5]))
   }
 
   get process(): Process {
@@ -93,12 +78,17 @@ export class World {
   get tree(): Tree {
     return this.system.tree
   }
-  get mirror(): MirrorUnit | undefined {
-    const m = this.tree.get(MIRROR)
+  mirror(name: UnitName): MirrorUnit | undefined {
+    const m = this.tree.get(name)
     return m?.kind === 'mirror' ? m : undefined
   }
-  get engineMirror(): SimMirror | undefined {
-    const device = this.system.parts.metadevices.deviceOf(MIRROR)
+  mirrorSetup(name: UnitName): MirrorSetup {
+    const found = this.setup.mirrors.find((m) => m.name === name)
+    if (found === undefined) throw new Error(`no mirror ${name}`)
+    return found
+  }
+  engineMirror(name: UnitName): SimMirror | undefined {
+    const device = this.system.parts.metadevices.deviceOf(name)
     return device === undefined ? undefined : this.process.engine.mirror(device)
   }
 
@@ -108,8 +98,10 @@ export class World {
     return unit
   }
 
-  disksOf(side: number): readonly SimDisk[] {
-    return (SIDES[side] ?? []).flatMap((name) => this.disks.get(name) ?? [])
+  disk(name: string): SimDisk {
+    const found = this.disks.get(name)
+    if (found === undefined) throw new Error(`no disk ${name}`)
+    return found
   }
 
   broken(what: string): void {
@@ -122,27 +114,32 @@ export class World {
 
   /** False when the state database refuses to start: too few replicas. */
   async boot(): Promise<boolean> {
-    const db = SimDatabase.start(this.replicas, this.schedule, (health) => {
+    const { schedule } = this
+    const { cellBlocks } = this.setup
+    const db = SimDatabase.start(this.replicas, schedule, (health) => {
       this.tell(`state database ${health}`)
       void this.#process?.system.healthChanged(health)
     })
     if (db === undefined) return false
-    const components = new SimComponents(this.disks)
-    const engine = new SimEngine(
-      this.schedule,
-      (id) => components.disk(id),
-      (line) => TRACE && this.tell(line),
-    )
+    const components = new SimComponents(this.disks, cellBlocks)
+    const engine = new SimEngine({
+      schedule,
+      cellBlocks,
+      disk: (id) => components.disk(id),
+      writing: (device, regions, size) => this.hooks.writing(device, regions, size),
+      trace: (line) => TRACE && this.tell(line),
+    })
     const log = this.#logger()
     const links = { add: () => Promise.resolve(), remove: () => Promise.resolve() } as unknown as DeviceLinks
     const shared = components as unknown as Components
     const system = new System({
-      config: DEFAULTS,
-      where: { etc: this.#etc, run: this.#etc, dev: this.#etc },
+      config: CONFIG,
+      where: { etc: '/etc', run: '/run', dev: '/dev' },
       db,
       engine,
       metadevices: new Metadevices(engine, shared, links),
       components: shared,
+      files: simFiles(schedule, cellBlocks, (fd) => components.opened(fd)),
       log,
       notice: (level, text) => this.tell(`${level}: ${text}`),
     })
@@ -166,21 +163,17 @@ export class World {
   /** Lets things happen until `work` is done. */
   async finish<T>(work: Promise<T>): Promise<T> {
     let done = false
-    const began = Date.now()
     const noted = work.finally(() => (done = true))
     for (;;) {
       await settled()
       if (done) return noted
       if (this.wrong !== null) throw this.wrong
-      if (this.schedule.step()) continue
-      // Only real files (md.cf) are left to wait for.
-      await new Promise((resolve) => setTimeout(resolve, 1))
-      if (Date.now() - began > STUCK_MS) throw new Wrong('nothing can happen any more, and somebody waits')
+      if (!this.schedule.step()) throw new Wrong('nothing can happen any more, and somebody waits')
     }
   }
 
   async configure(): Promise<void> {
-    const tab = parseTab(TAB, 'md.tab')
+    const tab = parseTab(this.setup.tab, 'md.tab')
     if (!tab.ok) throw new Error(errorText(tab.error))
     const entries = initEntries([], true, tab.value)
     if (!entries.ok) throw new Error(errorText(entries.error))
@@ -195,10 +188,11 @@ export class World {
   }
 
   get inventory(): Inventory {
+    const { cellBlocks } = this.setup
     return (word) => {
       const disk = this.disks.get(word)
       if (disk?.canOpen !== true) return err(metaError('sys', word, 'No such device or address'))
-      const size: Blocks = blocks(disk.cells * CELL_BLOCKS)
+      const size = blocks(disk.cells * cellBlocks)
       const device: Device = {
         name: word,
         path: word,
@@ -207,7 +201,7 @@ export class World {
         offset: blocks(0),
         size,
         // A cylinder is a cell, so that nothing is rounded away.
-        geometry: { heads: 1, sectors: CELL_BLOCKS },
+        geometry: { heads: 1, sectors: cellBlocks },
         labelAtStart: false,
         replicaEnd: blocks(0),
         isReplica: false,

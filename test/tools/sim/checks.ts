@@ -1,0 +1,275 @@
+/**
+ * What must hold after every step, whatever metad thinks: computed from the durable records, the disks and what
+ * clients know, cell by cell, with none of metad's own judgement.
+ *
+ * - the tree in memory is that of the records, and so are the dirty region logs;
+ * - what the records call a source holds what clients know (so a state is durable before anything depends on it);
+ * - no write reaches a side before its region is dirty in the records;
+ * - every cell has a source; what went into Maintenance had all its cells elsewhere; of Last Erred ones the last stays;
+ * - a slice is in one place, a spare stands in for one component at most, and never while it is Broken.
+ */
+import { isDeepStrictEqual } from 'node:util'
+import type { Json } from '../../../src/db/types.js'
+import { encodeUnit, recordKey } from '../../../src/meta/records.js'
+import type { Component, MirrorUnit, StripeUnit, Submirror, Tree, UnitName } from '../../../src/meta/types.js'
+import type { Clients } from './client.js'
+import { identityOf } from './components.js'
+import type { World } from './world.js'
+
+interface Held {
+  readonly submirror: Submirror
+  readonly component: Component
+  readonly index: number
+  /** Cell of the component's disk. */
+  readonly at: number
+}
+
+const CHUNK_REGIONS = 2048
+const CHECKED_CELLS = 16
+
+interface Place {
+  readonly component: Component
+  readonly index: number
+  readonly at: number
+}
+
+/** By the rules of driver.md 1.4. */
+const placeIn = (stripe: StripeUnit, block: number, cellBlocks: number): Place => {
+  let at = block
+  let index = 0
+  for (const row of stripe.rows) {
+    const width = row.components.length
+    if (at < row.blocks) {
+      const chunk = Math.floor(at / row.interlace)
+      const column = width === 1 ? 0 : chunk % width
+      const inside = width === 1 ? at : Math.floor(chunk / width) * row.interlace + (at % row.interlace)
+      const component = row.components[column]
+      if (component === undefined) break
+      return { component, index: index + column, at: (component.start + inside) / cellBlocks }
+    }
+    at -= row.blocks
+    index += width
+  }
+  throw new Error(`${stripe.name} has no block ${block}`)
+}
+
+const isSource = (h: Held): boolean =>
+  (h.submirror.state === 'okay' || h.submirror.state === 'optimized') &&
+  (h.component.state === 'okay' || h.component.state === 'lastErred')
+
+export class Checks {
+  readonly #world: World
+  readonly #clients: ReadonlyMap<UnitName, Clients>
+  #tree: Tree | null = null
+  #records: ReadonlyMap<string, Json> | null = null
+  #next = 0
+
+  constructor(world: World, clients: ReadonlyMap<UnitName, Clients>) {
+    this.#world = world
+    this.#clients = clients
+  }
+
+  /** A new process: what was before is no longer compared with. */
+  restarted(): void {
+    this.#tree = this.#records = null
+  }
+
+  /** After every step. */
+  step(): void {
+    const { db, system } = this.#world.process
+    if (db.records !== this.#records) {
+      this.#records = db.records
+      this.#checkRecords(db.records, system.tree)
+    }
+    if (system.tree !== this.#tree) {
+      for (const u of system.tree.values()) if (u.kind === 'mirror') this.#checkMirror(u, system.tree, this.#tree)
+      this.#checkSpares(system.tree)
+      this.#tree = system.tree
+    }
+    this.#next += CHECKED_CELLS
+    for (const [name, clients] of this.#clients) {
+      const { size } = clients.oracle
+      this.holds(
+        name,
+        Array.from({ length: CHECKED_CELLS }, (_, i) => (this.#next + i) % size),
+      )
+    }
+  }
+
+  #held(m: MirrorUnit, tree: Tree, cell: number): readonly Held[] {
+    const { cellBlocks } = this.#world.setup
+    return m.submirrors.map((submirror) => {
+      const stripe = tree.get(submirror.unit)
+      if (stripe?.kind !== 'stripe') throw new Error(`no stripe ${submirror.unit}`)
+      return { submirror, ...placeIn(stripe, cell * cellBlocks, cellBlocks) }
+    })
+  }
+
+  /** What the records call a source of these cells has what clients know of them. */
+  holds(name: UnitName, cells: readonly number[]): void {
+    const world = this.#world
+    const m = world.mirror(name)
+    const clients = this.#clients.get(name)
+    const engine = world.engineMirror(name)
+    if (m === undefined || clients === undefined) return
+    for (const cell of cells) {
+      if (cell * world.setup.cellBlocks >= m.blocks) continue
+      const value = clients.oracle.certain(cell)
+      if (value === undefined) continue
+      for (const h of this.#held(m, world.tree, cell)) {
+        if (!isSource(h)) continue
+        const side = engine?.mirror.sides.find((s) => s.slot === h.submirror.slot)
+        const stale = h.submirror.state === 'optimized'
+        if (stale && (engine === undefined || side?.stale !== true || engine.isStaleAt(side, cell))) continue
+        const disk = world.disk(h.component.path)
+        // Another disk in its place is found out by its identity.
+        if (identityOf(disk) !== h.component.identity) continue
+        if (disk.peek(h.at) !== value)
+          world.broken(
+            `${name} cell ${cell}: ${h.submirror.unit} (${h.submirror.state}) ${h.component.name} (${h.component.state}) holds ${disk.peek(h.at)}, clients know ${value}`,
+          )
+      }
+    }
+  }
+
+  /** Where a cell lies on one side. */
+  placeOf(unit: UnitName, cell: number): { readonly disk: string; readonly cell: number } {
+    const { cellBlocks } = this.#world.setup
+    const { component, at } = placeIn(this.#world.stripe(unit), cell * cellBlocks, cellBlocks)
+    return { disk: component.path, cell: at }
+  }
+
+  /** Cells in which sides that are in step beyond doubt do not hold the same. */
+  differing(name: UnitName): readonly number[] {
+    const world = this.#world
+    const m = world.mirror(name)
+    if (m === undefined) return []
+    const size = Math.floor(m.blocks / world.setup.cellBlocks)
+    return Array.from({ length: size }, (_, cell) => cell).filter((cell) => {
+      const sources = this.#held(m, world.tree, cell).filter((h) => h.submirror.state === 'okay' && isSource(h))
+      return new Set(sources.map((h) => world.disk(h.component.path).peek(h.at))).size > 1
+    })
+  }
+
+  /** No write reaches a side before its regions are on record. */
+  writing(device: number, regions: readonly number[], regionBlocks: number): void {
+    const world = this.#world
+    const name = world.system.parts.metadevices.nameOf(device)
+    const m = name === undefined ? undefined : world.mirror(name)
+    // The other side went by a commit that the engine does not know yet: there is nothing to differ from.
+    if (m === undefined || m.submirrors.length < 2) return
+    for (const region of regions) {
+      const at = Math.floor((region * regionBlocks) / m.regionBlocks)
+      const bits = this.#chunk(world.process.db.records, m.name, Math.floor(at / CHUNK_REGIONS))
+      const bit = at % CHUNK_REGIONS
+      if (bits === undefined || ((bits[bit >> 3] ?? 0) & (1 << (bit & 7))) === 0)
+        world.broken(`${m.name}: region ${at} is written and not on record`)
+    }
+  }
+
+  #chunk(records: ReadonlyMap<string, Json>, name: UnitName, chunk: number): Buffer | undefined {
+    const record = records.get(`dirty/${name}/${chunk}`) as { readonly bits?: string } | undefined
+    return record?.bits === undefined ? undefined : Buffer.from(record.bits, 'base64')
+  }
+
+  #checkRecords(records: ReadonlyMap<string, Json>, tree: Tree): void {
+    const wanted = new Set<string>()
+    for (const u of tree.values()) {
+      const key = recordKey(u.name)
+      wanted.add(key)
+      if (!isDeepStrictEqual(records.get(key), encodeUnit(u)))
+        this.#world.broken(`${key} on record is not ${u.name} in memory`)
+      if (u.kind === 'mirror' && u.submirrors.length > 1) this.#checkLog(u, records, wanted)
+    }
+    for (const key of records.keys()) if (!wanted.has(key)) this.#world.broken(`a record of nothing: ${key}`)
+  }
+
+  #checkLog(m: MirrorUnit, records: ReadonlyMap<string, Json>, wanted: Set<string>): void {
+    const chunks = Math.ceil(Math.ceil(m.blocks / m.regionBlocks) / CHUNK_REGIONS)
+    const logged = this.#world.system.state.logs.bitmap(m.name)
+    for (let chunk = 0; chunk < chunks; chunk++) {
+      const key = `dirty/${m.name}/${chunk}`
+      wanted.add(key)
+      const record = records.get(key) as { readonly regionBlocks?: number } | undefined
+      const bits = this.#chunk(records, m.name, chunk)
+      const bytes = CHUNK_REGIONS / 8
+      const same = logged !== null && bits?.equals(logged.subarray(chunk * bytes, (chunk + 1) * bytes)) === true
+      if (!same || record?.regionBlocks !== m.regionBlocks) this.#world.broken(`${key} is not the log in memory`)
+    }
+  }
+
+  #checkMirror(m: MirrorUnit, tree: Tree, before: Tree | null): void {
+    const size = Math.floor(m.blocks / this.#world.setup.cellBlocks)
+    /** Last Erred components that something needs. */
+    const needed = new Set<Component>()
+    const lasts = new Set<Component>()
+    for (let cell = 0; cell < size; cell++) {
+      const held = this.#held(m, tree, cell)
+      const sources = held.filter(isSource)
+      if (sources.length === 0) this.#world.broken(`${m.name} cell ${cell} has no source`)
+      for (const h of held) {
+        const { component: c } = h
+        const later = sources.some(
+          (o) => o !== h && (o.component.state === 'okay' || o.component.erredOrder > c.erredOrder),
+        )
+        if (c.state === 'lastErred') {
+          lasts.add(c)
+          if (!later) needed.add(c)
+        }
+        const was = c.state === 'erred' ? this.#sourceBefore(h, before) : null
+        const enough = (o: Component): boolean => was?.state === 'okay' || o.erredOrder > (was?.erredOrder ?? 0)
+        if (was !== null && !sources.some((o) => o.component.state === 'okay' || enough(o.component)))
+          this.#world.broken(`${m.name} cell ${cell}: ${c.name} went into Maintenance, and nothing else has it`)
+        if (c.erredOrder > m.errors) this.#world.broken(`${c.name} erred after the last error of ${m.name}`)
+      }
+    }
+    for (const c of lasts) if (!needed.has(c)) this.#world.broken(`${c.name} is Last Erred, and others have all of it`)
+    if (!m.submirrors.some((s) => s.state === 'okay')) this.#world.broken(`${m.name}: no side is in step beyond doubt`)
+  }
+
+  /** The component as it was, when it was a source. */
+  #sourceBefore(h: Held, before: Tree | null): Component | null {
+    const stripe = before?.get(h.submirror.unit)
+    const mirrors = before === null ? [] : [...before.values()].filter((u) => u.kind === 'mirror')
+    const side = mirrors.flatMap((m) => m.submirrors).find((s) => s.unit === h.submirror.unit)
+    if (stripe?.kind !== 'stripe' || side === undefined) return null
+    const was = stripe.rows.flatMap((r) => r.components)[h.index]
+    return was !== undefined && isSource({ ...h, submirror: side, component: was }) ? was : null
+  }
+
+  #checkSpares(tree: Tree): void {
+    const users = new Map<string, string>()
+    const use = (name: string, who: string): void => {
+      const other = users.get(name)
+      if (other !== undefined) this.#world.broken(`${name} is used by ${other} and by ${who}`)
+      users.set(name, who)
+    }
+    const spares = new Map<string, string>()
+    const pools = new Map<UnitName, readonly { readonly name: string; readonly broken: boolean }[]>()
+    for (const u of tree.values()) {
+      if (u.kind !== 'pool') continue
+      pools.set(u.name, u.spares)
+      for (const s of u.spares) {
+        const text = JSON.stringify(s)
+        if ((spares.get(s.name) ?? text) !== text) this.#world.broken(`${s.name} is not the same in all pools`)
+        spares.set(s.name, text)
+      }
+    }
+    for (const u of tree.values()) {
+      if (u.kind !== 'stripe') continue
+      for (const c of u.rows.flatMap((r) => r.components)) {
+        use(c.name, u.name)
+        if (c.relieves !== undefined) use(c.relieves, `${u.name}, relieved by ${c.name}`)
+        if (c.spare === null) {
+          if (spares.has(c.name)) this.#world.broken(`${c.name} is a spare and a component of ${u.name}`)
+          continue
+        }
+        use(c.spare.original.name, u.name)
+        const spare = pools.get(c.spare.pool)?.find((s) => s.name === c.name)
+        if (spare === undefined) this.#world.broken(`${c.name} stands in ${u.name} and is not in ${c.spare.pool}`)
+        if (spare?.broken === true) this.#world.broken(`${c.name} stands in ${u.name} and is Broken`)
+        if (c.spare.pool !== u.hotSparePool) this.#world.broken(`${u.name} has a spare of another pool`)
+      }
+    }
+  }
+}

@@ -149,8 +149,10 @@ export class NbdListener {
 
   #server(): Server {
     if (this.#closed) throw new Error('listener is closed')
-    return createServer({ noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MILLIS }, (s) =>
-      this.#accept(s),
+    // Half open: a client may close its direction and wait for answers, also after the socket was handed over.
+    return createServer(
+      { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MILLIS },
+      (s) => this.#accept(s),
     )
   }
 

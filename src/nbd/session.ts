@@ -4,6 +4,7 @@
  * Invariants
  * - At most one reply is queued in the socket: the next option is answered only after the last
  *   reply was taken (backpressure), and reading stops meanwhile.
+ * - A client that closed its direction still gets the answers to what it sent, and is served if it asked for that.
  * - Before the last reply is written, reading has stopped for good; what was read by then travels
  *   as residual, what comes later stays in the kernel for the engine.
  * - `ended` is called exactly once, and the socket is then either handed over or destroyed.
@@ -40,8 +41,14 @@ export class NbdSession {
   /** The last step left bytes that may hold a whole option. */
   #again = false
   #scheduled = false
+  /** The client says no more. */
+  #ended = false
   readonly #onData = (bytes: Buffer): void => this.#feed(bytes)
   readonly #onDrain = (): void => this.#continue()
+  readonly #onEnd = (): void => {
+    this.#ended = true
+    if (!this.#granted && !this.#socket.writableNeedDrain) this.#continue()
+  }
   readonly #onError = (): void => {}
   readonly #onClose = (): void => this.#finish('closed', 'client went away')
 
@@ -53,6 +60,7 @@ export class NbdSession {
     socket.on('error', this.#onError)
     socket.on('close', this.#onClose)
     socket.on('drain', this.#onDrain)
+    socket.on('end', this.#onEnd)
     socket.on('data', this.#onData)
     // The peer's socket may die between accept and here; write then reports through 'error'.
     socket.write(greeting())
@@ -103,7 +111,8 @@ export class NbdSession {
   #continue(): void {
     if (this.#over || this.#state.phase === 'ended' || this.#scheduled) return
     if (this.#state.pending.length === 0 || !this.#again) {
-      this.#socket.resume()
+      if (this.#ended) this.drop('client went away')
+      else this.#socket.resume()
       return
     }
     // The stack stays flat however many options came in one piece.
@@ -141,6 +150,7 @@ export class NbdSession {
     clearTimeout(this.#timer)
     this.#socket.off('close', this.#onClose)
     this.#socket.off('drain', this.#onDrain)
+    this.#socket.off('end', this.#onEnd)
     this.#socket.off('data', this.#onData)
     // The error listener stays: a late ECONNRESET must not become an uncaught exception.
   }

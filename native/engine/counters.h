@@ -31,6 +31,7 @@ enum class Counter : std::uint8_t {
   blockStatuses,
   blockStatusErrors,
   badRequests,
+  repairedBlocks,
   connections,  // now
   inFlight,     // requests now
   count,

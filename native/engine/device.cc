@@ -45,6 +45,19 @@ void ThreadDevice::Mounted::componentError(const ComponentFault& fault) noexcept
   device.sinks_.event(std::move(event));
 }
 
+void ThreadDevice::Mounted::componentRepaired(std::uint32_t component, std::uint64_t block,
+                                              std::uint64_t blocks) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::componentRepaired;
+  event.device = device.number_;
+  event.generation = open->plan->generation;
+  event.component = component;
+  event.block = block;
+  event.blocks = blocks;
+  device.counters_->add(Counter::repairedBlocks, blocks);
+  device.sinks_.event(std::move(event));
+}
+
 void ThreadDevice::Mounted::resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept {
   EngineEvent event;
   event.kind = EngineEvent::Kind::resyncProgress;
@@ -105,7 +118,7 @@ void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<v
   auto next = std::make_unique<Mounted>(*this, std::move(plan), std::move(installed));
   const bool ordered = next->volume->stateful() || (current_ != nullptr && current_->volume->stateful());
   // A job belongs to the plan it was started under: it ends as cancelled and says how far it came.
-  if (current_ != nullptr) current_->volume->cancelResync();
+  if (current_ != nullptr) current_->volume->quiesce();
   if (current_ == nullptr) {
     log_.load(next->open->dirty);
     mount(std::move(next));
@@ -240,6 +253,7 @@ void ThreadDevice::jobFailed(std::uint64_t job, ResyncOutcome outcome, int error
 
 void ThreadDevice::close() {
   cancelResync();
+  if (current_ != nullptr) current_->volume->quiesce();
   log_.close();
   state_.hold.drop(ESHUTDOWN);
 }
@@ -252,7 +266,7 @@ bool ThreadDevice::idle() const noexcept {
 bool ThreadDevice::settled() const noexcept {
   return waiting_.empty() && older_.empty() && flushes_.empty() && !jobWanted_ && !state_.hold.closing() &&
          !state_.hold.settled() && log_.wakeAt() == UINT64_MAX &&
-         (current_ == nullptr || (!current_->installed && !current_->volume->resyncing()));
+         (current_ == nullptr || (!current_->installed && !current_->volume->working()));
 }
 
 void ThreadDevice::tick(std::uint64_t now) noexcept {

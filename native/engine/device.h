@@ -87,7 +87,8 @@ class ThreadDevice final : public nbd::Export {
     void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept override;
     void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept override;
     void resyncEnded(const ResyncEnd& end) noexcept override;
-    void parked() noexcept override { device.attend_(); }
+    void componentRepaired(std::uint32_t component, std::uint64_t block, std::uint64_t blocks) noexcept override;
+    void attend() noexcept override { device.attend_(); }
     std::uint64_t now() noexcept override { return monotonicNanos(); }
 
     ThreadDevice& device;

@@ -79,7 +79,10 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
     } else {
       // Opened otherwise now, the pages the old one lost are still lost.
       const bool same = file && file->device == fresh->device && file->inode == fresh->inode;
-      if (same) fresh->syncFailed.store(file->syncFailed.load());
+      if (same) {
+        fresh->syncFailed.store(file->syncFailed.load());
+        fresh->suspect.store(file->suspect.load());
+      }
       file = std::move(fresh);
       files_[number] = file;
     }

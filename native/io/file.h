@@ -80,6 +80,8 @@ struct ComponentFile {
   std::atomic<std::uint64_t> size{0};  // bytes; may grow at a new installation
   std::atomic<bool> syncFailed{false};
   std::atomic<bool> nowait{true};  // RWF_NOWAIT reads work here
+  // Could not be put right where it was rewritten: what it holds may be wrong, so it is the last to be read.
+  std::atomic<bool> suspect{false};
   RangeLock ranges;
   SyncGate syncs;
   // Null when the ring serves it. Shared by all threads, so that a hang takes only these.

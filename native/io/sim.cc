@@ -97,6 +97,19 @@ SimFault* SimBackend::strikes(const Io& io) {
   return nullptr;
 }
 
+void SimBackend::damage(std::uint32_t file, std::uint64_t first, std::uint64_t end, bool worn) {
+  for (std::uint64_t s = first / kSector; s * kSector < end; s++) disks_[file].bad[s] = worn;
+}
+
+void SimBackend::corrupt(std::uint32_t file, std::uint64_t first, std::uint64_t end) {
+  for (std::uint64_t s = first / kSector; s * kSector < end; s++) disks_[file].lying.insert(s);
+}
+
+bool SimBackend::unreadable(const Disk& disk, const Io& io) {
+  const auto first = disk.bad.lower_bound(io.offset / kSector);
+  return io.op == IoOp::read && first != disk.bad.end() && first->first * kSector < io.offset + io.length;
+}
+
 void SimBackend::start(Io& io) noexcept {
   Disk& disk = disks_[indexOf(io)];
   started_[static_cast<std::size_t>(io.op)]++;
@@ -159,6 +172,10 @@ void SimBackend::change(Disk& disk, const Io& io, std::uint64_t length, bool dur
   }
   sequence_++;
   for (std::uint64_t s = io.offset / kSector; s * kSector < io.offset + length; s++) {
+    const auto damaged = disk.bad.find(s);
+    const bool whole = s * kSector >= io.offset && (s + 1) * kSector <= io.offset + length;
+    if (whole && damaged != disk.bad.end() && !damaged->second) disk.bad.erase(damaged);
+    if (disk.lying.contains(s)) disk.seen[s * kSector] ^= std::byte{0x11};
     const auto first = disk.seen.begin() + static_cast<std::ptrdiff_t>(s * kSector);
     const auto last = disk.seen.begin() + static_cast<std::ptrdiff_t>(std::min((s + 1) * kSector, disk.seen.size()));
     if (durable) {
@@ -187,7 +204,8 @@ void SimBackend::settle(Disk& disk, std::uint64_t upTo) {
 void SimBackend::perform(const Pending& pending) noexcept {
   Io& io = *pending.io;
   Disk& disk = disks_[indexOf(io)];
-  const SimFault* const fault = strikes(io);
+  static constexpr SimFault kBadSector{.error = ENODATA};
+  const SimFault* const fault = unreadable(disk, io) ? &kBadSector : strikes(io);
   std::uint64_t length = fault != nullptr ? random(io.length + 1) : io.length;
   if (writes(io.op)) length = wholeSectors(io, length);
   switch (io.op) {

@@ -2,7 +2,8 @@
 //
 // Permitted faults: completions in any order; completion inside start(); errors by component,
 // operation and range, for a number of times, with a failed read or write done in part; after a
-// failed sync the unsynced data is lost although later syncs succeed (what Linux does); at a crash
+// failed sync the unsynced data is lost although later syncs succeed (what Linux does); sectors that
+// cannot be read until they are rewritten, or ever, or that take a write and hold something else; at a crash
 // every unsynced 512-byte sector keeps any version it had since the last sync, and Ios in flight
 // happen in part or not at all. Never: changes of data that was not being written.
 #pragma once
@@ -12,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -50,7 +52,19 @@ class SimBackend final : public Backend {
   void reopen();
 
   void fault(const SimFault& fault) { faults_.push_back(fault); }
-  void clearFaults() { faults_.clear(); }
+  // Bad sectors are good again, and hold what they held.
+  void clearFaults() {
+    faults_.clear();
+    for (Disk& disk : disks_) {
+      disk.bad.clear();
+      disk.lying.clear();
+    }
+  }
+  // Sectors of [first, end) cannot be read (ENODATA, as a disk says it) until they are written; worn ones
+  // take every write and still cannot be read.
+  void damage(std::uint32_t file, std::uint64_t first, std::uint64_t end, bool worn = false);
+  // Writes to [first, end) go well and leave something else there.
+  void corrupt(std::uint32_t file, std::uint64_t first, std::uint64_t end);
   // Power is lost: everything in flight and every later Io fails with ENODEV until reopen().
   void crash();
 
@@ -83,6 +97,8 @@ class SimBackend final : public Backend {
     std::vector<std::byte> durable;
     std::map<std::uint64_t, std::vector<Version>> unsynced;  // by sector
     std::map<IoOp, std::uint64_t> started;
+    std::map<std::uint64_t, bool> bad;  // sectors: whether worn
+    std::set<std::uint64_t> lying;
     std::map<IoOp, std::uint64_t> bytes;
   };
   struct Pending {
@@ -94,6 +110,7 @@ class SimBackend final : public Backend {
   std::uint32_t indexOf(const Io& io) const;
   std::uint64_t random(std::uint64_t below) { return below == 0 ? 0 : random_() % below; }
   SimFault* strikes(const Io& io);
+  static bool unreadable(const Disk& disk, const Io& io);
   void perform(const Pending& pending) noexcept;
   void change(Disk& disk, const Io& io, std::uint64_t length, bool durable);
   static void findExtent(const Disk& disk, Io& io);

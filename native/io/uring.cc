@@ -168,7 +168,7 @@ void UringBackend::issue(RingOp& op) noexcept {
                               static_cast<off_t>(call.length));
       break;
     case SysKind::advise:
-      io_uring_prep_fadvise(sqe, call.fd, call.offset, static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+      io_uring_prep_fadvise(sqe, call.fd, call.offset, static_cast<off_t>(length), call.flags);
       break;
     case SysKind::extents: std::abort();  // never without threads
   }
@@ -244,22 +244,29 @@ void UringBackend::start(Io& io) noexcept {
     }
     case IoOp::discard:
     case IoOp::zero: return startRange(io);
-    case IoOp::cache: {
+    case IoOp::cache:
       if (file.direct || file.memory()) return answer(io, 0);
-      RingOp* const op = take(io);
-      op->phase = Phase::advise;
-      op->call.kind = SysKind::advise;
-      op->call.offset = io.offset;
-      op->call.length = std::min(io.length, kAdviceMax);
-      return issue(*op);
-    }
+      return advise(io, Phase::advise, POSIX_FADV_WILLNEED, io.offset, io.offset + std::min(io.length, kAdviceMax));
     case IoOp::extents: return startExtents(io);
   }
+}
+
+void UringBackend::advise(Io& io, Phase phase, int advice, std::uint64_t from, std::uint64_t to) noexcept {
+  RingOp* const op = take(io);
+  op->phase = phase;
+  op->call.kind = SysKind::advise;
+  op->call.flags = advice;
+  op->call.offset = from;
+  op->call.length = to - from;
+  issue(*op);
 }
 
 void UringBackend::startRead(Io& io) noexcept {
   ComponentFile& file = *io.file;
   std::uint64_t done = 0;
+  if (io.uncached && !file.direct && !file.memory()) {
+    return advise(io, Phase::forget, POSIX_FADV_DONTNEED, down(io.offset, kPage), up(io.offset + io.length, kPage));
+  }
   if (!file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
@@ -387,6 +394,7 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
       io.hole = result == 1;
       io.run = op.call.length;
       return finish(op, 0);
+    case Phase::forget: return transfer(op);
     case Phase::sync:
       if (result < 0) io.file->syncFailed.store(true, std::memory_order_release);
       return finish(op, result < 0 ? result : 0);

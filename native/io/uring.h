@@ -56,6 +56,7 @@ class UringBackend final : public Backend {
     allocate,     // fallocate of the range
     advise,
     extents,
+    forget,  // clean pages leave the cache before they are read
     sync,
     witness,  // a stable write failed: did the kernel's report of other data go with it?
   };
@@ -88,6 +89,7 @@ class UringBackend final : public Backend {
   void startWrite(Io& io) noexcept;
   void startRange(Io& io) noexcept;
   void startExtents(Io& io) noexcept;
+  void advise(Io& io, Phase phase, int advice, std::uint64_t from, std::uint64_t to) noexcept;
   void begin(RingOp& op) noexcept;
   void transfer(RingOp& op) noexcept;
   void nextWindow(RingOp& op) noexcept;

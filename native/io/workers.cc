@@ -61,7 +61,7 @@ std::int32_t perform(SysCall& call) noexcept {
       case SysKind::sync: n = ::fdatasync(call.fd); break;
       case SysKind::fallocate: n = ::fallocate(call.fd, call.flags, at, static_cast<off_t>(call.length)); break;
       case SysKind::advise:
-        errno = ::posix_fadvise(call.fd, at, static_cast<off_t>(call.length), POSIX_FADV_WILLNEED);
+        errno = ::posix_fadvise(call.fd, at, static_cast<off_t>(call.length), call.flags);
         n = errno == 0 ? 0 : -1;
         break;
       case SysKind::extents: break;

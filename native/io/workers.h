@@ -29,7 +29,7 @@ class Finished;
 struct SysCall {
   SysKind kind = SysKind::read;
   int fd = -1;
-  int flags = 0;  // RWF_... or the fallocate mode
+  int flags = 0;  // RWF_..., the fallocate mode, or the advice
   std::byte* data = nullptr;
   std::uint64_t length = 0;
   const iovec* iov = nullptr;  // read, write: when not null, used instead of `data`

@@ -211,10 +211,9 @@ Volume::Impl::Task* Volume::Impl::Jobs::newTask(Window* window, IoOp op, std::ui
   task->offset = offset;
   task->length = length;
   task->data = data;
-  task->fua = task->noHole = task->fastZero = false;
+  task->fua = task->noHole = task->fastZero = task->parks = task->quiet = task->uncached = false;
   task->pending = 1;
   task->error = 0;
-  task->parks = false;
   task->erred = ResyncEnd::kNoComponent;
   if (window != nullptr) window->pending++;
   return task;

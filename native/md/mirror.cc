@@ -108,6 +108,7 @@ ReadSources::Source ReadSources::at(std::uint64_t offset, std::uint64_t length, 
     const bool okay = part.service->okay();
     const bool stale = staleAt(side, offset, 1);
     const int rank = avoided_[part.file] ? 4 : stale ? (okay ? 3 : kNone) : okay ? 1 : 2;
+    if ((tried & kInStep) != 0 && rank > 2) continue;
     if (rank < bestClass || (rank == 2 && bestClass == 2 && part.service->lastErred > bestErred)) {
       best.side = static_cast<int>(i);
       bestClass = rank;
@@ -127,12 +128,20 @@ bool ReadSources::cover(std::uint64_t offset, std::uint64_t length, std::uint32_
   return true;
 }
 
-bool ReadSources::readable(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {
+bool ReadSources::mayRead(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {
   const MirrorSide& asked = mirror_.sides[side];
   if (!asked.readable || staleAt(asked, offset, length)) return false;
   bool all = true;
   mapExtents(plan_.nodes[asked.child], offset, length,
              [&](const Fragment& part) { all = all && part.service->readable && !avoided_[part.file]; });
+  return all;
+}
+
+bool ReadSources::mayMend(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {
+  if (!mirror_.sides[side].writable || !mayRead(side, offset, length)) return false;
+  bool all = true;
+  mapExtents(plan_.nodes[mirror_.sides[side].child], offset, length,
+             [&](const Fragment& part) { all = all && part.service->writable; });
   return all;
 }
 

@@ -59,6 +59,9 @@ class ReadSources {
     int side = -1;             // -1: none
     std::uint64_t length = 0;  // how far from `offset` this holds, at most the length asked for
   };
+  // In `tried`: only the first two classes will do.
+  static constexpr std::uint32_t kInStep = 1U << 31;
+
   // Of the sides not in `tried` (one bit per side, by index).
   Source at(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept;
   // Whether every piece of the whole mirror has a source, without looking further.
@@ -66,8 +69,10 @@ class ReadSources {
   // Whether every piece of the range has one.
   bool cover(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept;
 
-  // Whether everything in the range may be read from this side, however well.
-  bool readable(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept;
+  // Whether everything in the range may be read from this side, and is neither stale nor avoided there.
+  bool mayRead(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept;
+  // Whether it may be written there as well.
+  bool mayMend(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept;
   // Whether any side besides this one may be read somewhere.
   bool anyBesides(std::uint32_t side) const noexcept;
 

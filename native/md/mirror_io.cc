@@ -1,7 +1,8 @@
-// Reads that may have several sources, writes that have several sides, and what is parked when one fails.
+// Reads that may have several sources and writes that have several sides.
 #include <algorithm>
 
 #include "md/jobs.h"
+#include "md/repair.h"
 #include "md/volume_impl.h"
 
 namespace metadisk {
@@ -10,7 +11,7 @@ namespace metadisk {
 
 void Volume::Impl::submitRead(Request& r) noexcept {
   const int side = sources_->fast(r.offset, r.length);
-  const auto bit = side < 0 ? 0U : 1U << static_cast<unsigned>(side);
+  const std::uint32_t bit = side < 0 ? 0 : asked(0, static_cast<std::uint32_t>(side));
   if (side >= 0 && submitSingle(r, sideNode(static_cast<std::uint32_t>(side)), bit)) return;
   if (side < 0 && !sources_->cover(r.offset, r.length, 0)) return finish(r, r.op == Op::cache ? 0 : EIO);
   Task* const task = newTask(r, Task::Kind::plain);
@@ -35,39 +36,11 @@ void Volume::Impl::readPieces(Task& task, std::uint64_t offset, std::uint64_t le
       run += next.length;
     }
     const auto side = static_cast<std::uint32_t>(first.side);
-    issue(task, sideNode(side), offset, run, data, tried | 1U << side);
+    issue(task, sideNode(side), offset, run, data, asked(tried, side));
     offset += run;
     length -= run;
     if (data != nullptr) data += run;
   }
-}
-
-namespace {
-
-// Visits the memory of an Io: visit(memory, length) until it answers false; whether it never did.
-template <typename Visit>
-bool eachPiece(const Io& io, Visit visit) noexcept {
-  if (io.iov == nullptr) return visit(io.data, io.length);
-  return std::all_of(io.iov, io.iov + io.iovCount, [&](const iovec& v) {
-    return visit(static_cast<std::byte*>(v.iov_base), std::uint64_t{v.iov_len});
-  });
-}
-
-}  // namespace
-
-// Whether all of a failed read can be had elsewhere; `data` lies at `offset` of the mirror.
-bool Volume::Impl::anotherSource(const Child& child, std::uint64_t offset, const std::byte* data) const noexcept {
-  if (mirror_ == nullptr || child.op != IoOp::read) return false;
-  return eachPiece(child, [&](const std::byte* piece, std::uint64_t length) {
-    return sources_->cover(offset + static_cast<std::uint64_t>(piece - data), length, child.tried);
-  });
-}
-
-void Volume::Impl::retryRead(const Child& child, Task& task) noexcept {
-  eachPiece(child, [&](std::byte* piece, std::uint64_t length) {
-    readPieces(task, task.offset + static_cast<std::uint64_t>(piece - task.data), length, piece, child.tried);
-    return true;
-  });
 }
 
 // ---- writes
@@ -87,7 +60,8 @@ void Volume::Impl::submitWrite(Request& r) noexcept {
 void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
   Task& task = static_cast<Task&>(entry);
   Impl& self = *task.impl;
-  if (task.kind == Task::Kind::window) return self.jobs_->onOwned(task);
+  if (task.kind == Task::Kind::window)
+    return task.window != nullptr ? self.jobs_->onOwned(task) : self.repairs_->onOwned();
   task.granted = onMarked;
   if (self.state_.regions != nullptr && !self.state_.regions->enter(task, task.offset, task.length)) return;
   self.writeSides(task);
@@ -107,7 +81,7 @@ void Volume::Impl::writeSides(Task& task) noexcept {
   const auto sides = static_cast<std::uint32_t>(mirror_->sides.size());
   for (std::uint32_t side = 0; side < sides; side++) {
     if (!mirror_->sides[side].writable) continue;
-    if (!prepare(task, task.unstarted, sideNode(side), task.offset, task.length, task.data, 1U << side)) {
+    if (!prepare(task, task.unstarted, sideNode(side), task.offset, task.length, task.data, asked(0, side))) {
       discard(task.unstarted, nullptr);
       task.error = ENOMEM;
       break;
@@ -134,32 +108,6 @@ void Volume::Impl::endWrite(Task& task) noexcept {
   tasks_.give(task);
   if (parks) return park(r, true);
   endOfData(r, error);
-}
-
-// ---- failures
-
-// Everything that waits for others goes back in order; what is in flight finishes or parks.
-void Volume::Impl::closeGate() noexcept {
-  if (state_.hold.closed()) return;
-  host_.parked();
-  for (OverlapEntry* entry = overlaps_.handBack(); entry != nullptr;) {
-    Task& task = static_cast<Task&>(*std::exchange(entry, entry->after));
-    Request& r = *task.request;
-    tasks_.give(task);
-    park(r, false);
-  }
-  while (RegionWaiter* waiter = state_.regions != nullptr ? state_.regions->handBack() : nullptr) {
-    Task& task = static_cast<Task&>(*waiter);
-    Request& r = *task.request;
-    overlaps_.leave(task);
-    tasks_.give(task);
-    park(r, false);
-  }
-}
-
-void Volume::Impl::park(Request& r, bool failed) noexcept {
-  requests_--;
-  state_.hold.park(r, failed);
 }
 
 std::uint32_t Volume::Impl::sideOf(std::uint32_t slot) const noexcept {

@@ -4,6 +4,7 @@
 
 #include "core/regions.h"
 #include "md/hold.h"
+#include "md/repairqueue.h"
 #include "md/stale.h"
 
 namespace metadisk {
@@ -15,6 +16,7 @@ struct MirrorState {
   // A write was answered with an error after it may have changed some sides and not others: from now on
   // no region may be called clean, so that the next start makes the sides equal.
   bool unequal = false;
+  RepairQueue repairs;
 };
 
 }  // namespace metadisk

@@ -35,7 +35,7 @@ void Volume::Impl::Jobs::readSides(Window& window) noexcept {
   const ResyncWindow& range = window.range;
   const auto sides = static_cast<std::uint32_t>(volume_.mirror_->sides.size());
   for (std::uint32_t side = 0; side < sides; side++) {
-    if (!volume_.sources_->readable(side, range.offset, range.length)) continue;
+    if (!volume_.sources_->mayRead(side, range.offset, range.length)) continue;
     Task* const task = newTask(&window, IoOp::read, range.offset, range.length, buffer(window, side));
     if (task == nullptr) return;
     task->nextSide = side;

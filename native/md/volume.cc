@@ -6,6 +6,7 @@
 
 #include "md/extents.h"
 #include "md/jobs.h"
+#include "md/repair.h"
 #include "md/volume_impl.h"
 
 namespace metadisk {
@@ -56,7 +57,12 @@ Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* co
     mirror_ = mirror;
     sources_.emplace(*plan_, *mirror, state.stale);
     jobs_ = std::make_unique<Jobs>(*this);
+    repairs_ = std::make_unique<Repairs>(*this);
+    for (std::uint32_t file = 0; file < files_.size(); file++) {
+      if (files_[file]->suspect.load(std::memory_order_relaxed)) sources_->avoid(file, true);
+    }
   }
+  if (mirror_ == nullptr) state.repairs = {};
   findWritten();
   flushSync_.impl = this;
 }
@@ -123,6 +129,7 @@ bool Volume::Impl::submitSingle(Request& r, const Node& node, std::uint32_t trie
   child->fua = r.fua && r.op == Op::write;
   child->noHole = r.noHole;
   child->fastZero = r.fastZero;
+  child->uncached = false;
   child->file = files_[fragment.file];
   child->offset = fragment.offset;
   child->length = fragment.length;
@@ -149,7 +156,7 @@ void Volume::Impl::onSingle(Io& io) noexcept {
     if (self.anotherSource(child, r.offset, child.data)) {
       Task* const task = self.newTask(r, Task::Kind::plain);
       if (task != nullptr) {
-        self.report(child, true);
+        if (self.wantRepair(child, r.offset, r.data)) self.report(child, true);
         self.retryRead(child, *task);
         self.giveChild(child);
         return self.drop(*task);
@@ -179,7 +186,7 @@ Volume::Impl::Task* Volume::Impl::newTask(Request& r, Task::Kind kind) noexcept 
   task->fastZero = r.op == Op::zero && r.fastZero;
   task->pending = 1;  // the caller's, given back by drop()
   task->error = 0;
-  task->parks = false;
+  task->parks = task->quiet = task->uncached = false;
   task->unstarted = {};
   return task;
 }
@@ -215,6 +222,7 @@ Volume::Impl::Child* Volume::Impl::newChild(Task& task, const Fragment& fragment
   child->fua = task.fua;
   child->noHole = task.noHole;
   child->fastZero = task.fastZero;
+  child->uncached = task.uncached;
   child->file = files_[fragment.file];
   child->offset = fragment.offset;
   child->length = fragment.length;
@@ -323,42 +331,6 @@ void Volume::Impl::onChild(Io& io) noexcept {
   self.drop(task);
 }
 
-void Volume::Impl::childFailed(Child& child, Task& task) noexcept {
-  const bool copying = task.request == nullptr && task.kind != Task::Kind::flush;
-  if (child.op == IoOp::read || child.op == IoOp::cache) {
-    const bool another = anotherSource(child, task.offset, task.data);
-    report(child, another || copying);
-    if (another) return retryRead(child, task);
-    if (child.op != IoOp::read) return;
-    task.error = -child.result;
-    task.erred = plan_->components[child.index];
-    return;
-  }
-  const bool parks = mirror_ != nullptr && !copying && child.lastErred == 0;
-  report(child, parks || copying);
-  if (parks) {
-    task.parks = true;
-  } else if (child.op != IoOp::discard || child.result != -EOPNOTSUPP) {
-    task.error = -child.result;
-    task.erred = plan_->components[child.index];
-  }
-}
-
-void Volume::Impl::report(const Child& child, bool masked) noexcept {
-  const int error = -child.result;
-  // "Cannot do that" is an answer, not a fault of the component; on a mirror every side must do it.
-  const bool optional = child.op == IoOp::discard || child.op == IoOp::zero || child.op == IoOp::cache;
-  if (mirror_ == nullptr && optional && (error == EOPNOTSUPP || error == EINVAL)) return;
-  const ComponentOp op = child.op == IoOp::sync                              ? ComponentOp::flush
-                         : child.op == IoOp::read || child.op == IoOp::cache ? ComponentOp::read
-                                                                             : ComponentOp::write;
-  host_.componentError({.component = plan_->components[child.index],
-                        .op = op,
-                        .block = child.offset / kBlockBytes,
-                        .error = error,
-                        .masked = masked});
-}
-
 void Volume::Impl::drop(Task& task) noexcept {
   if (--task.pending == 0) taskDone(task);
 }
@@ -374,6 +346,7 @@ void Volume::Impl::taskDone(Task& task) noexcept {
     case Task::Kind::mirrorWrite: return endWrite(task);
     case Task::Kind::flush: return endFlushes(task);
     case Task::Kind::job: return jobs_->onTask(task);
+    case Task::Kind::repair: return repairs_->onTask(task);
     case Task::Kind::window: break;
   }
   std::abort();
@@ -398,10 +371,20 @@ void Volume::Impl::cancelResync() noexcept {
   if (jobs_ != nullptr) jobs_->cancel();
 }
 bool Volume::Impl::resyncing() const noexcept { return jobs_ != nullptr && jobs_->running(); }
-void Volume::Impl::tick() noexcept {
-  if (jobs_ != nullptr) jobs_->tick();
+bool Volume::Impl::working() const noexcept { return resyncing() || (repairs_ != nullptr && repairs_->running()); }
+void Volume::Impl::quiesce() noexcept {
+  cancelResync();
+  if (repairs_ != nullptr) repairs_->stop();
 }
-std::uint64_t Volume::Impl::wakeAt() const noexcept { return jobs_ == nullptr ? UINT64_MAX : jobs_->wakeAt(); }
+void Volume::Impl::tick() noexcept {
+  if (mirror_ == nullptr) return;
+  jobs_->tick();
+  repairs_->tick();
+}
+std::uint64_t Volume::Impl::wakeAt() const noexcept {
+  if (mirror_ == nullptr) return UINT64_MAX;
+  return repairs_->due() ? 0 : jobs_->wakeAt();
+}
 
 Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const> files, Backend& backend,
                VolumeHost& host, MirrorState& state)
@@ -420,7 +403,9 @@ const Plan& Volume::plan() const noexcept { return impl_->plan(); }
 int Volume::startResync(const ResyncJob& job) noexcept { return impl_->startResync(job); }
 int Volume::startVerify(const VerifyJob& job) noexcept { return impl_->startVerify(job); }
 void Volume::cancelResync() noexcept { impl_->cancelResync(); }
+void Volume::quiesce() noexcept { impl_->quiesce(); }
 bool Volume::resyncing() const noexcept { return impl_->resyncing(); }
+bool Volume::working() const noexcept { return impl_->working() || impl_->wakeAt() != UINT64_MAX; }
 void Volume::tick() noexcept { impl_->tick(); }
 std::uint64_t Volume::wakeAt() const noexcept { return impl_->wakeAt(); }
 

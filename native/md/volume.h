@@ -39,12 +39,14 @@ class VolumeHost {
   virtual ~VolumeHost() = default;
   // May come once per failing Io.
   virtual void componentError(const ComponentFault& fault) noexcept = 0;
+  // Could not be read, was rewritten and reads back right. Blocks on the component's storage.
+  virtual void componentRepaired(std::uint32_t component, std::uint64_t block, std::uint64_t blocks) noexcept = 0;
   virtual void resyncProgress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept = 0;
   virtual void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept = 0;
   virtual void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept = 0;
   virtual void resyncEnded(const ResyncEnd& end) noexcept = 0;
-  // The first request of a new hold is about to be parked: nothing may be submitted until it is released.
-  virtual void parked() noexcept = 0;
+  // Look at the state (a hold has begun, nothing may be submitted until it is released) and at wakeAt().
+  virtual void attend() noexcept = 0;
   // Monotonic nanoseconds.
   virtual std::uint64_t now() noexcept = 0;
 };
@@ -83,7 +85,11 @@ class Volume {
   // The same; EROFS: a repair of a read-only plan.
   int startVerify(const VerifyJob& job) noexcept;
   void cancelResync() noexcept;
+  // Another plan is to take over: jobs end as cancelled, repairs go on with the next volume.
+  void quiesce() noexcept;
   bool resyncing() const noexcept;
+  // Jobs or repairs run or are about to: tick() and wakeAt() matter.
+  bool working() const noexcept;
 
   // Call tick() once per loop turn when now() >= wakeAt(); UINT64_MAX: no timer wanted.
   void tick() noexcept;

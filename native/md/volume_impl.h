@@ -1,5 +1,5 @@
 // The inside of a Volume, shared by volume.cc (requests and their Ios), mirror_io.cc (reads with several
-// sources, writes to several sides), flush.cc, extents.cc, and jobs.h (resync, verify).
+// sources, writes to several sides), failures.cc, flush.cc, extents.cc, jobs.h (resync, verify) and repair.h.
 //
 // A request that maps to one fragment uses one pooled Child and nothing else. Anything larger has a
 // Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
@@ -30,6 +30,12 @@ inline constexpr std::uint64_t kBlockBytes = 512;
 inline bool changesData(Op op) noexcept { return op == Op::write || op == Op::trim || op == Op::zero; }
 inline bool changesData(IoOp op) noexcept { return op == IoOp::write || op == IoOp::discard || op == IoOp::zero; }
 
+// Which sides have been asked for a range, as ReadSources takes it, and in between which one is asked now.
+inline std::uint32_t asked(std::uint32_t tried, std::uint32_t side) noexcept {
+  return (tried & (0xfU | ReadSources::kInStep)) | 1U << side | side << 8U;
+}
+inline std::uint32_t sideAsked(std::uint32_t tried) noexcept { return tried >> 8U & 3U; }
+
 struct IovecSlab {
   std::array<iovec, kIovecsMax> entries;
   IovecSlab* poolNext = nullptr;
@@ -45,18 +51,21 @@ class Volume::Impl final {
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
   bool stateful() const noexcept { return mirror_ != nullptr; }
   unsigned requests() const noexcept { return requests_; }
-  unsigned inFlight() const noexcept { return requests_ + (resyncing() ? 1U : 0U); }
+  unsigned inFlight() const noexcept { return requests_ + (working() ? 1U : 0U); }
   const Plan& plan() const noexcept { return *plan_; }
   std::uint64_t size() const noexcept { return size_; }
   int startResync(const ResyncJob& job) noexcept;
   int startVerify(const VerifyJob& job) noexcept;
   void cancelResync() noexcept;
+  void quiesce() noexcept;
   bool resyncing() const noexcept;
+  bool working() const noexcept;  // jobs and repairs
   void tick() noexcept;
   std::uint64_t wakeAt() const noexcept;
 
  private:
   class Jobs;
+  class Repairs;
   struct Task;
   struct Walk;
   // One Io on one component.
@@ -66,7 +75,7 @@ class Volume::Impl final {
     Task* task = nullptr;
     IovecSlab* slab = nullptr;
     std::uint32_t index = 0;  // of the file
-    std::uint32_t tried = 0;  // mirror: sides asked so far, one bit each, this one included
+    std::uint32_t tried = 0;  // mirror: see asked()
     std::uint32_t lastErred = 0;
     Child* chain = nullptr;
     Child* poolNext = nullptr;
@@ -78,10 +87,10 @@ class Volume::Impl final {
   };
   // Several Ios that end together.
   struct Task : OverlapEntry, RegionWaiter {
-    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, job };
+    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, job, repair };
     Kind kind = Kind::plain;
     Impl* impl = nullptr;
-    Request* request = nullptr;  // null for tasks of a job
+    Request* request = nullptr;  // null for the engine's own work
     IoOp op = IoOp::read;
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
@@ -89,12 +98,14 @@ class Volume::Impl final {
     bool fua = false;
     bool noHole = false;
     bool fastZero = false;
-    bool parks = false;  // a component failed that is not Last Erred
+    bool parks = false;     // a component failed that is not Last Erred
+    bool quiet = false;     // repair: failures are looked for
+    bool uncached = false;  // repair: read from the storage, not from the page cache
     std::uint32_t pending = 0;
     std::uint32_t nextSide = 0;  // verify: the side that is read
     int error = 0;
     std::uint32_t erred = 0;  // job: the component that `error` came from
-    void* window = nullptr;   // window, job
+    void* window = nullptr;   // job; window: null of a repair
     Chain unstarted;          // mirror write
     Task* queued = nullptr;
     Task* poolNext = nullptr;
@@ -131,6 +142,7 @@ class Volume::Impl final {
                   std::uint32_t tried) noexcept;
   bool anotherSource(const Child& child, std::uint64_t offset, const std::byte* data) const noexcept;
   void retryRead(const Child& child, Task& task) noexcept;
+  bool wantRepair(const Child& child, std::uint64_t offset, const std::byte* data) noexcept;
   void submitWrite(Request& r) noexcept;
   void writeSides(Task& task) noexcept;
   void endWrite(Task& task) noexcept;
@@ -184,6 +196,7 @@ class Volume::Impl final {
   Task flushSync_;  // the syncs of the flush batch in flight
   Task* batch_ = nullptr;
   std::unique_ptr<Jobs> jobs_;  // of a mirror
+  std::unique_ptr<Repairs> repairs_;
 };
 
 }  // namespace metadisk

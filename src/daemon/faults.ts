@@ -30,7 +30,7 @@ export interface FaultParts {
   readonly metadevices: Pick<Metadevices, 'nameOf' | 'generationOf'>
   readonly components: Pick<Components, 'nameOf' | 'isOf' | 'countReadError'>
   readonly serving: Pick<Serving, 'show'>
-  readonly log: Pick<Logger, 'debug' | 'warn' | 'error'>
+  readonly log: Pick<Logger, 'debug' | 'error'>
   readonly notice: Notice
   /** A decision was carried out: what the mirror needs now may have changed. */
   readonly decided: (name: UnitName) => void
@@ -66,11 +66,7 @@ export class Faults {
       case 'componentError':
         return this.#failed(e)
       case 'componentRepaired':
-        this.#parts.log.warn(
-          { component: this.#parts.components.nameOf(e.component), block: e.block, blocks: e.blocks },
-          'bad blocks rewritten from another submirror and read back',
-        )
-        return
+        return this.#repaired(e)
       case 'held':
         this.#case(e.device).hold = { number: e.hold, generation: e.generation }
         this.#work(e.device)
@@ -112,20 +108,33 @@ export class Faults {
   }
 
   #say(e: ComponentError): void {
-    const { components, state, notice, log } = this.#parts
-    log.debug({ event: e }, 'component error')
-    const key = `${e.component} ${e.op}`
+    this.#parts.log.debug({ event: e }, 'component error')
+    if (!this.#due(`${e.component} ${e.op}`)) return
+    const { level, text } = noticeOf(e.op === 'read' ? 'readError' : 'writeError', ...this.#where(e))
+    this.#parts.notice(level, text)
+  }
+
+  /** Nothing to decide: the block is on every side again. */
+  #repaired(e: Repaired): void {
+    this.#parts.log.debug({ event: e }, 'component repaired')
+    if (!this.#due(`${e.component} repaired`)) return
+    const { level, text } = noticeOf('readRepaired', ...this.#where(e), String(e.blocks), String(e.block))
+    this.#parts.notice(level, text)
+  }
+
+  #due(key: string): boolean {
     const now = Date.now()
-    if (now - (this.#said.get(key) ?? -Infinity) < SAY_EVERY_MS) return
+    if (now - (this.#said.get(key) ?? -Infinity) < SAY_EVERY_MS) return false
     for (const [old, at] of this.#said) if (now - at >= SAY_EVERY_MS) this.#said.delete(old)
     this.#said.set(key, now)
-    const place = this.#find(e, state.tree)
-    const { level, text } = noticeOf(
-      e.op === 'read' ? 'readError' : 'writeError',
-      place?.unit ?? this.#parts.metadevices.nameOf(e.device) ?? `device ${e.device}`,
-      components.nameOf(e.component),
-    )
-    notice(level, text)
+    return true
+  }
+
+  /** The submirror or stripe, and the component, as messages name them. */
+  #where(e: ComponentError | Repaired): readonly [string, string] {
+    const { components, metadevices, state } = this.#parts
+    const unit = this.#find(e, state.tree)?.unit ?? metadevices.nameOf(e.device) ?? `device ${e.device}`
+    return [unit, components.nameOf(e.component)]
   }
 
   #work(device: number): void {
@@ -203,7 +212,7 @@ export class Faults {
 
   /** The component of the metadevice that an event is about; one disk may be several of them. */
   #find(
-    e: ComponentError,
+    e: ComponentError | Repaired,
     tree: Tree,
   ): { readonly unit: UnitName; readonly component: number; readonly slot: Slot } | null {
     const { metadevices, components } = this.#parts
@@ -214,7 +223,8 @@ export class Faults {
       const slot = top.kind === 'mirror' ? (top.submirrors.find((s) => s.unit === stripe.name)?.slot ?? 0) : 0
       for (const [component, c] of stripeComponents(stripe).entries()) {
         if (!components.isOf(e.component, c)) continue
-        const here = e.op === 'flush' || (e.block >= c.offset && e.block < c.offset + c.size)
+        const here =
+          (e.kind === 'componentError' && e.op === 'flush') || (e.block >= c.offset && e.block < c.offset + c.size)
         if (here) return { unit: stripe.name, component, slot }
       }
     }

@@ -20,6 +20,8 @@ export const COUNTERS = [
   'blockStatuses',
   'blockStatusErrors',
   'badRequests',
+  /** Rewritten from another side of a mirror because they could not be read. */
+  'repairedBlocks',
   /** Connections now. */
   'connections',
   /** Requests now. */

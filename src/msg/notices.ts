@@ -10,6 +10,8 @@ export const NOTICES = {
   /** args: metadevice, component. */
   readError: ['warning', 'md: %s: read error on %s'],
   writeError: ['warning', 'md: %s: write error on %s'],
+  /** Ours, md(7D) has nothing to rewrite. args: submirror, component, blocks, the first of them on the component. */
+  readRepaired: ['notice', 'md: %s: read error on %s repaired: %s blocks rewritten at block %s'],
   /** args: mirror, component. */
   openError: ['warning', 'md %s: open error on %s'],
   /** args: submirror, component, spare. */

@@ -22,7 +22,12 @@ class Control {
       hold.announce();
       wait_ = random_() % 6;
     }
-    if (hold.number() == 0 || wait_-- > 0) return;
+    if (hold.number() == 0) return;
+    if (wait_ > 0) {
+      wait_--;
+      return;
+    }
+    bench_.volume->quiesce();
     if (bench_.volume->inFlight() != 0) return;
     decide();
     const bool fail = random_() % 100 < failPercent;
@@ -68,6 +73,7 @@ class Control {
         if (!all) return;
         bench_.sim.makeDurable(file);
         bench_.sim.files()[file]->syncFailed = false;  // closed, and opened again
+        bench_.sim.files()[file]->suspect = false;
         service = {};
         repairs++;
       });

@@ -127,12 +127,22 @@ struct Call : Request {
   bool finished() const { return doneCount == 1; }
 };
 
-class Bench final : public VolumeHost {
+class Bench : public VolumeHost {
  public:
   Bench(const PlanMaker& maker, std::uint64_t seed, SimOptions options = {}) : sim(seed, maker.sizes, options) {
     open(maker.plan);
   }
+  ~Bench() override {
+    volume->quiesce();
+    for (unsigned turns = 0; volume->working() && turns < 100'000; turns++) turn();
+  }
+  Bench(const Bench&) = delete;
+  Bench& operator=(const Bench&) = delete;
   void open(std::shared_ptr<const Plan> plan) {
+    if (volume != nullptr) {
+      volume->quiesce();
+      drain();
+    }
     volume.reset();
     const auto files = sim.files();
     volume = std::make_unique<Volume>(std::move(plan), files, sim, *this, state);
@@ -144,6 +154,14 @@ class Bench final : public VolumeHost {
   // Until nothing is in flight.
   void drain() {
     for (unsigned turns = 0; volume->inFlight() != 0; turns++) {
+      REQUIRE(turns < 1'000'000);
+      turn();
+      if (sim.idle() && volume->wakeAt() != UINT64_MAX) sim.advance(1'000'000);
+    }
+  }
+  // Until repairs and jobs are over as well.
+  void rest() {
+    for (unsigned turns = 0; volume->working() || volume->inFlight() != 0; turns++) {
       REQUIRE(turns < 1'000'000);
       turn();
       if (sim.idle() && volume->wakeAt() != UINT64_MAX) sim.advance(1'000'000);
@@ -185,7 +203,10 @@ class Bench final : public VolumeHost {
     endedComponent = end.component;
     endedMismatches = end.mismatches;
   }
-  void parked() noexcept override { holds++; }
+  void attend() noexcept override {}
+  void componentRepaired(std::uint32_t component, std::uint64_t block, std::uint64_t blocks) noexcept override {
+    repaired.push_back({component, block, blocks});
+  }
   std::uint64_t now() noexcept override { return sim.now(); }
 
   // What a side of the mirror, or the root itself, holds: read past the volume, by its mapping.
@@ -234,7 +255,11 @@ class Bench final : public VolumeHost {
   std::vector<std::uint64_t> progress;
   std::vector<std::uint64_t> checkpoints;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;
-  int holds = 0;  // times the gate closed
+  struct Repaired {
+    std::uint32_t component;
+    std::uint64_t block, blocks;
+  };
+  std::vector<Repaired> repaired;
   int endedCount = 0;
   std::uint64_t endedJob = 0;
   ResyncOutcome endedOutcome = ResyncOutcome::failed;

@@ -222,7 +222,13 @@ struct Run {
       model->collect();
     }
     CHECK(!bench.state.hold.closed());
-    CHECK(bench.volume->inFlight() == 0);
+    CHECK(bench.volume->requests() == 0);
+  }
+
+  // Some sectors go bad, sometimes for ever.
+  void damage(std::uint32_t file) {
+    const std::uint64_t first = random() % (maker.sizes[file] / kBlock) * kBlock;
+    bench.sim.damage(file, first, std::min(maker.sizes[file], first + (1 + random() % 20) * kBlock), random() % 8 == 0);
   }
 
   std::mt19937_64 random;
@@ -236,7 +242,7 @@ struct Run {
 }  // namespace
 
 TEST_CASE("property: while one side is good no error of the others reaches a client") {
-  unsigned decisions = 0, compared = 0, repairs = 0;
+  unsigned decisions = 0, compared = 0, repairs = 0, rewritten = 0;
   eachSeed(120, [&](std::uint64_t seed) {
     Run run(seed);
     const auto sides = std::get<MirrorNode>(run.maker.plan->root()).sides.size();
@@ -249,9 +255,12 @@ TEST_CASE("property: while one side is good no error of the others reaches a cli
       }
       for (int i = 0; i < 200; i++) {
         if (run.random() % 25 == 0) run.bench.sim.fault(randomFault(run.random, files, run.maker.sizes));
+        if (run.random() % 15 == 0) run.damage(files[run.random() % files.size()]);
         run.step();
       }
       run.finish();
+      run.bench.rest();
+      run.control->decide();
       run.model->checkSides(run.control->plan(), false, true);
       run.bench.sim.clearFaults();
       run.control->repairAll();
@@ -263,8 +272,10 @@ TEST_CASE("property: while one side is good no error of the others reaches a cli
     decisions += run.control->decisions;
     compared += run.model->compared;
     repairs += run.control->repairs;
+    rewritten += static_cast<unsigned>(run.bench.repaired.size());
   });
   CHECK(decisions > 100);
+  CHECK(rewritten > 100);
   CHECK(repairs > 100);
   CHECK(compared > 100000);
 }
@@ -307,8 +318,10 @@ TEST_CASE("property: a crash amid failures leaves every part in service with wha
     const std::uint64_t steps = 30 + run.random() % 300;
     for (std::uint64_t i = 0; i < steps; i++) {
       if (run.random() % 30 == 0) run.bench.sim.fault(randomFault(run.random, files, run.maker.sizes));
+      if (run.random() % 20 == 0) run.damage(files[run.random() % files.size()]);
       run.step(seed % 3 == 0 ? 20 : 0);
     }
+    run.bench.volume->quiesce();
     run.bench.sim.crash();
     const auto plan = std::make_shared<Plan>(run.control->plan());
     for (unsigned turns = 0; run.bench.volume->inFlight() != 0; turns++) {

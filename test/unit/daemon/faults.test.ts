@@ -57,7 +57,6 @@ const rig = async (tree: Tree = TREE, readErrorLimit = 2) => {
     },
     log: {
       debug: () => undefined,
-      warn: () => undefined,
       error: (e: unknown) => log.push(`error ${JSON.stringify(e)}`),
     },
     notice: (level, text) => log.push(`${level} ${text}`),
@@ -204,4 +203,13 @@ t.test('one line a second for a component and operation', async (t) => {
   const { faults, log } = await rig()
   for (let i = 0; i < 50; i++) faults.event(failed(A, { op: 'read' }))
   t.same(log, ['warning md: d1: read error on /disks/a'])
+})
+
+t.test('a block that was rewritten is said, and nothing is decided', async (t) => {
+  const { faults, log, state } = await rig()
+  const repaired = { device: 1, generation: 1, component: B, block: blocks(96), blocks: blocks(8) }
+  for (let i = 0; i < 9; i++) faults.event({ kind: 'componentRepaired', ...repaired })
+  await faults.idle()
+  t.same(log, ['notice md: d2: read error on /disks/b repaired: 8 blocks rewritten at block 96'])
+  t.equal(componentStates(state.tree), 'okay | okay')
 })

@@ -140,7 +140,8 @@ const UNSUPPORTED: Readonly<Record<Exclude<TabType, Kind>, string>> = {
 /** What the entry defines; kinds of later releases are an error only here. */
 export const definitionOf = (entry: TabEntry): Result<Definition, TabError> => {
   if (entry.set !== null) return err(errorIn(entry, metaError('noSuchSet', `setname "${entry.set}"`)))
-  if (!isKind(entry.type)) return err(errorIn(entry, metaError('unsupported', entry.name, UNSUPPORTED[entry.type])))
+  if (!isKind(entry.type))
+    return err(errorIn(entry, { ...metaError('unsupported', entry.name, UNSUPPORTED[entry.type]), word: 0 }))
   const words = entry.words.map((w) => w.text)
   const definition = KINDS[entry.type].parse(entry.name, words)
   return definition.ok ? definition : err(errorIn(entry, definition.error))

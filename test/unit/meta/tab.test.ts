@@ -102,6 +102,8 @@ t.test('kinds of later releases fail only when used', async (t) => {
   t.equal(result('d3'), 'md.tab line 3: d3: trans is not supported by this release')
   t.equal(result('hsp001'), 'fine')
   t.equal(result('d4'), 'fine')
+  const [raid] = file.entries
+  t.match(raid === undefined ? null : definitionOf(raid), { error: { line: 1, column: 4 } }, 'the kind is the word')
   t.same(componentWords(file.entries), ['/a', '/a'])
 })
 

@@ -194,6 +194,7 @@ const doSync = async (system: System, send: Send, r: RequestOf<'sync'>): Promise
 }
 
 const doStat = async (system: System, send: Send, r: RequestOf<'stat'>): Promise<number> => {
+  if (system.parts.db.health === 'none') return fail(send, metaError('noDatabases'))
   if (r.probe) warn(send, await system.writer.run(() => system.probe()))
   const live = liveStatusOf(system, await replicaPieces(system))
   const { report, errors } = statusOf(system.tree, live, { stale: system.parts.db.health === 'stale', names: r.names })

@@ -80,6 +80,9 @@ const works = (t: Test, dir: string, path: string): void => {
   }
   run('metad --daemon')
   t.teardown(() => void shell(dir, path, 'kill $(cat root/run/metad.lock)'))
+  const before = shell(dir, path, 'metastat -p')
+  t.same([before.status, before.stdout], [1, ''])
+  t.match(before.stderr, /^metastat: \S+: there are no existing databases\n/)
   run('metadb -a -f r1 r2 r3')
   run('metainit d1 1 1 one')
   run('metainit d2 1 1 two')

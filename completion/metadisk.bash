@@ -24,6 +24,10 @@ _metadisk() {
   local command=${COMP_WORDS[0]##*/} options='' operands=none argument='' root=${METADISK_ROOT-} i
   COMPREPLY=()
   case $command in
+    metad)
+      options='--root --daemon --log --help --version'
+      case $prev in --root|--log) argument=$prev ;; esac
+      ;;
     metaclear)
       options='-a -f -p -r -h -s --root --quiet --help --version'
       operands=unit
@@ -90,6 +94,7 @@ _metadisk() {
   done
   case $argument in
     --root) compopt -o dirnames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+    --log) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
     ?*)
       case $command$argument in
         metaparam-r) mapfile -t COMPREPLY < <(compgen -W 'roundrobin geometric first' -- "$cur") ;;
@@ -119,4 +124,4 @@ _metadisk() {
   esac
 }
 
-complete -F _metadisk metaclear metadb metadetach metahs metainit metaoffline metaonline metaparam metareplace metastat metasync metattach
+complete -F _metadisk metad metaclear metadb metadetach metahs metainit metaoffline metaonline metaparam metareplace metastat metasync metattach

@@ -103,6 +103,10 @@ t.test(
     t.equal(complete('metaparam', '-w', ''), 'parallel serial')
     t.equal(complete('metastat', '--root', '/nowhere', ''), '')
     t.match(complete('metadb', 'packa'), 'package.json')
+    const help = execFileSync(process.execPath, [join(top, 'build/js/cmd/metad.js'), '--help'], { encoding: 'utf8' })
+    const options = new Set(help.match(/--[a-z]+/g))
+    t.same(new Set(complete('metad', '--').split(' ')), options, 'what metad --help names')
+    t.match(complete('metad', '--log', 'packa'), 'package.json')
     t.end()
   },
 )

@@ -118,8 +118,11 @@ export class System {
   async load(): Promise<void> {
     const { db, log, notice } = this.parts
     if (db.health === 'stale') notice('warning', 'md: state database is stale')
-    for (const e of this.state.load()) log.error({ object: e.object }, errorText(e))
+    const errors = this.state.load()
+    for (const e of errors) log.error({ object: e.object }, errorText(e))
     await this.#probe()
+    // It lags behind when metad ended right after a commit. What names more than was understood is left alone.
+    if (!this.readOnly && errors.length === 0) await this.#writeMdCf()
   }
 
   /** Opens what can be opened; mirrors that were not served until now are recovered before they are. */
@@ -282,6 +285,10 @@ export class System {
   /** After every change: a component may have lost its spare, or a spare have come free; md.cf follows, one at a time. */
   #changed(): Promise<void> {
     this.#spares.wanted()
+    return this.#writeMdCf()
+  }
+
+  #writeMdCf(): Promise<void> {
     const write = (): Promise<void> => this.parts.files.replace(join(this.parts.where.etc, 'md.cf'), mdCf(this.tree))
     this.#mdCf = this.#mdCf.then(write).catch((e: unknown) => this.parts.log.warn(e, 'md.cf not written'))
     return this.#mdCf

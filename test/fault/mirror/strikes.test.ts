@@ -1,0 +1,81 @@
+/**
+ * A mirror whose disks fail and lose power while clients write, and whose metad is killed (promises P1 to P4),
+ * again and again.
+ *
+ * At most one side misbehaves at a time; what it does is one of SCENARIOS. Half of the cycles end with SIGKILL,
+ * some of those with the power of all disks: unsynced sectors are then lost or kept by chance. After a cycle
+ * without such trouble the other side may be lost before the restart.
+ */
+import t from 'tap'
+import { sleep } from '../../../bench/lib/process.js'
+import { missingFaultDisk } from '../../tools/faultdisk.js'
+import { cyclesOr, Ordeal, SEED } from '../../tools/ordeal.js'
+
+const CYCLES = cyclesOr(16)
+/** Component files of the two sides: a stripe of two and a single file. */
+const SIDES = [['a1', 'a2'], ['b1']] as const
+const CONF = 'log_level = info\ncomponent_timeout = 1\nregion_clean_seconds = 1\nresync_checkpoint_seconds = 1\n'
+
+const TIMEOUT_MS = 120_000 + CYCLES * 30_000
+t.setTimeout(TIMEOUT_MS)
+
+/** Words for faultdisk; DISK is one component of one side. */
+const SCENARIOS: readonly { readonly name: string; readonly tell: readonly string[] }[] = [
+  { name: 'nothing fails', tell: [] },
+  { name: 'every write fails', tell: ['DISK fail write EIO'] },
+  { name: 'one write fails', tell: ['DISK fail write EIO count=1'] },
+  { name: 'the disk is full', tell: ['DISK fail write ENOSPC'] },
+  { name: 'a sync fails', tell: ['DISK fail sync EIO count=1'] },
+  { name: 'every read fails', tell: ['DISK fail read EIO'] },
+  { name: 'bad sectors', tell: ['DISK fail read ENODATA from=65536 bytes=4096 until-written'] },
+  { name: 'reads come short', tell: ['DISK short read'] },
+  { name: 'writes come short', tell: ['DISK short write'] },
+  { name: 'everything fails', tell: ['DISK fail all EIO'] },
+]
+
+t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+  const all = SIDES.flat()
+  const rig = await Ordeal.start(t, { a1: 4, a2: 4, b1: 8 }, CONF)
+  const { disks, dice } = rig
+  await rig.metad.configure([
+    ['metainit', 'd1', '1', '2', disks.path('a1'), disks.path('a2'), '-i', '16k'],
+    ['metainit', 'd2', '1', '1', disks.path('b1')],
+    ['metainit', 'd0', '-m', 'd1'],
+    ['metattach', 'd0', 'd2'],
+  ])
+  await rig.inStep()
+  await rig.fill()
+  let evictions = 0
+
+  for (let cycle = 1; cycle <= CYCLES; cycle++) {
+    const scenario = dice.pick(SCENARIOS)
+    const disk = dice.pick(dice.pick(SIDES))
+    const kill = dice.chance(50)
+    const power = kill && dice.chance(40)
+    const quiet = scenario.tell.length === 0
+    const what = `cycle ${cycle}: ${scenario.name} on ${disk}${kill ? ', kill' : ''}${power ? ', power cut' : ''}`
+    for (const d of all) disks.tell(`${d} volatile ${power ? 'on' : 'off'}`)
+    const load = await rig.load(kill ? 60 : 2)
+    await sleep(dice.below(200))
+    for (const word of scenario.tell) disks.tell(word.replace('DISK', disk))
+    if (kill) {
+      await sleep(dice.below(1500))
+      await rig.kill()
+    }
+    await rig.unharmed(what, load)
+    if (power) for (const d of all) disks.tell(`${d} powercut ${dice.below(1 << 30)}`)
+    for (const d of all) disks.tell(`${d} ok`)
+    const lost = kill && quiet && dice.chance(50) ? dice.pick(SIDES) : []
+    for (const d of lost) disks.tell(`${d} fail all EIO`)
+    if (kill) await rig.restart()
+    await rig.sound(`${what}${lost.length > 0 ? `, ${lost.join(' ')} lost` : ''}`, ['--settle'], !power)
+    for (const d of lost) disks.tell(`${d} ok`)
+    evictions += await rig.repaired()
+    await rig.sound(`cycle ${cycle}: in step`)
+    await rig.sidesEqual(`cycle ${cycle}`)
+  }
+  await rig.metad.stop()
+  await rig.diskSound('the single file is a full copy', 'b1')
+  t.comment(`${evictions} components were evicted and brought back, ${rig.cutOff} requests met a kill`)
+  t.ok(evictions > 0 && rig.cutOff > 0, 'disks were evicted and requests were cut off')
+})

@@ -53,12 +53,15 @@ export const recovered = (
     ),
   })
 
-/** metasync -r and every start: what was cancelled or failed is wanted again, but for pass 0. */
-export const syncedForBoot = (tree: Tree, now: number): Outcome =>
+/** metasync -r and every start: what was cancelled or failed of `name` is wanted again, but for pass 0. */
+export const syncedForBoot = (tree: Tree, name: UnitName, now: number): Outcome =>
   each(
     tree,
     mirrorsOf(tree).filter(
-      (m) => m.pass > 0 && (wantedResyncs(m, tree).length > 0 || m.submirrors.some((s) => s.state === 'attached')),
+      (m) =>
+        m.name === name &&
+        m.pass > 0 &&
+        (wantedResyncs(m, tree).length > 0 || m.submirrors.some((s) => s.state === 'attached')),
     ),
     () => ({ event: 'sync' }),
     now,

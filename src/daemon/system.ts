@@ -152,9 +152,13 @@ export class System {
   /** Mirrors that want a copy get it, pass by pass (commands.md 3.10), in the background. */
   async startResyncs(): Promise<void> {
     if (this.readOnly) return
-    const done = await this.apply((tree) => ok(syncedForBoot(tree, Date.now())))
-    if (!done.ok) this.parts.log.error(`resyncs not started: ${errorText(done.error)}`)
-    void this.resyncs.kickAll(topLevel(this.tree).filter((u) => u.kind === 'mirror'))
+    const mirrors = topLevel(this.tree).filter((u) => u.kind === 'mirror')
+    // One by one: a side of one mirror that cannot be opened keeps no other mirror from its copies.
+    for (const { name } of mirrors) {
+      const done = await this.apply((tree) => ok(syncedForBoot(tree, name, Date.now())))
+      if (!done.ok) this.parts.log.warn({ mirror: name }, `resync not started: ${errorText(done.error)}`)
+    }
+    void this.resyncs.kickAll(mirrors)
     this.#spares.wanted()
   }
 

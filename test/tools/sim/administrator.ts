@@ -66,6 +66,8 @@ export class Administrator {
   }
 
   #sides(m: MirrorUnit, setup: MirrorSetup, dice: Dice): Command {
+    const stopped = m.cancelled ? m.submirrors.find((s) => s.state === 'resync') : undefined
+    if (stopped !== undefined && dice.chance(40)) return ['offline-f', m.name, stopped.unit]
     const away = m.submirrors.filter((s) => s.state === 'offline')
     const [back] = away
     if (back !== undefined && dice.chance(60)) return ['online', m.name, back.unit]

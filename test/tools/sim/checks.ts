@@ -4,16 +4,21 @@
  *
  * - the tree in memory is that of the records, and so are the dirty region logs;
  * - what the records call a source holds what clients know (so a state is durable before anything depends on it);
- * - no write reaches a side before its region is dirty in the records;
+ * - no write reaches a side before its region is dirty in the records, and where no region is, the sources are the same
+ *   on stable storage too;
+ * - a copy begins only behind what its target has, and what waited for a decision goes on only with its plan;
  * - every cell has a source; what went into Maintenance had all its cells elsewhere; of Last Erred ones the last stays;
- * - a slice is in one place, a spare stands in for one component at most, and never while it is Broken.
+ * - a slice is in one place, a spare stands in for one component at most, and never while it is Broken;
+ * - a spare that metareplace relieved is given to nobody before its successor is in step.
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { Json } from '../../../src/db/types.js'
 import { encodeUnit, recordKey } from '../../../src/meta/records.js'
 import type { Component, MirrorUnit, StripeUnit, Submirror, Tree, UnitName } from '../../../src/meta/types.js'
+import type { ResyncJob } from '../../../src/dataplane/types.js'
 import type { Clients } from './client.js'
 import { identityOf } from './components.js'
+import { componentsOfSide } from './layout.js'
 import type { World } from './world.js'
 
 interface Held {
@@ -63,6 +68,8 @@ export class Checks {
   #tree: Tree | null = null
   #records: ReadonlyMap<string, Json> | null = null
   #next = 0
+  /** By spare: where the successor is. */
+  readonly #relieved = new Map<string, { readonly unit: UnitName; readonly index: number }>()
 
   constructor(world: World, clients: ReadonlyMap<UnitName, Clients>) {
     this.#world = world
@@ -84,15 +91,15 @@ export class Checks {
     if (system.tree !== this.#tree) {
       for (const u of system.tree.values()) if (u.kind === 'mirror') this.#checkMirror(u, system.tree, this.#tree)
       this.#checkSpares(system.tree)
+      this.#checkRelieved(system.tree, this.#tree)
       this.#tree = system.tree
     }
     this.#next += CHECKED_CELLS
     for (const [name, clients] of this.#clients) {
       const { size } = clients.oracle
-      this.holds(
-        name,
-        Array.from({ length: CHECKED_CELLS }, (_, i) => (this.#next + i) % size),
-      )
+      const cells = Array.from({ length: CHECKED_CELLS }, (_, i) => (this.#next + i) % size)
+      this.holds(name, cells)
+      this.#clean(name, cells)
     }
   }
 
@@ -132,6 +139,81 @@ export class Checks {
     }
   }
 
+  /** What a copy that begins at the checkpoint takes for copied. */
+  #isCopied(m: MirrorUnit, h: Held, block: number): boolean {
+    const { checkpoint } = m
+    if (checkpoint?.slot !== h.submirror.slot || block >= checkpoint.done) return false
+    if (checkpoint.component === null) return h.component.state === 'okay'
+    return checkpoint.component === h.index && checkpoint.identity === h.component.identity
+  }
+
+  /** Where the records have no dirt, sides are the same, whatever a power loss takes. */
+  #clean(name: UnitName, cells: readonly number[]): void {
+    const world = this.#world
+    const m = world.mirror(name)
+    const clients = this.#clients.get(name)
+    if (m === undefined || clients === undefined || m.submirrors.length < 2) return
+    for (const cell of cells) {
+      const block = cell * world.setup.cellBlocks
+      if (block >= m.blocks || clients.oracle.isUnlike(cell)) continue
+      if (this.#isDirty(m, Math.floor(block / m.regionBlocks))) continue
+      const sources = this.#held(m, world.tree, cell).filter(
+        (h) =>
+          (isSource(h) || this.#isCopied(m, h, block)) &&
+          identityOf(world.disk(h.component.path)) === h.component.identity,
+      )
+      const held = new Set(sources.flatMap((h) => world.disk(h.component.path).survivors(h.at)))
+      if (sources.length > 1 && held.size > 1) world.broken(`${name} cell ${cell} is clean on record, and sides may hold ${[...held].join(' ')}`)
+    }
+  }
+
+  #isDirty(m: MirrorUnit, region: number): boolean {
+    const bits = this.#chunk(this.#world.process.db.records, m.name, Math.floor(region / CHUNK_REGIONS))
+    const bit = region % CHUNK_REGIONS
+    return bits !== undefined && ((bits[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0
+  }
+
+  #mirrorOf(device: number): MirrorUnit | undefined {
+    const name = this.#world.system.parts.metadevices.nameOf(device)
+    return name === undefined ? undefined : this.#world.mirror(name)
+  }
+
+  /** What lies below the beginning of a copy is on its target, but for what a crash may have interrupted. */
+  copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void {
+    const world = this.#world
+    const m = this.#mirrorOf(device)
+    const clients = m === undefined ? undefined : this.#clients.get(m.name)
+    if (m === undefined || clients === undefined || job.kind === 'optimized') return
+    const { cellBlocks } = world.setup
+    for (let cell = 0; cell * cellBlocks < job.from; cell++) {
+      const value = clients.oracle.certain(cell)
+      if (value === undefined || loaded.has(Math.floor((cell * cellBlocks) / m.regionBlocks))) continue
+      for (const h of this.#held(m, world.tree, cell)) {
+        if (h.submirror.slot !== job.target || h.component.state === 'erred') continue
+        if (job.component !== null && !world.process.components.isOf(job.component, h.component)) continue
+        const held = world.disk(h.component.path).peek(h.at)
+        if (held !== value)
+          world.broken(`${m.name}: copy to ${h.component.name} from ${job.from}: cell ${cell} holds ${held}, not ${value}`)
+      }
+    }
+  }
+
+  /** What is in Maintenance on record is out of the plan. */
+  resuming(device: number): void {
+    const world = this.#world
+    const m = this.#mirrorOf(device)
+    const engine = world.process.engine.mirror(device)
+    if (m === undefined || engine === undefined) return
+    for (const s of m.submirrors) {
+      const side = engine.mirror.sides.find((x) => x.slot === s.slot)
+      if (side?.writable !== true) continue
+      for (const node of componentsOfSide(engine.plan, side))
+        for (const c of world.stripe(s.unit).rows.flatMap((r) => r.components))
+          if (node.writable && c.state === 'erred' && world.process.components.isOf(node.component, c))
+            world.broken(`${m.name}: requests go on, and ${c.name} is still in the plan`)
+    }
+  }
+
   /** Where a cell lies on one side. */
   placeOf(unit: UnitName, cell: number): { readonly disk: string; readonly cell: number } {
     const { cellBlocks } = this.#world.setup
@@ -154,15 +236,12 @@ export class Checks {
   /** No write reaches a side before its regions are on record. */
   writing(device: number, regions: readonly number[], regionBlocks: number): void {
     const world = this.#world
-    const name = world.system.parts.metadevices.nameOf(device)
-    const m = name === undefined ? undefined : world.mirror(name)
+    const m = this.#mirrorOf(device)
     // The other side went by a commit that the engine does not know yet: there is nothing to differ from.
     if (m === undefined || m.submirrors.length < 2) return
     for (const region of regions) {
       const at = Math.floor((region * regionBlocks) / m.regionBlocks)
-      const bits = this.#chunk(world.process.db.records, m.name, Math.floor(at / CHUNK_REGIONS))
-      const bit = at % CHUNK_REGIONS
-      if (bits === undefined || ((bits[bit >> 3] ?? 0) & (1 << (bit & 7))) === 0)
+      if (!this.#isDirty(m, at))
         world.broken(`${m.name}: region ${at} is written and not on record`)
     }
   }
@@ -237,6 +316,27 @@ export class Checks {
     return was !== undefined && isSource({ ...h, submirror: side, component: was }) ? was : null
   }
 
+  #checkRelieved(tree: Tree, before: Tree | null): void {
+    const all = (t: Tree): readonly (readonly [UnitName, number, Component])[] =>
+      [...t.values()].flatMap((u) =>
+        u.kind === 'stripe' ? u.rows.flatMap((r) => r.components).map((c, i) => [u.name, i, c] as const) : [],
+      )
+    const now = all(tree)
+    const at = (unit: UnitName, index: number): Component | undefined =>
+      now.find(([u, i]) => u === unit && i === index)?.[2]
+    for (const [unit, index, c] of before === null ? [] : all(before)) {
+      const next = at(unit, index)
+      const isWhole = c.state === 'okay' || c.state === 'resync'
+      if (c.spare !== null && isWhole && next?.spare === null && next.state === 'resync')
+        this.#relieved.set(c.name, { unit, index })
+    }
+    for (const [spare, { unit, index }] of this.#relieved) {
+      if (at(unit, index)?.state !== 'resync') this.#relieved.delete(spare)
+      else if (now.some(([, , c]) => c.spare !== null && c.name === spare))
+        this.#world.broken(`${spare} is used again, and what relieved it in ${unit} is not in step`)
+    }
+  }
+
   #checkSpares(tree: Tree): void {
     const users = new Map<string, string>()
     const use = (name: string, who: string): void => {
@@ -265,6 +365,7 @@ export class Checks {
           continue
         }
         use(c.spare.original.name, u.name)
+        if (c.state === 'erred') this.#world.broken(`${c.name} failed in ${u.name} and was not given up`)
         const spare = pools.get(c.spare.pool)?.find((s) => s.name === c.name)
         if (spare === undefined) this.#world.broken(`${c.name} stands in ${u.name} and is not in ${c.spare.pool}`)
         if (spare?.broken === true) this.#world.broken(`${c.name} stands in ${u.name} and is Broken`)

@@ -17,6 +17,7 @@ export interface CopyPort {
   readonly cellBlocks: number
   /** Dirty when the device came to be. */
   loaded(): ReadonlySet<number>
+  copying(job: ResyncJob): void
   plan(): Plan
   cells(): number
   stale(slot: number): Set<number> | undefined
@@ -34,7 +35,9 @@ type Job = ResyncJob & { readonly cells: readonly number[]; at: number; cancelle
 type Failure = { readonly component: ComponentId | null } | null
 
 const EIO = 5
-const WINDOW_CELLS = 8
+const WINDOW_CELLS = 6
+/** Of a window's end. */
+const CHECKPOINT_PERCENT = 15
 
 export class SimCopy {
   readonly #device: number
@@ -56,6 +59,7 @@ export class SimCopy {
   start(job: ResyncJob): void {
     const side = this.#mirror.sides.find((s) => s.slot === job.target)
     if (this.#job !== null || side?.writable !== true || !this.#canCopy(job, side)) return this.refuse(job)
+    this.#port.copying(job)
     this.#job = { ...job, cells: this.#jobCells(job, side), at: 0, cancelled: false }
     this.#nextWindow(this.#job, side)
   }
@@ -131,7 +135,7 @@ export class SimCopy {
   /** Now and then; what is told is on the target's stable storage. */
   #checkpoint(job: Job, side: MirrorSide): void {
     const next = job.cells[job.at]
-    if (job.checkpointMillis === 0 || next === undefined || !this.#port.schedule.dice.chance(5)) return
+    if (job.checkpointMillis === 0 || next === undefined || !this.#port.schedule.dice.chance(CHECKPOINT_PERCENT)) return
     const stable = componentsOfSide(this.#port.plan(), side).every((n) => !n.writable || this.#port.sync(n.component))
     const done = blocks(next * this.#port.cellBlocks)
     if (stable && done >= job.from)

@@ -46,6 +46,11 @@ export class SimDisk {
     return value
   }
 
+  /** What it may hold after a power loss. */
+  survivors(cell: number): readonly number[] {
+    return [...new Set([this.peek(cell), this.#stable[cell] ?? 0])]
+  }
+
   write(cell: number, value: number, dice: Dice): boolean {
     this.peek(cell)
     // A failed write has happened or not: nobody knows.

@@ -14,6 +14,8 @@ export interface EngineHost {
   /** The disk behind an open component; its identity is fixed when it is opened. */
   disk(component: ComponentId): SimDisk
   writing(device: number, regions: readonly number[], regionBlocks: number): void
+  copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
+  resuming(device: number): void
   trace(line: string): void
 }
 
@@ -104,6 +106,7 @@ export class SimEngine implements DataPlane {
       cellBlocks,
       disk: (component) => this.#host.disk(component),
       writing: (d, dirtied, size) => this.#host.writing(d, dirtied, size),
+      copying: (job, loaded) => this.#host.copying(device, job, loaded),
       event: (e) => this.#event(e),
     }
     this.#devices.set(device, new SimMirror(device, plan.value, regions, host))
@@ -129,6 +132,7 @@ export class SimEngine implements DataPlane {
 
   settle(device: number, hold: number, verdict: 'resume' | 'fail'): void {
     this.#host.trace(`settle ${device} ${hold} ${verdict}`)
+    if (verdict === 'resume') this.#host.resuming(device)
     this.#devices.get(device)?.settle(hold, verdict)
   }
   marked(device: number, ticket: number, ok: boolean): void {

@@ -43,6 +43,8 @@ export interface MirrorHost {
   disk(component: ComponentId): SimDisk
   /** A write is about to reach the sides: its regions are dirty on stable storage, or a promise is broken. */
   writing(device: number, regions: readonly number[], regionBlocks: number): void
+  /** A copy begins. */
+  copying(job: ResyncJob, loaded: ReadonlySet<number>): void
   event(e: NativeEvent): void
 }
 
@@ -417,6 +419,7 @@ export class SimMirror {
       ranges: this.#ranges,
       cellBlocks: this.#host.cellBlocks,
       loaded: () => this.#loaded,
+      copying: (job) => this.#host.copying(job, this.#loaded),
       plan: () => this.plan,
       cells: () => this.cells,
       stale: (slot) => this.#stale.get(slot),

@@ -122,6 +122,11 @@ export class Oracle {
     return this.#cell(i).inFlight.size
   }
 
+  /** Sides may differ there for good, and nobody knows. */
+  isUnlike(i: number): boolean {
+    return this.#cell(i).unlike
+  }
+
   /** Quiet and certain: every side that may be read holds this. */
   certain(i: number): number | undefined {
     const c = this.#cell(i)

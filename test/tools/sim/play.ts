@@ -71,7 +71,11 @@ export class Play {
     this.#trouble = new Trouble(world)
     this.#administrator = new Administrator(world)
     this.#checks = new Checks(world, this.#clients)
-    world.hooks = { writing: (device, regions, size) => this.#checks.writing(device, regions, size) }
+    world.hooks = {
+      writing: (device, regions, size) => this.#checks.writing(device, regions, size),
+      copying: (device, job, loaded) => this.#checks.copying(device, job, loaded),
+      resuming: (device) => this.#checks.resuming(device),
+    }
     for (const { name, cells } of world.setup.mirrors) {
       const watch = {
         strict: () => this.#trouble.strict(name),
@@ -111,17 +115,18 @@ export class Play {
     }
     const clients = dice.pick([...this.#clients.values()])
     const throwOf = dice.below(2000)
-    if (throwOf < 300) clients.request()
-    else if (throwOf < 308) this.#trouble.fault()
-    else if (throwOf < 318) this.#trouble.heal()
-    else if (throwOf < 321) await this.#die()
-    else if (throwOf < 324) this.#replicas()
-    else if (throwOf < 341) world.engineMirror(clients.mirror)?.sweep()
-    else if (throwOf < 345) clients.leave()
-    else if (throwOf < 346) this.#trouble.exchange()
-    else if (throwOf < 347) this.#corrupt(clients)
-    else if (throwOf < 377) await this.#command()
-    else if (throwOf < 410 && !clients.connected) await clients.arrive()
+    if (throwOf < 290) clients.request()
+    else if (throwOf < 290 + this.#trouble.rate) this.#trouble.fault()
+    else if (throwOf < 314) clients.request()
+    else if (throwOf < 324) this.#trouble.heal()
+    else if (throwOf < 327) await this.#die()
+    else if (throwOf < 330) this.#replicas()
+    else if (throwOf < 347) world.engineMirror(clients.mirror)?.sweep()
+    else if (throwOf < 351) clients.leave()
+    else if (throwOf < 352) this.#trouble.exchange()
+    else if (throwOf < 353) this.#corrupt(clients)
+    else if (throwOf < 385) await this.#command()
+    else if (throwOf < 418 && !clients.connected) await clients.arrive()
     else if (!world.schedule.step()) this.#nothingHangs()
     await settled()
     this.#check()

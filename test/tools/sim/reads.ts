@@ -50,7 +50,7 @@ export class SimReads {
   }
 
   /** undefined: no source could be read; the last one that failed is reported with masked: false. */
-  readCell(cell: number, not: ReadonlySet<SimDisk>): number | undefined {
+  readCell(cell: number, not: ReadonlySet<SimDisk>, unread = new Set<SimDisk>()): number | undefined {
     const failed: Source[] = []
     for (const source of this.sources(cell, not)) {
       const value = source.disk.read(source.cell)
@@ -62,6 +62,7 @@ export class SimReads {
         return value
       }
       failed.push(source)
+      unread.add(source.disk)
     }
     for (const f of failed) this.#port.error({ component: f.node.component, op: 'read', masked: false })
     return undefined
@@ -93,26 +94,29 @@ export class SimReads {
       count: op.count,
       start: () =>
         this.#port.schedule.later(() => {
-          const values = cellsOf(op).map((cell) => this.readCell(cell, new Set()))
+          const unread = new Set<SimDisk>()
+          const values = cellsOf(op).map((cell) => this.readCell(cell, new Set(), unread))
           const failed: ComponentNode[] = []
           const known = values.filter((v) => v !== undefined)
           if (known.length === op.count)
-            for (const [i, value] of known.entries()) failed.push(...this.#writeStale(op.first + i, value))
+            for (const [i, value] of known.entries()) failed.push(...this.#writeOthers(op.first + i, value, unread))
           const kept = failed.some((n) => n.lastErred === 0)
+          const good = known.length === op.count && failed.length === 0
           for (const n of new Set(failed)) this.#port.error({ component: n.component, op: 'write', masked: kept })
           if (kept) this.#port.park(op, order)
           this.#port.ranges.release(claim)
-          if (!kept) this.#port.end(op, known.length === op.count ? { ok: true, values: known } : { ok: false })
+          if (!kept) this.#port.end(op, good ? { ok: true, values: known } : { ok: false })
         }),
     }
     this.#port.ranges.claim(claim)
   }
 
-  #writeStale(cell: number, value: number): readonly ComponentNode[] {
+  /** What may differ, and what could not be read: if it can be the next time, it would be asked first. */
+  #writeOthers(cell: number, value: number, unread: ReadonlySet<SimDisk>): readonly ComponentNode[] {
     return this.#mirror.sides.flatMap((side) => {
-      if (!side.writable || !this.#port.isStaleAt(side, cell)) return []
       const { node, cell: at } = placeOf(this.#port.plan(), side, cell, this.#port.cellBlocks)
-      if (!node.writable) return []
+      if (!side.writable || !node.writable) return []
+      if (!this.#port.isStaleAt(side, cell) && !unread.has(this.#port.disk(node.component))) return []
       return this.#port.disk(node.component).write(at, value, this.#port.schedule.dice) ? [] : [node]
     })
   }

@@ -81,6 +81,11 @@ export class Trouble {
     return side
   }
 
+  /** How often faults come, in 2000 turns. */
+  get rate(): number {
+    return this.wild ? 24 : 8
+  }
+
   fault(): void {
     const { schedule, setup } = this.#world
     const { dice } = schedule

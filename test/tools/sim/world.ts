@@ -10,6 +10,7 @@ import { type Config, DEFAULTS } from '../../../src/daemon/config.js'
 import type { Logger } from '../../../src/daemon/log.js'
 import { Metadevices } from '../../../src/daemon/metadevices.js'
 import { System } from '../../../src/daemon/system.js'
+import type { ResyncJob } from '../../../src/dataplane/types.js'
 import { IDLE } from '../../../src/meta/kind.js'
 import { init, initEntries, type Outcome } from '../../../src/meta/operations.js'
 import { parseTab } from '../../../src/meta/tab.js'
@@ -43,6 +44,10 @@ export class Wrong extends Error {}
 export interface WorldHooks {
   /** Writes are about to reach the sides of a mirror. */
   writing(device: number, regions: readonly number[], regionBlocks: number): void
+  /** A copy begins; `loaded`: the regions below its beginning that it copies all the same. */
+  copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
+  /** Requests that waited for a decision go on. */
+  resuming(device: number): void
 }
 
 export class World {
@@ -50,7 +55,7 @@ export class World {
   readonly setup: Setup
   readonly disks: ReadonlyMap<string, SimDisk>
   readonly replicas: SimReplica[]
-  hooks: WorldHooks = { writing: () => undefined }
+  hooks: WorldHooks = { writing: () => undefined, copying: () => undefined, resuming: () => undefined }
   /** The first promise that was broken; noted, because it is found inside of metad's own callbacks. */
   wrong: Wrong | null = null
   /** Lines of the log, for a failing seed. */
@@ -127,6 +132,8 @@ export class World {
       cellBlocks,
       disk: (id) => components.disk(id),
       writing: (device, regions, size) => this.hooks.writing(device, regions, size),
+      copying: (device, job, loaded) => this.hooks.copying(device, job, loaded),
+      resuming: (device) => this.hooks.resuming(device),
       trace: (line) => TRACE && this.tell(line),
     })
     const log = this.#logger()

@@ -50,11 +50,12 @@ t.test('only mirrors that were not served until now', async (t) => {
 t.test('a start wants again what was cancelled or failed, but for pass 0', async (t) => {
   const stopped = tree({ sides: { d2: 'attached', d3: 'resync' } })
   const cancelled: Tree = new Map(stopped).set(d0, { ...mirrorIn(stopped, 'd0'), cancelled: true })
-  const again = syncedForBoot(cancelled, 5000).tree
+  const again = syncedForBoot(cancelled, d0, 5000).tree
   t.same(states(again), ['okay', 'resync', 'resync'])
   t.notOk(mirrorIn(again, 'd0').cancelled)
-  t.equal(syncedForBoot(passed(cancelled, 0), 5000).put.length, 0)
-  t.equal(syncedForBoot(TREE, 5000).put.length, 0)
+  t.equal(syncedForBoot(passed(cancelled, 0), d0, 5000).put.length, 0)
+  t.equal(syncedForBoot(TREE, d0, 5000).put.length, 0)
+  t.equal(syncedForBoot(cancelled, name('d9'), 5000).put.length, 0, 'each mirror for itself')
 })
 
 t.test('marks of an older release are found and taken away', async (t) => {

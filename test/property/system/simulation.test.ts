@@ -13,7 +13,7 @@ const SEED = process.env['SEED']
 const RUNS = 40
 const SHOWN_LINES = 60
 
-const TIMEOUT_MS = 240_000
+const TIMEOUT_MS = 900_000
 t.setTimeout(TIMEOUT_MS)
 
 const seeds =

@@ -163,7 +163,8 @@ export class Checks {
           identityOf(world.disk(h.component.path)) === h.component.identity,
       )
       const held = new Set(sources.flatMap((h) => world.disk(h.component.path).survivors(h.at)))
-      if (sources.length > 1 && held.size > 1) world.broken(`${name} cell ${cell} is clean on record, and sides may hold ${[...held].join(' ')}`)
+      if (sources.length > 1 && held.size > 1)
+        world.broken(`${name} cell ${cell} is clean on record, and sides may hold ${[...held].join(' ')}`)
     }
   }
 
@@ -193,7 +194,9 @@ export class Checks {
         if (job.component !== null && !world.process.components.isOf(job.component, h.component)) continue
         const held = world.disk(h.component.path).peek(h.at)
         if (held !== value)
-          world.broken(`${m.name}: copy to ${h.component.name} from ${job.from}: cell ${cell} holds ${held}, not ${value}`)
+          world.broken(
+            `${m.name}: copy to ${h.component.name} from ${job.from}: cell ${cell} holds ${held}, not ${value}`,
+          )
       }
     }
   }
@@ -241,8 +244,7 @@ export class Checks {
     if (m === undefined || m.submirrors.length < 2) return
     for (const region of regions) {
       const at = Math.floor((region * regionBlocks) / m.regionBlocks)
-      if (!this.#isDirty(m, at))
-        world.broken(`${m.name}: region ${at} is written and not on record`)
+      if (!this.#isDirty(m, at)) world.broken(`${m.name}: region ${at} is written and not on record`)
     }
   }
 

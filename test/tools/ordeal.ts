@@ -25,7 +25,7 @@ export const cyclesOr = (usual: number): number => Number(process.env['CYCLES'] 
 
 /** What is written by clients; the rest of a mirror is only ever copied. */
 const SPAN = '6m'
-export const INTERLACE_BYTES = 16 << 10
+const INTERLACE_BYTES = 16 << 10
 const RESYNC_MS = 120_000
 
 export interface Strike {
@@ -52,7 +52,7 @@ export class Ordeal {
   }
 
   /** @param sizes of the disks in MiB */
-  static async start(t: Test, sizes: Readonly<Record<string, number>>, conf: string): Promise<Ordeal> {
+  private static async start(t: Test, sizes: Readonly<Record<string, number>>, conf: string): Promise<Ordeal> {
     const dir = mkdtempSync(join(tmpdir(), 'ordeal-'))
     t.teardown(() => {
       if (t.passing()) rmSync(dir, { recursive: true, force: true })
@@ -62,6 +62,32 @@ export class Ordeal {
     const disks = await startFaultDisks(t, dir, sizes)
     const ordeal = new Ordeal(t, dir, disks, conf, await Metad.start(join(dir, 'root'), conf))
     t.teardown(() => ordeal.#metad.stop('SIGKILL'))
+    return ordeal
+  }
+
+  /**
+   * d0 of d1 (a stripe of a1 and a2) and d2 (b1), in step, every block written once.
+   * @param more further disks; spares of the pool, if there is to be one
+   */
+  static async mirror(
+    t: Test,
+    conf: string,
+    more: Readonly<Record<string, number>> = {},
+    pool: string | null = null,
+  ): Promise<Ordeal> {
+    const ordeal = await Ordeal.start(t, { a1: 4, a2: 4, b1: 8, ...more }, conf)
+    const path = (disk: string): string => ordeal.disks.path(disk)
+    const spared = pool === null ? [] : ['-h', pool]
+    await ordeal.metad.configure([
+      ...(pool === null ? [] : [['metainit', pool, ...Object.keys(more).map(path)]]),
+      ['metainit', 'd1', '1', '2', path('a1'), path('a2'), '-i', `${INTERLACE_BYTES >> 10}k`, ...spared],
+      ['metainit', 'd2', '1', '1', path('b1'), ...spared],
+      ['metainit', 'd0', '-m', 'd1'],
+    ])
+    ordeal.scribble('b1')
+    await ordeal.run('metattach', 'd0', 'd2')
+    await ordeal.inStep()
+    await ordeal.#fill()
     return ordeal
   }
 
@@ -136,8 +162,7 @@ export class Ordeal {
     return ['--journal', join(this.dir, 'd0.journal')]
   }
 
-  /** Every block once; before anything else. */
-  async fill(): Promise<void> {
+  async #fill(): Promise<void> {
     const words = ['--init', '--bs', '4k', '--span', SPAN, '--qd', '32', '--seed', `${SEED}`]
     const { status, stderr } = await load([...this.#metad.target('d0').address, ...this.#journal, ...words])
     if (status !== 0) throw new Error(`cannot fill d0: ${stderr}`)

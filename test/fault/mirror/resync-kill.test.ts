@@ -63,17 +63,8 @@ type Kind = keyof typeof KINDS
 const NAMES = Object.keys(KINDS) as readonly Kind[]
 
 t.test(`${CYCLES} copies, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
-  const rig = await Ordeal.start(t, { a1: 4, a2: 4, b1: 8 }, CONF)
-  const { disks, dice } = rig
-  await rig.metad.configure([
-    ['metainit', 'd1', '1', '2', disks.path('a1'), disks.path('a2'), '-i', '16k'],
-    ['metainit', 'd2', '1', '1', disks.path('b1')],
-    ['metainit', 'd0', '-m', 'd1'],
-  ])
-  rig.scribble('b1')
-  await rig.run('metattach', 'd0', 'd2')
-  await rig.inStep()
-  await rig.fill()
+  const rig = await Ordeal.mirror(t, CONF)
+  const { dice } = rig
   let kills = 0
   let during = 0
 
@@ -83,9 +74,9 @@ t.test(`${CYCLES} copies, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TI
     for (let strikes = 1 + dice.below(3); strikes > 0; strikes--) {
       const strike = await rig.load(60)
       if (!isInStep(await rig.stat())) during++
-      if (dice.chance(50)) await sleep(dice.below(2000))
-      // A second is a checkpoint's; where nothing is recorded any more, the copy has ended.
-      else await rig.commit(1500)
+      await sleep(dice.below(1500))
+      // What is recorded later on is mostly checkpoints, one a second.
+      if (dice.chance(50)) await rig.commit(1500)
       await rig.kill()
       kills++
       const what = `cycle ${cycle}: ${name} (${of}), kill ${kills}`

@@ -35,16 +35,8 @@ const SCENARIOS: readonly { readonly name: string; readonly tell: readonly strin
 
 t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const all = SIDES.flat()
-  const rig = await Ordeal.start(t, { a1: 4, a2: 4, b1: 8 }, CONF)
+  const rig = await Ordeal.mirror(t, CONF)
   const { disks, dice } = rig
-  await rig.metad.configure([
-    ['metainit', 'd1', '1', '2', disks.path('a1'), disks.path('a2'), '-i', '16k'],
-    ['metainit', 'd2', '1', '1', disks.path('b1')],
-    ['metainit', 'd0', '-m', 'd1'],
-    ['metattach', 'd0', 'd2'],
-  ])
-  await rig.inStep()
-  await rig.fill()
   let evictions = 0
 
   for (let cycle = 1; cycle <= CYCLES; cycle++) {

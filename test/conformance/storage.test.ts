@@ -28,6 +28,7 @@ import { CMD_FLAG } from '../../src/nbd/constants.js'
 import { startMetad, type Metad, type Test } from '../tools/daemon.js'
 import { faultyDisk } from '../tools/faultydisk.js'
 import { missing, mustRun, sizeOf } from '../tools/foreign.js'
+import { attachLoop, detachLoop } from '../tools/fuse.js'
 import { missingBlock } from '../tools/mounts.js'
 import { NbdClient } from '../tools/nbdclient.js'
 
@@ -81,10 +82,8 @@ const loop =
   (sector: number, conf: string) =>
   async (t: Test, directory: string): Promise<Place> => {
     const behind = file(join(directory, 'image'))
-    const device = (await mustRun('losetup', ['--show', '-f', '-b', String(sector), behind])).trim()
-    t.teardown(async () => {
-      await mustRun('losetup', ['-d', device])
-    })
+    const device = await attachLoop(behind, '-b', String(sector))
+    t.teardown(() => detachLoop(device))
     return { component: device, behind, conf: conf === '' ? '' : `io ${device} = ${conf}\n` }
   }
 

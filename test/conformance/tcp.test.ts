@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { CMD, CMD_FLAG, OPT } from '../../src/nbd/constants.js'
+import { until } from '../../bench/lib/process.js'
 import { startMetad } from '../tools/daemon.js'
 import { everyKind, foreign, missing, missingNbdsh, mustRun, sizeOf } from '../tools/foreign.js'
 import { NbdClient } from '../tools/nbdclient.js'
@@ -91,8 +92,8 @@ t.test('a client whose bytes come one at a time', async (t) => {
   // Its answer belongs to a request the client object did not make: it is told apart by the data.
   client.destroy()
   const other = await open('d3')
-  for (let i = 0; i < 200 && !(await other.read(4099n, 700)).data.equals(data); i++) await sleep(10)
-  t.ok((await other.read(4099n, 700)).data.equals(data))
+  await until('the data is there', async () => (await other.read(4099n, 700)).data.equals(data))
+  t.pass('byte by byte')
   await other.disconnect()
 })
 
@@ -155,14 +156,7 @@ t.test('resets at every moment end only their own connection', async (t) => {
   t.ok((await neighbour.read(0n, data.length)).data.equals(data))
   // The engine has let go of them when nothing is in the way of metaclear.
   await neighbour.disconnect()
-  let said = ''
-  for (let i = 0; i < 500; i++) {
-    const cleared = metad.run('metaclear', ['d5'])
-    said = cleared.stderr
-    if (cleared.status === 0) break
-    await sleep(20)
-  }
-  t.equal(said, '', 'no connection is left behind')
+  await until('no connection is left behind', () => metad.run('metaclear', ['d5']).status === 0)
 })
 
 t.test('a port that is taken: metad says so and does not start', async (t) => {

@@ -70,6 +70,7 @@ bool Volume::Impl::anotherSource(const Child& child, std::uint64_t offset, const
 }
 
 void Volume::Impl::retryRead(const Child& child, Task& task) noexcept {
+  task.retried = true;
   eachPiece(child, [&](std::byte* piece, std::uint64_t length) {
     readPieces(task, task.offset + static_cast<std::uint64_t>(piece - task.data), length, piece, child.tried);
     return true;

@@ -163,6 +163,7 @@ void Volume::Impl::Jobs::windowBegin(unsigned place, const ResyncWindow& range) 
   window.range = range;
   window.stage = Window::Stage::locking;
   window.fault = {};
+  window.retried = false;
   window.lock.kind = Task::Kind::window;
   window.lock.impl = &volume_;
   window.lock.window = &window;
@@ -203,17 +204,8 @@ Volume::Impl::Task* Volume::Impl::Jobs::newTask(Window* window, IoOp op, std::ui
     if (window != nullptr) window->fault = {ENOMEM};
     return nullptr;
   }
-  task->kind = Task::Kind::job;
-  task->impl = &volume_;
-  task->request = nullptr;
+  task->begin(volume_, Task::Kind::job, op, offset, length, data);
   task->window = window;
-  task->op = op;
-  task->offset = offset;
-  task->length = length;
-  task->data = data;
-  task->fua = task->noHole = task->fastZero = task->parks = task->quiet = task->uncached = false;
-  task->pending = 1;
-  task->error = 0;
   task->erred = ResyncEnd::kNoComponent;
   if (window != nullptr) window->pending++;
   return task;
@@ -224,6 +216,7 @@ void Volume::Impl::Jobs::onTask(Task& task) noexcept {
   const ResyncFault fault{task.error, task.erred};
   const IoOp op = task.op;
   const std::uint32_t side = task.nextSide;
+  if (task.retried && window != nullptr) window->retried = true;
   volume_.tasks_.give(task);
   if (window == nullptr) return machine_.onSynced(fault);
   if (verifying_ && op == IoOp::read) {
@@ -240,8 +233,14 @@ void Volume::Impl::Jobs::stageOver(Window& window) noexcept {
   if (window.fault.error != 0 || window.stage == Window::Stage::writing) return finish(window);
   window.stage = Window::Stage::writing;
   window.pending = 1;
+  const std::uint64_t offset = window.range.offset;
+  const std::uint64_t length = window.range.length;
+  const bool all = volume_.sources_->unsure(offset, length) &&
+                   (window.retried || !volume_.sources_->cover(offset, length, ReadSources::kInStep));
   if (verifying_) {
     compare(window);
+  } else if (all) {
+    writeEverywhere(window);
   } else if (kind_ == ResyncKind::component) {
     writeComponent(window);
   } else {
@@ -296,6 +295,23 @@ void Volume::Impl::Jobs::write(Window& window) noexcept {
   if (task == nullptr) return;
   volume_.issue(*task, volume_.sideNode(target_), range.offset, range.length, task->data, 1U << target_);
   volume_.drop(*task);
+}
+
+// Where sides may differ and what was read is not from one in step, all are to say that from now on: the
+// target and those in step, which may be read again one day.
+void Volume::Impl::Jobs::writeEverywhere(Window& window) noexcept {
+  const auto sides = static_cast<std::uint32_t>(volume_.mirror_->sides.size());
+  const auto piece = [&](std::uint64_t offset, std::uint64_t length, std::byte* data) {
+    for (std::uint32_t side = 0; side < sides; side++) {
+      if (side != target_ && !volume_.mirror_->sides[side].readable) continue;
+      Task* const task = newTask(&window, IoOp::write, offset, length, data);
+      if (task == nullptr) return;
+      volume_.issue(*task, volume_.sideNode(side), offset, length, data, 1U << side);
+      volume_.drop(*task);
+    }
+  };
+  if (kind_ == ResyncKind::component) return eachPiece(window, piece);
+  piece(window.range.offset, window.range.length, buffer(window, 0));
 }
 
 // What lies apart in the mirror lies together on the component: usually one Io.

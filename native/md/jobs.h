@@ -50,6 +50,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
     Task lock;
     unsigned pending = 0;  // tasks of the stage, and one for whoever starts them
     ResyncFault fault;
+    bool retried = false;  // not every piece came from its best source
     // Verify: the sides that could be read, and the blocks that differ from the first of them.
     std::uint32_t read = 0;
     std::uint32_t differing = 0;  // sides
@@ -86,6 +87,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void finish(Window& window) noexcept;
   void read(Window& window) noexcept;
   void write(Window& window) noexcept;
+  void writeEverywhere(Window& window) noexcept;
   void writeComponent(Window& window) noexcept;
   void passed(const ResyncWindow& range) noexcept;
   template <typename Visit>

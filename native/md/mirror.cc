@@ -107,7 +107,7 @@ ReadSources::Source ReadSources::at(std::uint64_t offset, std::uint64_t length, 
     if (!part.service->readable) continue;
     const bool okay = part.service->okay();
     const bool stale = staleAt(side, offset, 1);
-    const int rank = avoided_[part.file] ? 4 : stale ? (okay ? 3 : kNone) : okay ? 1 : 2;
+    const int rank = stale && !okay ? kNone : avoided_[part.file] ? 4 : stale ? 3 : okay ? 1 : 2;
     if ((tried & kInStep) != 0 && rank > 2) continue;
     if (rank < bestClass || (rank == 2 && bestClass == 2 && part.service->lastErred > bestErred)) {
       best.side = static_cast<int>(i);
@@ -126,6 +126,12 @@ bool ReadSources::cover(std::uint64_t offset, std::uint64_t length, std::uint32_
     length -= source.length;
   }
   return true;
+}
+
+bool ReadSources::unsureAt(std::uint64_t offset, std::uint64_t length) const noexcept {
+  bool any = false;
+  for (std::uint32_t side = 0; side < mirror_.sides.size(); side++) any = any || unsure(side, offset, length);
+  return any;
 }
 
 bool ReadSources::mayRead(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {

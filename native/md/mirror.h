@@ -6,7 +6,7 @@
 //   2. a Last Erred one, of several the one that erred last;
 //   3. an Okay component of a readable side that is stale there: it holds every flushed block, only
 //      what was in flight at a crash may differ from other sides;
-//   4. a component that is avoided: readable by the plan, but hung or not to be trusted just now.
+//   4. any of these that is avoided: readable by the plan, but hung or not to be trusted just now.
 // Invariants: nothing else is ever a source. One thread.
 #pragma once
 
@@ -69,6 +69,15 @@ class ReadSources {
   // Whether every piece of the range has one.
   bool cover(std::uint64_t offset, std::uint64_t length, std::uint32_t tried) const noexcept;
 
+  // Whether a side that may be read is stale somewhere in the range: sides may differ there.
+  bool unsure(std::uint64_t offset, std::uint64_t length) const noexcept {
+    return anyStale_ && unsureAt(offset, length);
+  }
+  // The same for this side.
+  bool unsure(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept {
+    return mirror_.sides[side].readable && staleAt(mirror_.sides[side], offset, length);
+  }
+
   // Whether everything in the range may be read from this side, and is neither stale nor avoided there.
   bool mayRead(std::uint32_t side, std::uint64_t offset, std::uint64_t length) const noexcept;
   // Whether it may be written there as well.
@@ -81,6 +90,7 @@ class ReadSources {
 
  private:
   void recompute();
+  bool unsureAt(std::uint64_t offset, std::uint64_t length) const noexcept;
   bool fastSide(const MirrorSide& side) const noexcept;
   bool staleAt(const MirrorSide& side, std::uint64_t offset, std::uint64_t length) const noexcept {
     return side.stale && stale_ != nullptr && stale_->stale(side.slot, offset, length);

@@ -10,6 +10,9 @@ namespace metadisk {
 // ---- reads
 
 void Volume::Impl::submitRead(Request& r) noexcept {
+  if (sources_->unsure(r.offset, r.length) && r.op == Op::read && !plan_->readOnly) [[unlikely]] {
+    return submitUnsureRead(r);
+  }
   const int side = sources_->fast(r.offset, r.length);
   const std::uint32_t bit = side < 0 ? 0 : asked(0, static_cast<std::uint32_t>(side));
   if (side >= 0 && submitSingle(r, sideNode(static_cast<std::uint32_t>(side)), bit)) return;
@@ -43,18 +46,81 @@ void Volume::Impl::readPieces(Task& task, std::uint64_t offset, std::uint64_t le
   }
 }
 
+// ---- reads where sides may differ: in stale regions of sides that were in step before a crash
+//
+// Whatever a client has been told must be what every later read says, although the source may fail before
+// it: what was read is written to the sides that may differ, and answered after that (driver.md 2.9).
+
+void Volume::Impl::submitUnsureRead(Request& r) noexcept {
+  if (!sources_->cover(r.offset, r.length, 0)) return finish(r, EIO);
+  Task* const task = newTask(r, Task::Kind::unsureRead);
+  if (task == nullptr) return finish(r, ENOMEM);
+  own(*task);
+}
+
+// The writes to the sides; false: without memory, and none.
+bool Volume::Impl::prepareSides(Task& task) noexcept {
+  const std::uint64_t region = state_.stale->regionBytes();
+  const std::uint64_t end = task.offset + task.length;
+  // The label of a side is its own.
+  const std::uint64_t first = plan_->labelled ? std::max(task.offset, kBlockBytes) : task.offset;
+  for (std::uint64_t at = first, length = 0; at < end; at += length) {
+    length = std::min(end - at, region - (at & (region - 1)));
+    if (!sources_->unsure(at, length)) continue;
+    // What was not read from a side in step goes to those as well: they may be read again one day.
+    const bool all = task.retried || !sources_->cover(at, length, ReadSources::kInStep);
+    for (std::uint32_t side = 0; side < mirror_->sides.size(); side++) {
+      const bool differs = sources_->unsure(side, at, length) || (all && mirror_->sides[side].readable);
+      if (!differs || !mirror_->sides[side].writable) continue;
+      // Where they are stale, Last Erred components are no source.
+      task.okayOnly = sources_->unsure(side, at, length);
+      std::byte* const data = task.data + (at - task.offset);
+      if (prepare(task, task.unstarted, sideNode(side), at, length, data, asked(0, side))) continue;
+      discard(task.unstarted, nullptr);
+      return false;
+    }
+  }
+  return true;
+}
+
+// Of the read, then of the writes.
+void Volume::Impl::endUnsureRead(Task& task) noexcept {
+  if (task.op == IoOp::read && task.error == 0) {
+    task.op = IoOp::write;
+    if (prepareSides(task)) {
+      task.pending = 1;
+      start(task, task.unstarted);
+      return drop(task);
+    }
+    task.error = ENOMEM;
+  }
+  Request& r = *task.request;
+  const int error = task.error;
+  const bool parks = task.parks;
+  if (parks) closeGate();
+  overlaps_.leave(task);
+  tasks_.give(task);
+  if (parks) return park(r, true);
+  finish(r, error);
+}
+
 // ---- writes
+
+// Goes on in onOwned().
+void Volume::Impl::own(Task& task) noexcept {
+  task.OverlapEntry::first = task.offset;
+  task.OverlapEntry::end = task.offset + task.length;
+  task.stays = false;
+  task.OverlapEntry::start = onOwned;
+  overlaps_.enter(task);
+}
 
 void Volume::Impl::submitWrite(Request& r) noexcept {
   // What could not be read back is not taken.
   if (!sources_->coverAll() && !sources_->cover(r.offset, r.length, 0)) return finish(r, EIO);
   Task* const task = newTask(r, Task::Kind::mirrorWrite);
   if (task == nullptr) return finish(r, ENOMEM);
-  task->OverlapEntry::first = r.offset;
-  task->OverlapEntry::end = r.offset + r.length;
-  task->stays = false;
-  task->OverlapEntry::start = onOwned;
-  overlaps_.enter(*task);
+  own(*task);
 }
 
 void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
@@ -62,6 +128,10 @@ void Volume::Impl::onOwned(OverlapEntry& entry) noexcept {
   Impl& self = *task.impl;
   if (task.kind == Task::Kind::window)
     return task.window != nullptr ? self.jobs_->onOwned(task) : self.repairs_->onOwned();
+  if (task.kind == Task::Kind::unsureRead) {
+    self.readPieces(task, task.offset, task.length, task.data, 0);
+    return self.drop(task);
+  }
   task.granted = onMarked;
   if (self.state_.regions != nullptr && !self.state_.regions->enter(task, task.offset, task.length)) return;
   self.writeSides(task);

@@ -263,17 +263,8 @@ Volume::Impl::Task* Volume::Impl::Repairs::newTask(IoOp op, std::uint64_t offset
     error_ = ENOMEM;
     return nullptr;
   }
-  task->kind = Task::Kind::repair;
-  task->impl = &volume_;
-  task->request = nullptr;
-  task->op = op;
-  task->offset = offset;
-  task->length = length;
-  task->data = data;
-  task->fua = task->noHole = task->fastZero = task->parks = task->uncached = false;
+  task->begin(volume_, Task::Kind::repair, op, offset, length, data);
   task->quiet = true;
-  task->pending = 1;
-  task->error = 0;
   pending_ = true;
   return task;
 }

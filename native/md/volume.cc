@@ -174,20 +174,11 @@ void Volume::Impl::onSingle(Io& io) noexcept {
 Volume::Impl::Task* Volume::Impl::newTask(Request& r, Task::Kind kind) noexcept {
   Task* const task = tasks_.take();
   if (task == nullptr) return nullptr;
-  task->kind = kind;
-  task->impl = this;
+  task->begin(*this, kind, ioOp(r.op, kind == Task::Kind::mirrorWrite), r.offset, r.length, r.data);
   task->request = &r;
-  task->op = ioOp(r.op, kind == Task::Kind::mirrorWrite);
-  task->offset = r.offset;
-  task->length = r.length;
-  task->data = r.data;
   task->fua = r.fua && r.op == Op::write;
   task->noHole = r.op == Op::zero && r.noHole;
   task->fastZero = r.op == Op::zero && r.fastZero;
-  task->pending = 1;  // the caller's, given back by drop()
-  task->error = 0;
-  task->parks = task->quiet = task->uncached = false;
-  task->unstarted = {};
   return task;
 }
 
@@ -254,12 +245,15 @@ bool Volume::Impl::prepare(Task& task, Chain& chain, const Node& node, std::uint
     return child;
   };
   const bool writes = changesData(task.op);
+  const auto wanted = [&](const Service& service) {
+    return !writes || (service.writable && (service.lastErred == 0 || !task.okayOnly));
+  };
   if (!hasData(task.op)) {
     mapExtents(node, offset, length, [&](const Fragment& fragment) {
-      if (!writes || fragment.service->writable) add(fragment, nullptr);
+      if (wanted(*fragment.service)) add(fragment, nullptr);
     });
   } else if (const Fragment whole = oneFragment(node, offset, length); whole.length == length) {
-    if (!writes || whole.service->writable) add(whole, data);
+    if (wanted(*whole.service)) add(whole, data);
   } else {
     std::array<Fragment, 32> fragments;
     std::array<Child*, 64> open{};  // last Io per file, by the low bits of its index
@@ -268,7 +262,7 @@ bool Volume::Impl::prepare(Task& task, Chain& chain, const Node& node, std::uint
       const std::size_t count = mapNode(node, offset + at, length - at, fragments, covered);
       for (std::size_t i = 0; i < count; i++) {
         const Fragment& fragment = fragments[i];
-        if (!writes || fragment.service->writable) {
+        if (wanted(*fragment.service)) {
           Child*& neighbour = open[fragment.file % open.size()];
           const bool joined =
               neighbour != nullptr && neighbour->index == fragment.file && append(*neighbour, fragment, data + at);
@@ -344,6 +338,7 @@ void Volume::Impl::taskDone(Task& task) noexcept {
       return endOfData(r, error);
     }
     case Task::Kind::mirrorWrite: return endWrite(task);
+    case Task::Kind::unsureRead: return endUnsureRead(task);
     case Task::Kind::flush: return endFlushes(task);
     case Task::Kind::job: return jobs_->onTask(task);
     case Task::Kind::repair: return repairs_->onTask(task);

@@ -5,7 +5,8 @@
 // Task that counts its children. Writes to a mirror, and the window of a resync, own their range in
 // the overlap list from before the first child until after the last; so two sides can only differ
 // where a write is in flight or has failed. All children of a write are made before the first is
-// started: it reaches every side or, without memory, none.
+// started: it reaches every side or, without memory, none. A read where sides may differ since a crash is
+// a write of what it read before it is answered.
 #pragma once
 
 #include <array>
@@ -87,7 +88,7 @@ class Volume::Impl final {
   };
   // Several Ios that end together.
   struct Task : OverlapEntry, RegionWaiter {
-    enum class Kind : std::uint8_t { plain, mirrorWrite, flush, window, job, repair };
+    enum class Kind : std::uint8_t { plain, mirrorWrite, unsureRead, flush, window, job, repair };
     Kind kind = Kind::plain;
     Impl* impl = nullptr;
     Request* request = nullptr;  // null for the engine's own work
@@ -99,6 +100,8 @@ class Volume::Impl final {
     bool noHole = false;
     bool fastZero = false;
     bool parks = false;     // a component failed that is not Last Erred
+    bool retried = false;   // reads: not every piece came from its best source
+    bool okayOnly = false;  // write: not to Last Erred components
     bool quiet = false;     // repair: failures are looked for
     bool uncached = false;  // repair: read from the storage, not from the page cache
     std::uint32_t pending = 0;
@@ -106,9 +109,24 @@ class Volume::Impl final {
     int error = 0;
     std::uint32_t erred = 0;  // job: the component that `error` came from
     void* window = nullptr;   // job; window: null of a repair
-    Chain unstarted;          // mirror write
+    Chain unstarted;          // mirror write, unsure read
     Task* queued = nullptr;
     Task* poolNext = nullptr;
+
+    // One from the pool. `pending` is 1, the caller's, given back by drop().
+    void begin(Impl& in, Kind what, IoOp how, std::uint64_t at, std::uint64_t size, std::byte* memory) noexcept {
+      impl = &in;
+      kind = what;
+      op = how;
+      offset = at;
+      length = size;
+      data = memory;
+      request = nullptr;
+      fua = noHole = fastZero = parks = retried = okayOnly = quiet = uncached = false;
+      pending = 1;
+      error = 0;
+      unstarted = {};
+    }
   };
 
   void finish(Request& r, int error) noexcept;
@@ -143,6 +161,10 @@ class Volume::Impl final {
   bool anotherSource(const Child& child, std::uint64_t offset, const std::byte* data) const noexcept;
   void retryRead(const Child& child, Task& task) noexcept;
   bool wantRepair(const Child& child, std::uint64_t offset, const std::byte* data) noexcept;
+  void own(Task& task) noexcept;
+  void submitUnsureRead(Request& r) noexcept;
+  bool prepareSides(Task& task) noexcept;
+  void endUnsureRead(Task& task) noexcept;
   void submitWrite(Request& r) noexcept;
   void writeSides(Task& task) noexcept;
   void endWrite(Task& task) noexcept;

@@ -71,6 +71,7 @@ int oracle(const Plan& plan, const Pattern& pattern, std::uint64_t offset, std::
     mapNode(plan.nodes[side.child], offset, kBlock, {&f, 1}, covered);
     if (!f.service->readable) continue;
     const bool old = side.stale && pattern.regions.at(side.slot)[offset / kRegion];
+    if (old && f.service->lastErred != 0) continue;
     if (avoided[f.file]) {
       avoid = i;
     } else if (!old && f.service->lastErred == 0) {

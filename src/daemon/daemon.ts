@@ -93,8 +93,9 @@ export class Daemon {
     await links.clear()
     await system.load()
     await control.listen(join(this.#where.run, 'admin.sock'))
-    await nbd.listenUnix(nbdPath)
+    // Before the unix socket: a port that is taken ends metad, and by then nobody may be served.
     if (this.#config.nbdTcp !== null) await nbd.listenTcp(this.#config.nbdTcp.host, this.#config.nbdTcp.port)
+    await nbd.listenUnix(nbdPath)
     system.startResyncs().catch((e: unknown) => this.#log.error(e, 'resyncs'))
   }
 

@@ -4,7 +4,8 @@ import type { Request } from '../ctl/protocol.js'
 import { parseUnitName } from '../meta/names.js'
 import { outcome, type Outcome } from '../meta/operations.js'
 import { wantedResyncs } from '../meta/resyncs.js'
-import { inStep } from '../meta/sources.js'
+import { derive } from '../meta/mirrortables.js'
+import { inStep, sidesIn } from '../meta/sources.js'
 import type { MirrorUnit, Tree } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { Verified } from '../resync/scheduler.js'
@@ -77,7 +78,10 @@ const problemOf = (m: MirrorUnit, v: Verified): MetaError | null => {
 const compare = (system: System, send: Send, r: SyncRequest) => async (m: MirrorUnit) => {
   const { name } = m
   if (system.resyncs.isRunning(name)) return err(metaError('resyncInProgress', name))
-  if (m.submirrors.filter(inStep).length < 2) return err(metaError('nothingToCompare', name))
+  const comparable = sidesIn(m, system.tree).filter(
+    (s) => inStep(s.submirror) && !derive(s.submirror, s.stripe).allErred,
+  )
+  if (comparable.length < 2) return err(metaError('nothingToCompare', name))
   system.hosting.setBuffer(name, r.bufferBlocks)
   const repaired = r.verify === 'repair'
   const verifying = system.resyncs.verify(name, repaired)

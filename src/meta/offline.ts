@@ -5,7 +5,7 @@ import type { Live } from './kind.js'
 import { advance, stateOf, stateOutcome } from './mirrorstate.js'
 import { derive, isRunning } from './mirrortables.js'
 import { mirrorNamed, sideNamed } from './operands.js'
-import type { Outcome } from './operations.js'
+import { outcome, type Outcome } from './operations.js'
 import { optimizedPending } from './resyncs.js'
 import { blockWithoutSource, sidesIn } from './sources.js'
 import type { Tree } from './types.js'
@@ -36,10 +36,11 @@ export const offline = (r: SideRequest, { tree, live, now }: SideContext): MetaR
   if (!r.force && !isRunning(derive(submirror, side.stripe))) return err(metaError('submirrorState', m.name))
   if (blockWithoutSource(m.blocks, sidesIn(m, tree), (c) => !live.isMissing(c), submirror.slot) !== null)
     return err(metaError('noReadableSubmirrors', m.name))
-  const next = advance(stateOf(m, tree), { event: 'offline', slot: submirror.slot }, now)
-  // It is offline already.
-  if (!next.ok) return err(metaError('submirrorState', m.name))
   const changes = [{ change: 'submirrorOfflined', name: m.name, submirror: submirror.unit }] as const
+  // Said once more, and nothing changes.
+  if (submirror.state === 'offline') return ok(outcome(tree, { changes }))
+  const next = advance(stateOf(m, tree), { event: 'offline', slot: submirror.slot }, now)
+  if (!next.ok) return err(metaError('submirrorState', m.name))
   return ok(stateOutcome(tree, next.value.state, { changes }))
 }
 

@@ -186,6 +186,64 @@ const DETACH: readonly Row[] = [
   ['metadetach d0 $a1', `$a1: ${NAME}`],
 ]
 
+const SIDE: readonly Row[] = ['metaoffline', 'metaonline'].flatMap((c): readonly Row[] => [
+  [c, USAGE],
+  [`${c} d0`, USAGE],
+  [`${c} d0 d1 d2`, USAGE],
+  [`${c} -q d0 d1`, USAGE],
+  [`${c} -s blue d0 d1`, 'setname "blue": no such set'],
+  [`${c} blue/d0 d1`, 'setname "blue": no such set'],
+  [`${c} 9 d1`, `9: ${NAME}`],
+  [`${c} d0 $a1`, `$a1: ${NAME}`],
+  [`${c} d9 d1`, 'd9: unit not set up'],
+  [`${c} d0 d9`, 'd9: unit not set up'],
+  [`${c} d4 d1`, 'd4: unit is not a mirror'],
+])
+
+const OFFLINE: readonly Row[] = [
+  ...SIDE,
+  ['metaonline -f d0 d1', USAGE],
+  ['metaoffline d0 d4', "d0: can't find submirror in mirror"],
+  ['metaoffline -f d0 d0', "d0: can't find submirror in mirror"],
+  ['metaoffline d20 d22', 'd20: resync in progress'],
+  ['metaoffline -f d20 d22', 'd20: resync in progress'],
+  ['metaoffline d20 d4', 'd20: resync in progress'],
+  ['metaonline d0 d4', "d0: can't find submirror in mirror"],
+  ['metaonline d0 d1', 'd0: attempt operation on a submirror in illegal state'],
+  ['metaonline d20 d22', 'd20: attempt operation on a submirror in illegal state'],
+]
+
+const REPLACE: readonly Row[] = [
+  ['metareplace', USAGE],
+  ['metareplace d0', USAGE],
+  ['metareplace d0 $a1', USAGE],
+  ['metareplace d0 $a1 $free1 $free2', USAGE],
+  ['metareplace -e', USAGE],
+  ['metareplace -e d0', USAGE],
+  ['metareplace -e d0 $a1 $free1', USAGE],
+  ['metareplace -q d0 $a1 $free1', USAGE],
+  ['metareplace -s blue -e d0 $a1', 'setname "blue": no such set'],
+  ['metareplace -e 9 $a1', `9: ${NAME}`],
+  ['metareplace -e d9 $a1', 'd9: unit not set up'],
+  ['metareplace -e d4 $c1', 'd4: unknown metadevice type'],
+  ['metareplace -f d4 $c1 $free1', 'd4: unknown metadevice type'],
+  ['metareplace -e d20 $m2', 'd20: resync in progress'],
+  ['metareplace -f -e d20 $m1', 'd20: resync in progress'],
+  ['metareplace -e d0 $free1', "d0: $free1: can't find component in unit"],
+  ['metareplace -e d0 $nowhere', "d0: $nowhere: can't find component in unit"],
+  ['metareplace -e d0 d1', "d0: d1: can't find component in unit"],
+  ['metareplace d0 $c1 $free1', "d0: $c1: can't find component in unit"],
+  ['metareplace d0 $a1 $short', 'd0: $short: replace failure, new component is too small'],
+  ['metareplace d0 $a1 $tiny', 'd0: $tiny: replace failure, new component is too small'],
+  ['metareplace d0 $a1 $nowhere', `$nowhere: ${ENOENT}`],
+  ['metareplace d0 $a1 $dir', '$dir: not a disk device'],
+  ['metareplace d0 $a1 d4', 'd4: is a metadevice'],
+  ['metareplace d0 $a1 $a2', `$a2: ${TWICE('d2')}`],
+  ['metareplace d0 $a1 $a1', `$a1: ${TWICE('d1')}`],
+  ['metareplace d0 $a1 $c2', `$c2: ${TWICE('d4')}`],
+  ['metareplace d0 $a1 $r1', 'd0: $r1: replace failure, new component is too small'],
+]
+
 const CLEAR: readonly Row[] = [
   ['metaclear', USAGE],
   ['metaclear -a d0', USAGE],
@@ -237,6 +295,15 @@ const SYNC: readonly Row[] = [
   ['metasync d4', 'd4: unknown metadevice type', 255],
   ['metasync -c d4', 'd4: unknown metadevice type', 255],
   ['metasync 1024 2048', `2048: ${NAME}`, 255],
+  ['metasync -8 d0', USAGE],
+  ['metasync -c -r', USAGE],
+  ['metasync --repair d0', USAGE],
+  ['metasync --json d0', USAGE],
+  ['metasync --verify', USAGE],
+  ['metasync --verify -c d0', USAGE],
+  ['metasync --verify d9', 'd9: unit not set up', 255],
+  ['metasync --verify d4', 'd4: unknown metadevice type', 255],
+  ['metasync --verify --repair d20', 'd20: resync in progress', 255],
 ]
 
 const HS: readonly Row[] = [
@@ -334,7 +401,19 @@ const words = (line: string): string[] =>
 const printed = (error: string): string =>
   error.replace(/\$(?=\w)/g, () => `${rig.path('')}/`).replace('@', `${metad.root}/`)
 
-for (const [group, rows] of Object.entries({ INIT, ATTACH, DETACH, CLEAR, PARAM, HS, SYNC, DB, STAT })) {
+for (const [group, rows] of Object.entries({
+  INIT,
+  ATTACH,
+  DETACH,
+  OFFLINE,
+  REPLACE,
+  CLEAR,
+  PARAM,
+  HS,
+  SYNC,
+  DB,
+  STAT,
+})) {
   t.test(`${rows.length} refusals: ${group.toLowerCase()}`, async (t) => {
     let before = await rig.snapshot()
     const files = readdirSync(rig.path(''))

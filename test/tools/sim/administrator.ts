@@ -78,6 +78,7 @@ export class Administrator {
   }
 
   #resync(m: MirrorUnit, dice: Dice): Command {
+    if (this.#world.system.resyncs.isRunning(m.name) && dice.chance(40)) return ['cancel', m.name]
     const verb = dice.pick(['sync', 'sync', 'cancel', 'resync-all', 'probe', 'verify', 'verify', 'repair'])
     return [verb, m.name]
   }

@@ -217,6 +217,18 @@ export class Checks {
     }
   }
 
+  /** What is said is on record. */
+  noticed(text: string): void {
+    const spare = /open error of hotspare (\S+)/.exec(text)?.[1]
+    const erred = /: (\S+) needs maintenance/.exec(text)?.[1]
+    for (const u of spare === undefined && erred === undefined ? [] : this.#world.tree.values()) {
+      if (u.kind === 'pool' && u.spares.some((s) => s.name === spare && !s.broken))
+        this.#world.broken(`${spare ?? ''} is said to be broken, and is not on record`)
+      if (u.kind === 'stripe' && u.rows.some((r) => r.components.some((c) => c.name === erred && c.state === 'okay')))
+        this.#world.broken(`${erred ?? ''} is said to need maintenance, and is not on record`)
+    }
+  }
+
   /** Where a cell lies on one side. */
   placeOf(unit: UnitName, cell: number): { readonly disk: string; readonly cell: number } {
     const { cellBlocks } = this.#world.setup
@@ -305,7 +317,20 @@ export class Checks {
       }
     }
     for (const c of lasts) if (!needed.has(c)) this.#world.broken(`${c.name} is Last Erred, and others have all of it`)
+    this.#checkCheckpoint(m, tree)
     if (!m.submirrors.some((s) => s.state === 'okay')) this.#world.broken(`${m.name}: no side is in step beyond doubt`)
+  }
+
+  /** It is of a copy that is wanted, and what was copied is written since. */
+  #checkCheckpoint(m: MirrorUnit, tree: Tree): void {
+    const { checkpoint } = m
+    if (checkpoint === null) return
+    const side = m.submirrors.find((s) => s.slot === checkpoint.slot)
+    const stripe = side === undefined ? undefined : tree.get(side.unit)
+    const all = stripe?.kind === 'stripe' ? stripe.rows.flatMap((r) => r.components) : []
+    const { component } = checkpoint
+    if ((component === null ? side?.state : all[component]?.state) !== 'resync')
+      this.#world.broken(`${m.name} has a checkpoint of nothing`)
   }
 
   /** The component as it was, when it was a source. */

@@ -75,6 +75,7 @@ export class Play {
       writing: (device, regions, size) => this.#checks.writing(device, regions, size),
       copying: (device, job, loaded) => this.#checks.copying(device, job, loaded),
       resuming: (device) => this.#checks.resuming(device),
+      noticed: (text) => this.#checks.noticed(text),
     }
     for (const { name, cells } of world.setup.mirrors) {
       const watch = {
@@ -89,8 +90,7 @@ export class Play {
     const { world } = this
     if (!(await world.boot())) throw new Error('the first start failed')
     await world.configure()
-    await this.#say(['attach', 'd0', 'd2'])
-    await this.#say(['attach', 'd10', 'd12'])
+    for (const { name, sides } of world.setup.mirrors) await this.#say(['attach', name, sides[1] ?? ''])
     // Turns count too: a world in which nothing can happen must come to an end.
     for (let turns = 0; world.schedule.events < events; turns++) {
       if (turns > events * 20) throw new Wrong('nothing happens any more')
@@ -224,8 +224,18 @@ export class Play {
     const [verb, name = ''] = words
     // Only what nobody has open is cleared.
     if (verb === 'clear') this.#clients.get(name as UnitName)?.leave()
-    if (verb === 'verify' || verb === 'repair') this.#compare(name as UnitName, verb === 'repair')
+    if (verb === 'verify' || verb === 'repair') await this.#compareAndChange(name as UnitName, verb === 'repair')
     else await this.#say(words)
+  }
+
+  /** Often there is something to find, and a new plan interrupts the comparison. */
+  async #compareAndChange(name: UnitName, repair: boolean): Promise<void> {
+    const { dice } = this.world.schedule
+    const clients = this.#clients.get(name)
+    if (clients !== undefined) for (let i = dice.below(4); i > 0; i--) this.#corrupt(clients)
+    this.#compare(name, repair)
+    for (let i = dice.below(20); i > 0; i--) this.world.schedule.step()
+    if (dice.chance(40)) await this.#say(['param', name, '-r', dice.pick(['roundrobin', 'geometric', 'first'])])
   }
 
   /** In the background: what differed all the time is found, and repaired when asked for. */
@@ -239,14 +249,18 @@ export class Play {
     const { process } = world
     const before = this.#checks.differing(name)
     const changes = before.map((cell) => clients.oracle.changes(cell))
-    const tree = JSON.stringify(world.mirror(name))
+    const shape = (): string => {
+      const { submirrors, errors, blocks } = world.mirror(name) ?? {}
+      return JSON.stringify([submirrors, errors, blocks])
+    }
+    const shaped = shape()
     const { faults } = this.#trouble
     const sound = this.#trouble.isSound(name)
     world.tell(`${repair ? 'repair' : 'verify'} ${name}`)
     const ended = (v: Verified): void => {
       if (world.running && world.process !== process) return
       world.tell(`comparison of ${name} ${v.ending}: ${v.mismatchBlocks} blocks`)
-      if (v.ending !== 'done' || JSON.stringify(world.mirror(name)) !== tree) return
+      if (v.ending !== 'done' || shape() !== shaped) return
       this.tally.verified++
       // What cannot be read is not compared.
       if (!sound || faults !== this.#trouble.faults || !this.#trouble.isSound(name)) return

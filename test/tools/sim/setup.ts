@@ -5,6 +5,7 @@
  * cell is 512 MiB, so that growing makes the dirty regions double.
  */
 import type { UnitName } from '../../../src/meta/types.js'
+import type { Dice } from './schedule.js'
 
 export interface Setup {
   /** Blocks of a cell: also of a cylinder and of an interlace, so that nothing is ever rounded. */
@@ -107,4 +108,13 @@ const LARGE: Setup = {
   ].join('\n'),
 }
 
-export const setupOf = (large: boolean): Setup => (large ? LARGE : SMALL)
+/** Without the side that has everything on one disk: components of the others are covered by several. */
+const NARROW: Setup = {
+  ...SMALL,
+  mirrors: SMALL.mirrors.map((m) => ({ ...m, sides: m.sides.filter((unit) => unit !== 'd2') })),
+}
+
+export const setupOf = (dice: Dice): Setup => {
+  const percent = dice.below(100)
+  return percent < 25 ? LARGE : percent < 50 ? NARROW : SMALL
+}

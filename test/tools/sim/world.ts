@@ -48,6 +48,8 @@ export interface WorldHooks {
   copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
   /** Requests that waited for a decision go on. */
   resuming(device: number): void
+  /** What metad says on the console. */
+  noticed(text: string): void
 }
 
 export class World {
@@ -55,7 +57,12 @@ export class World {
   readonly setup: Setup
   readonly disks: ReadonlyMap<string, SimDisk>
   readonly replicas: SimReplica[]
-  hooks: WorldHooks = { writing: () => undefined, copying: () => undefined, resuming: () => undefined }
+  hooks: WorldHooks = {
+    writing: () => undefined,
+    copying: () => undefined,
+    resuming: () => undefined,
+    noticed: () => undefined,
+  }
   /** The first promise that was broken; noted, because it is found inside of metad's own callbacks. */
   wrong: Wrong | null = null
   /** Lines of the log, for a failing seed. */
@@ -65,7 +72,7 @@ export class World {
   constructor(seed: number) {
     this.schedule = new Schedule(seed)
     const { dice } = this.schedule
-    this.setup = setupOf(dice.chance(25))
+    this.setup = setupOf(dice)
     this.disks = new Map(Object.entries(this.setup.disks).map(([name, cells]) => [name, new SimDisk(name, cells)]))
     this.replicas = makeSimReplicas(dice.pick([1, 2, 3, 5]))
   }
@@ -148,7 +155,10 @@ export class World {
       components: shared,
       files: simFiles(schedule, cellBlocks, (fd) => components.opened(fd)),
       log,
-      notice: (level, text) => this.tell(`${level}: ${text}`),
+      notice: (level, text) => {
+        this.tell(`${level}: ${text}`)
+        this.hooks.noticed(text)
+      },
     })
     engine.start(undefined, () => {
       for (const e of engine.drain(1000)) system.event(e)

@@ -22,8 +22,8 @@ export const componentText = (c: Component, s: Submirror | null, live: LiveStatu
     case 'resync':
       return live.isMissing(c) ? 'Unavailable' : 'Resyncing'
     case 'okay':
-      if (live.isMissing(c)) return 'Unavailable'
-      return s.state === 'resync' ? 'Resyncing' : 'Okay'
+      // Also while its whole side is copied: that is the side's state.
+      return live.isMissing(c) ? 'Unavailable' : 'Okay'
   }
 }
 

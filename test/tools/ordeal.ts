@@ -84,6 +84,8 @@ export class Ordeal {
       ['metainit', 'd2', '1', '1', path('b1'), ...spared],
       ['metainit', 'd0', '-m', 'd1'],
     ])
+    // A kill may leave them with different commits.
+    await ordeal.run('metadb', '-a', ...['replica2', 'replica3'].map((r) => join(ordeal.dir, r)))
     ordeal.scribble('b1')
     await ordeal.run('metattach', 'd0', 'd2')
     await ordeal.inStep()

@@ -222,6 +222,8 @@ export class Play {
     const words = this.#administrator.next()
     if (words === null) return
     const [verb, name = ''] = words
+    // Regions may just be on their way to be clean when a growth renumbers them.
+    if (verb === 'attach') for (let i = 0; i < 2; i++) this.world.engineMirror('d0' as UnitName)?.sweep()
     // Only what nobody has open is cleared.
     if (verb === 'clear') this.#clients.get(name as UnitName)?.leave()
     if (verb === 'verify' || verb === 'repair') await this.#compareAndChange(name as UnitName, verb === 'repair')

@@ -231,6 +231,17 @@ void Volume::Impl::Jobs::onTask(Task& task) noexcept {
 void Volume::Impl::Jobs::stageOver(Window& window) noexcept {
   if (--window.pending != 0) return;
   if (window.fault.error != 0 || window.stage == Window::Stage::writing) return finish(window);
+  if (verifying_ && window.stage == Window::Stage::reading) {
+    compare(window);
+    if (repairing_ && window.differing != 0) {
+      // What the kernel could not write back may be lost and was read as it was before: the side that is about to be
+      // overwritten would be the one with the newer data. A sync says so.
+      window.stage = Window::Stage::syncing;
+      window.pending = 1;
+      sync(&window);
+      return stageOver(window);
+    }
+  }
   window.stage = Window::Stage::writing;
   window.pending = 1;
   const std::uint64_t offset = window.range.offset;
@@ -238,7 +249,7 @@ void Volume::Impl::Jobs::stageOver(Window& window) noexcept {
   const bool all = volume_.sources_->unsure(offset, length) &&
                    (window.retried || !volume_.sources_->cover(offset, length, ReadSources::kInStep));
   if (verifying_) {
-    compare(window);
+    if (repairing_ && window.differing != 0) repair(window);
   } else if (all) {
     writeEverywhere(window);
   } else if (kind_ == ResyncKind::component) {
@@ -363,9 +374,15 @@ void Volume::Impl::Jobs::passed(const ResyncWindow& range) noexcept {
   passedFrom_ = std::max(passedFrom_, passedTo_ - passedTo_ % volume_.state_.stale->regionBytes());
 }
 
-void Volume::Impl::Jobs::targetSync() noexcept {
-  Task* const task = newTask(nullptr, IoOp::sync, 0, 0, nullptr);
-  if (task == nullptr) return machine_.onSynced({ENOMEM});
+void Volume::Impl::Jobs::targetSync() noexcept { sync(nullptr); }
+
+// Of everything the job writes, and, verifying, reads; for a window or for the machine.
+void Volume::Impl::Jobs::sync(Window* window) noexcept {
+  Task* const task = newTask(window, IoOp::sync, 0, 0, nullptr);
+  if (task == nullptr) {
+    if (window == nullptr) machine_.onSynced({ENOMEM});
+    return;
+  }
   const auto lost = std::find_if(files_.begin(), files_.end(),
                                  [this](std::uint32_t i) { return volume_.files_[i]->syncFailed.load(); });
   if (lost != files_.end()) {

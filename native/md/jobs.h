@@ -2,7 +2,7 @@
 //
 // A window owns its range in the overlap list from before its first read until after its last write, so
 // no client's write can come between the two. Reads follow the rules of reads; what is written goes to
-// the target alone, or, repairing, to the sides that differ from the first one.
+// the target alone, or, repairing, to the sides that differ from the first one once that is known to be on storage.
 // Invariants: owner thread; one job at a time; all memory is had at the start of a job and given back at
 // its end. A window's Ios are pooled tasks like anybody's; the last one to end moves the window on.
 #pragma once
@@ -44,7 +44,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
   };
   // One window in flight; its parts that do not outlive a stage are in its tasks.
   struct Window {
-    enum class Stage : std::uint8_t { locking, reading, writing };
+    enum class Stage : std::uint8_t { locking, reading, syncing, writing };
     ResyncWindow range;
     Stage stage = Stage::locking;
     Task lock;
@@ -92,6 +92,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void passed(const ResyncWindow& range) noexcept;
   template <typename Visit>
   void eachPiece(const Window& window, Visit visit) const noexcept;
+  void sync(Window* window) noexcept;
   // Verify: verify.cc
   void readSides(Window& window) noexcept;
   void compare(Window& window) noexcept;

@@ -59,7 +59,6 @@ void Volume::Impl::Jobs::compare(Window& window) noexcept {
       if (std::memcmp(right + at, other + at, kBlockBytes) != 0) window.differs[i / 64] |= std::uint64_t{1} << (i % 64);
     }
   }
-  if (repairing_ && window.differing != 0) repair(window);
 }
 
 // Blocks that differ on one side are written to all that differ somewhere: to the rest it changes nothing.

@@ -355,6 +355,16 @@ TEST_CASE("verify: a side that cannot be read is told of and not compared there;
     CHECK(b.endedError == ENOSPC);
     CHECK(b.endedComponent == m.plan->components[2]);
   }
+  SUBCASE("the side to copy from has lost what it had not yet written") {
+    b.sim.fault({.file = 0, .op = IoOp::sync});
+    const auto before = b.sides();
+    CHECK(b.volume->startVerify({.job = 7, .repair = true, .bufferBlocks = 100}) == 0);
+    b.drain();
+    CHECK(b.endedOutcome == ResyncOutcome::failed);
+    CHECK(b.endedComponent == m.plan->components[0]);
+    CHECK(b.sim.started(IoOp::write) == 0);
+    CHECK(b.sides() == before);
+  }
   SUBCASE("read-only") {
     m.plan->readOnly = true;
     CHECK(b.volume->startVerify({.job = 7, .repair = true}) == EROFS);

@@ -288,7 +288,9 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
 
   Napi::Value busy(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    return Napi::Boolean::New(env, engine_ && engine_->busy(info[0].ToNumber().Uint32Value()));
+    const std::uint32_t component = info[0].ToNumber().Uint32Value();
+    const bool left = std::find(left_.begin(), left_.end(), component) != left_.end();
+    return Napi::Boolean::New(env, engine_ ? engine_->busy(component) : left);
   }
 
   Napi::Value cancelResync(const Napi::CallbackInfo& info) {
@@ -333,6 +335,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
         hooked_ = false;
       }
     }
+    left_ = engine_->busyComponents();
     engine_.reset();
     doorbell_.Release();
     ended_ = false;
@@ -349,6 +352,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
   Napi::FunctionReference wake_;
   std::unordered_map<std::uint64_t, Napi::Promise::Deferred> pending_;
   std::uint64_t nextPromise_ = 1;
+  std::vector<std::uint32_t> left_;  // busy when the engine ended
   bool hooked_ = false;
   bool ended_ = false;
 };

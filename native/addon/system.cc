@@ -6,11 +6,15 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <system_error>
+#include <thread>
 
 #include "core/fd.h"
 
@@ -86,6 +90,22 @@ Napi::Value setIoFlusher(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), flusher);
 }
 
+// Ends the process with this status so many milliseconds from now, however it is stuck by then: exit() waits for
+// threads that may wait for a disk. What the kernel itself does not let go ends when it does.
+Napi::Value endWithin(const Napi::CallbackInfo& info) {
+  const int status = info[0].ToNumber().Int32Value();
+  const std::chrono::milliseconds patience(info[1].ToNumber().Uint32Value());
+  try {
+    std::thread([status, patience] {
+      std::this_thread::sleep_for(patience);
+      ::_exit(status);
+    }).detach();
+  } catch (const std::system_error& e) {
+    return fail(info.Env(), "thread", e.code().value());
+  }
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void defineSystem(Napi::Env env, Napi::Object exports) {
@@ -93,6 +113,7 @@ void defineSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("blockDeviceInfo", Napi::Function::New<blockDeviceInfo>(env, "blockDeviceInfo"));
   exports.Set("sdNotify", Napi::Function::New<sdNotify>(env, "sdNotify"));
   exports.Set("lockFile", Napi::Function::New<lockFile>(env, "lockFile"));
+  exports.Set("endWithin", Napi::Function::New<endWithin>(env, "endWithin"));
   exports.Set("setIoFlusher", Napi::Function::New<setIoFlusher>(env, "setIoFlusher"));
 }
 

@@ -115,6 +115,7 @@ ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceS
 }
 
 void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
+  closed_ = false;
   auto next = std::make_unique<Mounted>(*this, std::move(plan), std::move(installed));
   const bool ordered = next->volume->stateful() || (current_ != nullptr && current_->volume->stateful());
   // A job belongs to the plan it was started under: it ends as cancelled and says how far it came.
@@ -140,6 +141,7 @@ void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
 bool ThreadDevice::advance() {
   bool opened = false;
   older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });
+  if (closed_ && state_.hold.closed()) state_.hold.drop(ESHUTDOWN);
   if (state_.hold.closing()) announceHold();
   while (!waiting_.empty() && older_.empty() && current_->volume->inFlight() == 0 &&
          log_.mountable(*waiting_.front()->open->plan)) {
@@ -252,6 +254,7 @@ void ThreadDevice::jobFailed(std::uint64_t job, ResyncOutcome outcome, int error
 }
 
 void ThreadDevice::close() {
+  closed_ = true;
   cancelResync();
   if (current_ != nullptr) current_->volume->quiesce();
   log_.close();

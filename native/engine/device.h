@@ -52,7 +52,7 @@ class ThreadDevice final : public nbd::Export {
   void settle(std::uint64_t hold, bool resume);
   void marked(std::uint64_t ticket, bool ok);
   void cancelResync();
-  // Ends jobs, and answers what is parked with ESHUTDOWN; the owner waits for idle().
+  // Ends jobs, and answers what is parked, or would be from now on, with ESHUTDOWN; the owner waits for idle().
   void close();
   // Nobody will answer tickets any more: the writes that wait for one get ESHUTDOWN.
   void giveUp() noexcept { log_.refuse(ESHUTDOWN); }
@@ -124,6 +124,7 @@ class ThreadDevice final : public nbd::Export {
   std::list<FlushJob> flushes_;
   std::optional<std::variant<ResyncJob, VerifyJob>> jobWanted_;
   std::uint32_t stateFlags_ = 0;
+  bool closed_ = false;
 };
 
 }  // namespace metadisk

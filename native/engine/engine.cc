@@ -69,13 +69,24 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
     const auto spec = std::find_if(components.begin(), components.end(),
                                    [&](const ComponentSpec& c) { return c.component == number; });
     if (spec == components.end()) return "component " + std::to_string(number) + " is not among those given";
-    auto fresh = std::make_shared<ComponentFile>();
-    if (std::string error = openComponent(*spec, *fresh); !error.empty()) return error;
-    // One open file per component for as long as any plan uses it, so that a failed sync stays failed.
+    // One open file per component for as long as any plan uses it, so that a failed sync stays failed. Nothing is
+    // asked of the storage again: it may hang by now.
     std::shared_ptr<ComponentFile> file = files_[number].lock();
+    if (file && file->given == spec->fd && file->direct == spec->direct &&
+        (!spec->direct || file->align == spec->align)) {
+      file->size.store(std::max(file->size.load(), spec->size));
+      file->limitNanos.store(spec->timeoutMillis * 1'000'000ULL);
+      sizes.push_back(spec->size);
+      out.files.push_back(std::move(file));
+      continue;
+    }
+    auto made = std::make_unique<ComponentFile>();
+    if (std::string error = openComponent(*spec, *made); !error.empty()) return error;
+    std::shared_ptr<ComponentFile> fresh = closer_.share(std::move(made));
     if (file && file->device == fresh->device && file->inode == fresh->inode && file->direct == fresh->direct &&
         file->align == fresh->align) {
       file->size.store(std::max(file->size.load(), spec->size));
+      file->limitNanos.store(fresh->limitNanos.load());
     } else {
       // Opened otherwise now, the pages the old one lost are still lost.
       const bool same = file && file->device == fresh->device && file->inode == fresh->inode;
@@ -93,25 +104,12 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
   return checkSizes(plan, sizes);
 }
 
-namespace {
-
-// What a plan may say and this engine does not do yet.
-std::string notBuilt(std::span<const ComponentSpec> components) {
-  for (const ComponentSpec& spec : components) {
-    if (spec.timeoutMillis != 0) return "time limits are not built yet";
-  }
-  return {};
-}
-
-}  // namespace
-
 void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std::span<const ComponentSpec> components,
                      std::span<const std::byte> dirty, Done done) {
   const auto refuse = [&](std::string why) { complete([done, why = std::move(why)] { done(why); }); };
   if (stopping_ || stopped_) return refuse("the engine is stopped");
   DecodedPlan decoded = decodePlan(bytes);
   if (!decoded.plan) return refuse(decoded.reason);
-  if (std::string why = notBuilt(components); !why.empty()) return refuse(why);
   auto open = std::make_shared<OpenPlan>();
   open->plan = decoded.plan;
   open->dirty.assign(dirty.begin(), dirty.end());
@@ -140,7 +138,8 @@ void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std
     if (pinned && i != owner(number)) continue;
     threads_[i]->post([this, thread = threads_[i].get(), number, open, counters = device.counters[i], left, done] {
       thread->install(number, counters, open, [this, left, done] {
-        if (left->fetch_sub(1) == 1) complete([done] { done({}); });
+        // Storage that the new plan does not use is closed by then, unless that hangs.
+        if (left->fetch_sub(1) == 1) closer_.afterwards([this, done] { complete([done] { done({}); }); });
       });
     });
   }
@@ -159,7 +158,7 @@ void Engine::remove(std::uint32_t number, Done done) {
           // The last reference to the files: their descriptors close here.
           devices_.erase(number);
           std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
-          done({});
+          closer_.afterwards([this, done] { complete([done] { done({}); }); });
         });
       });
     });
@@ -248,8 +247,19 @@ void Engine::marked(std::uint32_t device, std::uint64_t ticket, bool ok) {
   thread->post([thread, device, ticket, ok] { thread->marked(device, ticket, ok); });
 }
 
-// Nothing is given up before there are time limits.
-bool Engine::busy(std::uint32_t) const noexcept { return false; }
+bool Engine::busy(std::uint32_t component) const {
+  const auto known = files_.find(component);
+  const auto file = known != files_.end() ? known->second.lock() : nullptr;
+  return (file != nullptr && file->abandoned.load(std::memory_order_acquire) != 0) || closer_.closing(component);
+}
+
+std::vector<std::uint32_t> Engine::busyComponents() const {
+  std::vector<std::uint32_t> all;
+  for (const auto& [component, file] : files_) {
+    if (busy(component)) all.push_back(component);
+  }
+  return all;
+}
 
 void Engine::cancelResync(std::uint32_t device) {
   if (stopped_) return;
@@ -287,10 +297,9 @@ void Engine::stopNow() {
   if (!std::exchange(stopping_, true)) {
     for (auto& thread : threads_) thread->post([raw = thread.get()] { raw->stop([] {}); });
   }
-  for (auto& thread : threads_) thread->join();
+  for (auto& thread : std::exchange(threads_, {})) IoThread::leave(std::move(thread));
   devices_.clear();
   connections_.clear();
-  files_.clear();
   std::vector<Done> waiters;
   waiters.swap(stopWaiters_);
   for (const Done& done : waiters) done({});

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/closer.h"
 #include "engine/counters.h"
 #include "engine/events.h"
 #include "engine/thread.h"
@@ -56,7 +57,10 @@ class Engine {
   void settle(std::uint32_t device, std::uint64_t hold, bool resume);
   void marked(std::uint32_t device, std::uint64_t ticket, bool ok);
   // Whether the kernel still holds operations of this component that were given up.
-  bool busy(std::uint32_t component) const noexcept;
+  // or is still closing it.
+  bool busy(std::uint32_t component) const;
+  // All for which busy() holds.
+  std::vector<std::uint32_t> busyComponents() const;
   // Zeroes for an unknown device.
   std::array<std::uint64_t, kCounters> counters(std::uint32_t device) const;
   void stop(Done done);
@@ -93,6 +97,7 @@ class Engine {
   std::mutex mutex_;
   std::vector<std::function<void()>> callbacks_;
   std::vector<std::uint32_t> closedConnections_;
+  Closer closer_;
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::unordered_map<std::uint32_t, Device> devices_;
   std::unordered_map<std::uint32_t, Place> connections_;

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <iterator>
+#include <mutex>
 #include <utility>
 
 namespace metadisk {
@@ -19,6 +20,20 @@ namespace {
 
 constexpr std::uint64_t kMillis = 1'000'000;
 constexpr std::uint64_t kRemoveGrace = 2'000 * kMillis;
+// For Ios in flight when the thread is to stop, after clients had their time to be drained; again and again for
+// those that were queued behind them.
+constexpr std::uint64_t kStopGrace = 3'000 * kMillis;
+constexpr std::uint64_t kStopAgain = 100 * kMillis;
+
+// Threads that stay. Never destroyed: they may be at work when the process ends.
+struct Stayed {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<IoThread>> threads;
+};
+Stayed& stayed() {
+  static auto* const all = new Stayed;
+  return *all;
+}
 
 }  // namespace
 
@@ -40,16 +55,23 @@ IoThread::IoThread(const ThreadOptions& options, const DeviceSinks& sinks)
   ready_.wait(false);
 }
 
-IoThread::~IoThread() { join(); }
-
-void IoThread::join() {
+IoThread::~IoThread() {
   if (thread_.joinable()) thread_.join();
+}
+
+void IoThread::leave(std::unique_ptr<IoThread> thread) {
+  thread->ending_.wait(Ending::runs);
+  const std::lock_guard lock(stayed().mutex);
+  std::erase_if(stayed().threads, [](const auto& other) { return other->ending_.load() == Ending::over; });
+  if (thread->ending_.load() != Ending::over) stayed().threads.push_back(std::move(thread));
 }
 
 void IoThread::run() {
   UringOptions uring;
   uring.forceWorkers = options_.forceWorkers;
   backend_ = std::make_unique<UringBackend>(mailbox_, uring);
+  backend_->setTime(coarseNanos());
+  buffers_.guard(&backend_->held());
   const auto watch = [this](int fd, Source source) {
     epoll_event event{};
     event.events = EPOLLIN;
@@ -66,23 +88,49 @@ void IoThread::run() {
     if (spin()) continue;
     sleep();
   }
-  // The kernel must be done with every buffer before they go.
-  while (backend_->inFlight() != 0) {
-    backend_->submit();
-    if (backend_->poll() == 0 && backend_->sleepBegins()) {
-      events(10);
-      backend_->sleepEnds();
+  end();
+}
+
+// The kernel must be done with every buffer before they go, but nobody waits for that.
+void IoThread::end() {
+  const auto stopped = std::exchange(stopped_, nullptr);
+  const auto tell = [this](Ending how) {
+    ending_.store(how);
+    ending_.notify_all();
+  };
+  if (backend_->inFlight() != 0) {
+    tell(Ending::stays);
+    if (stopped) stopped();
+    while (backend_->inFlight() != 0) {
+      mailbox_.run();
+      backend_->submit();
+      if (backend_->poll() == 0 && backend_->sleepBegins()) {
+        events(1000);
+        backend_->sleepEnds();
+      }
     }
+    buffers_.guard(nullptr);
+    backend_.reset();
+    return tell(Ending::over);
   }
+  buffers_.guard(nullptr);
   backend_.reset();
-  if (stopped_) stopped_();
+  tell(Ending::over);
+  if (stopped) stopped();
 }
 
 // Everything that can be done without waiting. False when there was nothing.
 bool IoThread::turn() {
   bool any = busy_;
   busy_ = false;
+  const std::uint64_t now = coarseNanos();
+  backend_->setTime(now);
   if (mailbox_.pending()) any |= mailbox_.run();
+  if (now >= giveUpAt_) {
+    giveUpAt_ = now + kStopAgain;
+    backend_->giveUpAll();
+    any = true;
+  }
   any |= backend_->poll() != 0;
   if (!attention_.empty()) advanceDevices();
   flushDirty();
@@ -347,6 +395,7 @@ void IoThread::advanceDevices() {
 void IoThread::stop(std::function<void()> stopped) {
   stopping_ = true;
   stopped_ = std::move(stopped);
+  giveUpAt_ = coarseNanos() + kStopGrace;
   for (auto& [number, local] : devices_) remove(number, [] {});
 }
 

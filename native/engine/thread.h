@@ -3,6 +3,7 @@
 // Invariants: everything but post(), start() and join() runs on the thread itself. Connections and
 // volumes are destroyed between turns only, never inside their own callbacks. A turn: messages,
 // completions, one receive per readable connection, replies, submissions; then a short spin, then sleep.
+// A thread that was stopped while the kernel still holds memory of its own stays, for that alone (leave()).
 #pragma once
 
 #include <atomic>
@@ -41,8 +42,9 @@ class IoThread final : public nbd::ConnectionHost {
   ~IoThread() override;
 
   void post(std::function<void()> message) { mailbox_.post(std::move(message)); }
-  // After stop() was posted and reported back.
-  void join();
+  // After stop() was posted. Waits until it has stopped; when the kernel still holds something, the thread goes on
+  // until that has come back or the process ends, without the engine.
+  static void leave(std::unique_ptr<IoThread> thread);
 
   // On the thread:
   void install(std::uint32_t device, const std::shared_ptr<Counters>& counters, std::shared_ptr<const OpenPlan> plan,
@@ -57,7 +59,7 @@ class IoThread final : public nbd::ConnectionHost {
   void disconnect(std::uint32_t id, bool now);
   // `gone` runs when the device has no connection and no request here any more.
   void remove(std::uint32_t device, std::function<void()> gone);
-  // Removes everything, then leaves the loop.
+  // Removes everything, then leaves the loop; what the kernel has not returned some seconds later is given up.
   void stop(std::function<void()> stopped);
 
   void wantFlush(nbd::Connection& connection) noexcept override;
@@ -75,7 +77,10 @@ class IoThread final : public nbd::ConnectionHost {
   // In the data of an epoll event, where connections put their address.
   enum class Source : std::uint64_t { mailbox = 0, ring = 1 };
 
+  enum class Ending : std::uint8_t { runs, stays, over };
+
   void run();
+  void end();
   bool turn();
   void attend(std::uint32_t device);
   void advanceDevices();
@@ -108,6 +113,8 @@ class IoThread final : public nbd::ConnectionHost {
   std::vector<std::uint32_t> attended_;   // the same, while they are gone through
   std::function<void()> stopped_;
   bool stopping_ = false;
+  std::uint64_t giveUpAt_ = UINT64_MAX;  // everything in flight
+  std::atomic<Ending> ending_{Ending::runs};
   bool busy_ = false;    // the last turn did something
   int spinCredit_ = 16;  // falls with every spin in vain
   unsigned sleeps_ = 0;

@@ -21,6 +21,7 @@ constexpr std::uint64_t kMillis = 1'000'000;
 bool IoThread::events(int timeoutMillis) {
   std::array<epoll_event, 64> ready;
   const int n = ::epoll_wait(epoll_.get(), ready.data(), static_cast<int>(ready.size()), timeoutMillis);
+  backend_->setTime(coarseNanos());
   for (int i = 0; i < n; ++i) {
     const epoll_event& event = ready[static_cast<std::size_t>(i)];
     if (event.data.u64 <= static_cast<std::uint64_t>(Source::ring)) {
@@ -46,9 +47,9 @@ bool IoThread::events(int timeoutMillis) {
 bool IoThread::spin() {
   if (options_.spinMicros == 0 || all_.empty()) return false;
   // What a device or a socket's reader does takes longer than a spin: only requests are worth waiting for awake.
-  if (backend_->inFlight() != 0 || std::none_of(all_.begin(), all_.end(), [](const nbd::Connection* connection) {
-        return (connection->interest() & EPOLLIN) != 0;
-      })) {
+  if (backend_->inFlight() != backend_->abandoned() ||
+      std::none_of(all_.begin(), all_.end(),
+                   [](const nbd::Connection* connection) { return (connection->interest() & EPOLLIN) != 0; })) {
     return false;
   }
   if (spinCredit_ <= 0 && (++sleeps_ & 15) != 0) return false;
@@ -95,7 +96,9 @@ int IoThread::sleepMillis() {
     if (found->second.giveUpAt != 0) wake = std::min(wake, found->second.giveUpAt);
   }
   const std::uint64_t now = monotonicNanos();
-  wake = std::min(wake, line_.wakeAt(now));
+  wake = std::min({wake, line_.wakeAt(now), giveUpAt_});
+  // By the clock that the backend goes by the time has then come.
+  if (backend_->wakeAt() != UINT64_MAX) wake = std::min(wake, backend_->wakeAt() + kCoarse);
   if (wake == UINT64_MAX) return -1;
   if (wake <= now) {
     busy_ = true;

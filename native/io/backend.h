@@ -13,6 +13,8 @@
 
 #include <sys/uio.h>
 
+#include "core/heldmemory.h"
+
 namespace metadisk {
 
 // cache: read into the page cache if that is possible; a hint, 0 when it is not.
@@ -44,6 +46,9 @@ struct Io {
   // reads as zeroes, or data; what is not known is data.
   bool hole = false;
   std::uint64_t run = 0;
+  // Set beside -ETIMEDOUT: the kernel may still read or write the memory, however late. It must not be used for
+  // anything else, nor freed, but given to Backend::held().retire(). Whoever sees it clears it.
+  bool held = false;
   void (*complete)(Io&) noexcept = nullptr;
   Io* next = nullptr;  // owner's use: free lists and queues
 };
@@ -56,6 +61,11 @@ class Backend {
   virtual void submit() noexcept = 0;
   // Completes what is ready; returns how many. Never sleeps.
   virtual unsigned poll() noexcept = 0;
+  // What the kernel holds of the memory of Ios that were given up.
+  HeldMemory& held() noexcept { return held_; }
+
+ private:
+  HeldMemory held_;
 };
 
 }  // namespace metadisk

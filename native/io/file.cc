@@ -113,12 +113,14 @@ std::string openComponent(const ComponentSpec& spec, ComponentFile& out) {
   out.fd = Fd::duplicate(spec.fd);
   if (!out.fd) return std::string("component ") + std::to_string(spec.component) + ": " + std::strerror(errno);
   out.component = spec.component;
+  out.given = spec.fd;
   out.direct = spec.direct;
   out.blockDevice = S_ISBLK(st.st_mode);
   out.align = spec.direct ? spec.align : 1;
   out.device = out.blockDevice ? st.st_rdev : st.st_dev;
   out.inode = out.blockDevice ? 0 : st.st_ino;
   out.size.store(spec.size, std::memory_order_relaxed);
+  out.limitNanos.store(spec.timeoutMillis * 1'000'000ULL, std::memory_order_relaxed);
   struct statfs fs {};
   out.fileSystem =
       ::fstatfs(spec.fd, &fs) == 0 ? fileSystemOf(static_cast<unsigned long>(fs.f_type)) : FileSystem::unknown;

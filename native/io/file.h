@@ -1,8 +1,8 @@
 // One open component, and the order that O_DIRECT needs among its writers.
 //
-// Invariants: shared by all threads; everything but the atomics, the range lock and the sync gate is
-// fixed after open. `syncFailed` is sticky: after a failed fsync Linux may call lost pages clean, so no
-// later sync of this open file may succeed (promise P1).
+// Invariants: shared by all threads, and kept open by every Io that was given up (io/limits.h); everything but
+// the atomics, the range lock and the sync gate is fixed after open. `syncFailed` is sticky: after a failed fsync
+// Linux may call lost pages clean, so no later sync of this open file may succeed (promise P1).
 #pragma once
 
 #include <sys/types.h>
@@ -65,12 +65,13 @@ enum class FileSystem : std::uint8_t {
 // `magic` as statfs(2) gives it.
 FileSystem fileSystemOf(unsigned long magic) noexcept;
 
-struct ComponentFile {
+struct ComponentFile : std::enable_shared_from_this<ComponentFile> {
   Fd fd;
   // A second open file of the same storage, never used for I/O: it has its own record of which write-back
   // errors it was told. Invalid where it could not be had.
   Fd witness;
   std::uint32_t component = 0;  // the control plane's number
+  int given = -1;               // and its descriptor, of the same open file
   bool direct = false;
   bool blockDevice = false;
   FileSystem fileSystem = FileSystem::local;  // of a regular file
@@ -82,6 +83,9 @@ struct ComponentFile {
   std::atomic<bool> nowait{true};  // RWF_NOWAIT reads work here
   // Could not be put right where it was rewritten: what it holds may be wrong, so it is the last to be read.
   std::atomic<bool> suspect{false};
+  std::atomic<std::uint64_t> limitNanos{0};  // of one call to the kernel; 0: none
+  // Ios of all threads that were given up and not returned yet: while there are any, no other is started.
+  std::atomic<std::uint32_t> abandoned{0};
   RangeLock ranges;
   SyncGate syncs;
   // Null when the ring serves it. Shared by all threads, so that a hang takes only these.

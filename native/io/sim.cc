@@ -53,13 +53,14 @@ std::vector<ComponentFile*> SimBackend::files() const {
 }
 
 void SimBackend::reopen() {
-  if (!pending_.empty()) std::abort();
+  if (!pending_.empty() || !hanging_.empty()) std::abort();
   for (auto& file : files_) closed_.push_back(std::move(file));
   files_.clear();
   for (std::size_t i = 0; i < disks_.size(); i++) {
     files_.push_back(std::make_unique<ComponentFile>());
     files_.back()->component = static_cast<std::uint32_t>(i);
     files_.back()->size = disks_[i].seen.size();
+    files_.back()->limitNanos = limit_;
   }
   crashed_ = false;
 }
@@ -82,11 +83,11 @@ std::uint32_t SimBackend::indexOf(const Io& io) const {
   std::abort();
 }
 
-SimFault* SimBackend::strikes(const Io& io) {
+SimFault* SimBackend::strikes(const Io& io, bool hangs) {
   const std::uint32_t file = indexOf(io);
   for (SimFault& fault : faults_) {
     const bool there = io.op == IoOp::sync || (io.offset < fault.end && fault.first < io.offset + io.length);
-    if (fault.file != file || fault.op != io.op || !there || fault.times == 0) continue;
+    if (fault.hangs != hangs || fault.file != file || fault.op != io.op || !there || fault.times == 0) continue;
     if (fault.skip > 0) {
       fault.skip--;
       continue;
@@ -110,13 +111,25 @@ bool SimBackend::unreadable(const Disk& disk, const Io& io) {
   return io.op == IoOp::read && first != disk.bad.end() && first->first * kSector < io.offset + io.length;
 }
 
+void SimBackend::limit(std::uint64_t nanos) {
+  limit_ = nanos;
+  for (const auto& file : files_) file->limitNanos = nanos;
+}
+
+std::vector<std::byte> SimBackend::memoryOf(const Io& io) {
+  std::vector<std::byte> bytes;
+  eachPiece(io, io.length,
+            [&](std::span<std::byte> piece, std::uint64_t) { bytes.insert(bytes.end(), piece.begin(), piece.end()); });
+  return bytes;
+}
+
 void SimBackend::start(Io& io) noexcept {
   Disk& disk = disks_[indexOf(io)];
   started_[static_cast<std::size_t>(io.op)]++;
   disk.started[io.op]++;
   disk.bytes[io.op] += io.length;
-  if (crashed_) {
-    io.result = -ENODEV;
+  if (crashed_ || Limits::refuses(*io.file)) {
+    io.result = crashed_ ? -ENODEV : -ETIMEDOUT;
     return io.complete(io);
   }
   if (io.op != IoOp::sync) {
@@ -127,32 +140,58 @@ void SimBackend::start(Io& io) noexcept {
     if (io.iov != nullptr && (sum != io.length || io.iovCount > kIovecsMax)) std::abort();
   }
   if (writes(io.op)) {
-    for (const Pending& p : pending_) {
-      const bool same = p.io->file == io.file && writes(p.io->op);
-      if (same && p.io->offset < io.offset + io.length && io.offset < p.io->offset + p.io->length) overlapping_++;
+    for (const Operation& p : pending_) {
+      const Io& other = p->outstanding.io;
+      const bool same = other.file == io.file && writes(other.op);
+      if (same && other.offset < io.offset + io.length && io.offset < other.offset + other.length) overlapping_++;
     }
   }
-  const Pending pending{&io, turn_ + 1 + random(options_.latencyMax), sequence_};
-  if (random(100) < options_.inlinePercent) return perform(pending);
-  pending_.push_back(pending);
+  auto operation = std::make_unique<Pending>();
+  operation->due = turn_ + 1 + random(options_.latencyMax);
+  operation->sequence = sequence_;
+  operation->outstanding.operation = operation.get();
+  limits_.setTime(clock_);
+  limits_.begin(operation->outstanding, io);
+  if (strikes(io, true) != nullptr) {
+    if (io.op == IoOp::write) operation->written = memoryOf(io);
+    return hanging_.push_back(std::move(operation));
+  }
+  if (random(100) < options_.inlinePercent) return perform(std::move(operation));
+  pending_.push_back(std::move(operation));
 }
 
 unsigned SimBackend::poll() noexcept {
   turn_++;
   clock_ += options_.turnNanos;
-  std::vector<Pending> due;
+  limits_.setTime(clock_);
+  if (limits_.due()) look();
+  std::vector<Operation> due;
   for (std::size_t i = 0; i < pending_.size();) {
-    if (pending_[i].due > turn_) {
+    if (pending_[i]->due > turn_) {
       i++;
       continue;
     }
-    due.push_back(pending_[i]);
-    pending_[i] = pending_.back();
+    due.push_back(std::move(pending_[i]));
+    pending_[i] = std::move(pending_.back());
     pending_.pop_back();
   }
   std::shuffle(due.begin(), due.end(), random_);
-  for (const Pending& p : due) perform(p);
-  return static_cast<unsigned>(due.size());
+  const auto count = static_cast<unsigned>(due.size());
+  for (Operation& p : due) perform(std::move(p));
+  return count;
+}
+
+void SimBackend::look() noexcept {
+  limits_.look([](void*) { return false; }, [](void*) {});
+}
+
+void SimBackend::letGo(std::uint32_t file) {
+  for (Operation& operation : hanging_) {
+    if (indexOf(operation->outstanding.io) != file) continue;
+    operation->due = turn_ + 1 + random(options_.latencyMax);
+    pending_.push_back(std::move(operation));
+  }
+  std::erase(hanging_, nullptr);
 }
 
 void SimBackend::copyOut(const Disk& disk, const Io& io, std::uint64_t length) {
@@ -201,11 +240,13 @@ void SimBackend::settle(Disk& disk, std::uint64_t upTo) {
   }
 }
 
-void SimBackend::perform(const Pending& pending) noexcept {
-  Io& io = *pending.io;
+void SimBackend::perform(Operation operation) noexcept {
+  const Io& io = operation->outstanding.io;
   Disk& disk = disks_[indexOf(io)];
+  // The kernel reads a write's memory whenever it likes.
+  if (!operation->written.empty() && operation->written != memoryOf(io)) std::abort();
   static constexpr SimFault kBadSector{.error = ENODATA};
-  const SimFault* const fault = unreadable(disk, io) ? &kBadSector : strikes(io);
+  const SimFault* const fault = unreadable(disk, io) ? &kBadSector : strikes(io, false);
   std::uint64_t length = fault != nullptr ? random(io.length + 1) : io.length;
   if (writes(io.op)) length = wholeSectors(io, length);
   switch (io.op) {
@@ -215,20 +256,24 @@ void SimBackend::perform(const Pending& pending) noexcept {
     case IoOp::discard: change(disk, io, length, false); break;
     case IoOp::sync:
       if (fault == nullptr) {
-        settle(disk, pending.sequence);
+        settle(disk, operation->sequence);
       } else {
         disk.unsynced.clear();  // lost, and clean as far as the next sync can see
       }
       break;
     case IoOp::cache: break;
-    case IoOp::extents: findExtent(disk, io); break;
+    case IoOp::extents:
+      if (operation->outstanding.caller != nullptr) findExtent(disk, *operation->outstanding.caller);
+      break;
   }
   const bool promised = io.op == IoOp::sync || io.fua;
   if (fault != nullptr && promised && (io.op == IoOp::sync || !harmlessWriteError(fault->error))) {
     io.file->syncFailed.store(true, std::memory_order_release);
   }
-  io.result = fault != nullptr ? -fault->error : 0;
-  io.complete(io);
+  Io* const caller = limits_.end(operation->outstanding);
+  if (caller == nullptr) return;
+  caller->result = fault != nullptr ? -fault->error : 0;
+  caller->complete(*caller);
 }
 
 // Zeroes are holes here, by whole sectors.
@@ -247,9 +292,11 @@ void SimBackend::findExtent(const Disk& disk, Io& io) {
 }
 
 void SimBackend::crash() {
-  for (const Pending& p : pending_) {
-    if (!writes(p.io->op)) continue;
-    change(disks_[indexOf(*p.io)], *p.io, wholeSectors(*p.io, random(p.io->length + 1)), false);
+  for (Operation& operation : std::exchange(hanging_, {})) pending_.push_back(std::move(operation));
+  for (const Operation& p : pending_) {
+    const Io& io = p->outstanding.io;
+    if (!writes(io.op)) continue;
+    change(disks_[indexOf(io)], io, wholeSectors(io, random(io.length + 1)), false);
   }
   for (Disk& disk : disks_) {
     for (const auto& [sector, versions] : disk.unsynced) {
@@ -262,9 +309,11 @@ void SimBackend::crash() {
     disk.seen = disk.durable;
   }
   crashed_ = true;
-  for (const Pending& p : std::exchange(pending_, {})) {
-    p.io->result = -ENODEV;
-    p.io->complete(*p.io);
+  for (const Operation& p : std::exchange(pending_, {})) {
+    Io* const caller = limits_.end(p->outstanding);
+    if (caller == nullptr) continue;
+    caller->result = -ENODEV;
+    caller->complete(*caller);
   }
 }
 

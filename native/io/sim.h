@@ -5,7 +5,8 @@
 // failed sync the unsynced data is lost although later syncs succeed (what Linux does); sectors that
 // cannot be read until they are rewritten, or ever, or that take a write and hold something else; at a crash
 // every unsynced 512-byte sector keeps any version it had since the last sync, and Ios in flight
-// happen in part or not at all. Never: changes of data that was not being written.
+// happen in part or not at all; Ios that hang until they are let go, and then happen however long nobody has been
+// waiting for them (io/limits.h). Never: changes of data that was not being written.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +20,7 @@
 
 #include "io/backend.h"
 #include "io/file.h"
+#include "io/limits.h"
 
 namespace metadisk {
 
@@ -30,6 +32,7 @@ struct SimFault {
   int error = 5;      // EIO
   unsigned skip = 0;  // matching Ios that go well before it strikes
   unsigned times = UINT32_MAX;
+  bool hangs = false;  // instead of failing
 };
 
 struct SimOptions {
@@ -65,9 +68,17 @@ class SimBackend final : public Backend {
   void damage(std::uint32_t file, std::uint64_t first, std::uint64_t end, bool worn = false);
   // Writes to [first, end) go well and leave something else there.
   void corrupt(std::uint32_t file, std::uint64_t first, std::uint64_t end);
+  // What hangs on this component goes on, in any order, during the next turns.
+  void letGo(std::uint32_t file);
+  // Of every component, from now on; 0: none.
+  void limit(std::uint64_t nanos);
+  // Given up and not let go.
+  unsigned abandoned() const { return limits_.abandoned(); }
+  bool hangs(std::uint32_t file) const { return Limits::refuses(*files_[file]); }
   // Power is lost: everything in flight and every later Io fails with ENODEV until reopen().
   void crash();
 
+  // Nothing will happen by itself; what hangs may still be given up.
   bool idle() const { return pending_.empty(); }
   std::uint64_t now() const { return clock_; }
   void advance(std::uint64_t nanos) { clock_ += nanos; }
@@ -102,16 +113,20 @@ class SimBackend final : public Backend {
     std::map<IoOp, std::uint64_t> bytes;
   };
   struct Pending {
-    Io* io;
-    std::uint64_t due;
-    std::uint64_t sequence;  // of the disk's last change when it was started
+    Outstanding outstanding;
+    std::uint64_t due = 0;
+    std::uint64_t sequence = 0;      // of the disk's last change when it was started
+    std::vector<std::byte> written;  // a write that hangs: what its memory held at the start
   };
+  using Operation = std::unique_ptr<Pending>;
 
   std::uint32_t indexOf(const Io& io) const;
   std::uint64_t random(std::uint64_t below) { return below == 0 ? 0 : random_() % below; }
-  SimFault* strikes(const Io& io);
+  SimFault* strikes(const Io& io, bool hangs);
   static bool unreadable(const Disk& disk, const Io& io);
-  void perform(const Pending& pending) noexcept;
+  void perform(Operation operation) noexcept;
+  void look() noexcept;
+  static std::vector<std::byte> memoryOf(const Io& io);
   void change(Disk& disk, const Io& io, std::uint64_t length, bool durable);
   static void findExtent(const Disk& disk, Io& io);
   static void copyOut(const Disk& disk, const Io& io, std::uint64_t length);
@@ -122,7 +137,10 @@ class SimBackend final : public Backend {
   std::vector<Disk> disks_;
   std::vector<std::unique_ptr<ComponentFile>> files_;
   std::vector<std::unique_ptr<ComponentFile>> closed_;
-  std::vector<Pending> pending_;
+  std::vector<Operation> pending_;
+  std::vector<Operation> hanging_;
+  Limits limits_{held()};
+  std::uint64_t limit_ = 0;
   std::vector<SimFault> faults_;
   std::uint64_t clock_ = 0;
   std::uint64_t turn_ = 0;

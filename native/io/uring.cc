@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "io/buffers.h"
 
@@ -20,8 +21,6 @@ namespace {
 
 constexpr unsigned kSlab = 256;
 constexpr unsigned kWorkers = 8;
-// Calls of one ring that may block in the kernel at a time, so that a hung disk leaves some for the others.
-constexpr unsigned kRingWorkers = 64;
 // The kernel reads less ahead at once than this, and the ring's length field is short.
 constexpr std::uint64_t kAdviceMax = 1ULL << 30U;
 
@@ -71,10 +70,11 @@ UringBackend::~UringBackend() {
 
 UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   if (free_ == nullptr) {
-    // Grows to the greatest number ever in flight, which request slots bound.
+    // Grows to the greatest number ever in flight, which request slots bound, with what was given up.
     auto slab = std::make_unique<RingOp[]>(kSlab);
     for (unsigned i = 0; i < kSlab; ++i) {
       slab[i].backend = this;
+      slab[i].outstanding.operation = &slab[i];
       slab[i].next = free_;
       free_ = &slab[i];
     }
@@ -82,7 +82,7 @@ UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   }
   RingOp* const op = free_;
   free_ = op->next;
-  op->io = &io;
+  limits_.begin(op->outstanding, io);
   op->call.iov = nullptr;
   op->phase = Phase::transfer;
   op->done = 0;
@@ -103,14 +103,8 @@ void UringBackend::release(RingOp& op) noexcept {
   free_ = &op;
   --inFlight_;
   if (bounce == nullptr) return;
-  if (bounceWaiters_.empty()) {
-    bounces_.push_back(bounce);
-    return;
-  }
-  RingOp* const waiter = bounceWaiters_.front();
-  bounceWaiters_.pop_front();
-  waiter->bounce = bounce;
-  nextWindow(*waiter);
+  bounces_.push_back(bounce);
+  serveBounces();
 }
 
 // The component has done its part; what synced still waits for those it ran beside.
@@ -122,19 +116,32 @@ void UringBackend::finish(RingOp& op, std::int32_t result) noexcept {
 }
 
 void UringBackend::settle(RingOp& op, std::int32_t result) noexcept {
-  Io& io = *op.io;
+  const Io& io = *op.io;
+  Io* const caller = limits_.end(op.outstanding);
+  if (caller == nullptr) [[unlikely]] {
+    const auto file = std::move(op.outstanding.file);  // its last user may be this one
+    std::free(std::exchange(op.bounce, nullptr));      // replaced when it was given up
+    release(op);
+    return replaceThreads();
+  }
   const bool promises = io.fua || io.op == IoOp::sync;
   if (promises && result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) result = -EIO;
   release(op);
-  answer(io, result);
+  answer(*caller, result);
+}
+
+// Null: the ring.
+Workers* UringBackend::workersOf(const RingOp& op) const noexcept {
+  if (workers_) return workers_.get();
+  if (op.io->file->workers) return op.io->file->workers.get();
+  return op.phase == Phase::extents ? seekers_.get() : nullptr;
 }
 
 void UringBackend::issue(RingOp& op) noexcept {
   SysCall& call = op.call;
+  limits_.restart(op.outstanding);
   call.fd = op.phase == Phase::witness ? op.io->file->witness.get() : op.io->file->fd.get();
-  Workers* workers = workers_ ? workers_.get() : op.io->file->workers.get();
-  if (workers == nullptr && call.kind == SysKind::extents) workers = seekers_.get();
-  if (workers != nullptr) {
+  if (Workers* const workers = workersOf(op)) {
     call.finished = &finished_;
     workers->enqueue(call);
     return;
@@ -185,6 +192,7 @@ void UringBackend::submit() noexcept {
 
 unsigned UringBackend::poll() noexcept {
   if (inFlight_ == 0) return 0;
+  if (limits_.due()) look();
   unsigned count = 0;
   SysCall* oldest = nullptr;
   for (SysCall* call = finished_.take(); call != nullptr;) {
@@ -205,7 +213,7 @@ unsigned UringBackend::poll() noexcept {
     auto* const op = static_cast<RingOp*>(io_uring_cqe_get_data(cqe));
     const std::int32_t result = cqe->res;
     io_uring_cqe_seen(&ring_, cqe);
-    advance(*op, result);
+    if (op != nullptr) advance(*op, result);  // else the answer to a cancellation
     ++count;
   }
   return count;
@@ -232,6 +240,8 @@ void UringBackend::sleepEnds() noexcept {
 
 void UringBackend::start(Io& io) noexcept {
   ComponentFile& file = *io.file;
+  if (Limits::refuses(file)) [[unlikely]]
+    return answer(io, -ETIMEDOUT);
   const std::uint64_t size = file.size.load(std::memory_order_relaxed);
   if (io.op != IoOp::sync && (io.length > size || io.offset > size - io.length)) return answer(io, -EIO);
   switch (io.op) {
@@ -335,6 +345,8 @@ bool UringBackend::claimRange(RingOp& op, bool exclusive) noexcept {
 }
 
 void UringBackend::begin(RingOp& op) noexcept {
+  if (Limits::refuses(*op.io->file)) [[unlikely]]
+    return finish(op, -ETIMEDOUT);
   if (op.phase == Phase::allocate) return allocate(op);
   if (op.io->file->direct && !aligned(*op.io)) return nextWindow(op);
   transfer(op);
@@ -367,6 +379,8 @@ void UringBackend::transfer(RingOp& op) noexcept {
 }
 
 void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
+  if (op.outstanding.caller == nullptr) [[unlikely]]
+    return lateAnswer(op, result);
   if (result == -EINTR || result == -EAGAIN) return issue(op);
   Io& io = *op.io;
   switch (op.phase) {
@@ -391,8 +405,8 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
     case Phase::allocate: return allocated(op, result);
     case Phase::advise: return finish(op, 0);  // nothing depends on its success
     case Phase::extents:
-      io.hole = result == 1;
-      io.run = op.call.length;
+      op.outstanding.caller->hole = result == 1;
+      op.outstanding.caller->run = op.call.length;
       return finish(op, 0);
     case Phase::forget: return transfer(op);
     case Phase::sync:
@@ -402,46 +416,6 @@ void UringBackend::advance(RingOp& op, std::int32_t result) noexcept {
       if (result < 0) io.file->syncFailed.store(true, std::memory_order_release);
       return finish(op, op.result);
   }
-}
-
-// All bytes are written; those that must be stable are, or a sync follows.
-void UringBackend::written(RingOp& op) noexcept {
-  const bool stable = !op.io->fua || (op.call.flags & RWF_DSYNC) != 0;
-  return stable ? finish(op, 0) : syncAfter(op);
-}
-
-void UringBackend::takeTurn(RingOp& op) noexcept {
-  if (op.syncing) return;
-  op.syncing = true;
-  op.turn.granted = [](SyncTurn& turn) noexcept {
-    auto* const waiter = reinterpret_cast<RingOp*>(reinterpret_cast<std::byte*>(&turn) - offsetof(RingOp, turn));
-    waiter->backend->home_.post([waiter] { waiter->backend->settle(*waiter, waiter->result); });
-  };
-  op.io->file->syncs.begin(op.turn);
-}
-
-// A write that also syncs may fail in either half, and "no space" of the second half is acknowledged data
-// that is lost, reported this once. The witness has not been told of it yet: if it can sync, nothing was lost.
-void UringBackend::stableWriteFailed(RingOp& op, std::int32_t result) noexcept {
-  ComponentFile& file = *op.io->file;
-  const bool harmless = harmlessWriteError(-result);
-  if (harmless && op.syncing && file.witness) {
-    op.result = result;
-    op.phase = Phase::witness;
-    op.call.kind = SysKind::sync;
-    op.call.flags = 0;
-    return issue(op);
-  }
-  if (!harmless || op.syncing) file.syncFailed.store(true, std::memory_order_release);
-  finish(op, result);
-}
-
-void UringBackend::syncAfter(RingOp& op) noexcept {
-  takeTurn(op);
-  op.phase = Phase::sync;
-  op.call.kind = SysKind::sync;
-  op.call.flags = 0;
-  issue(op);
 }
 
 }  // namespace metadisk

@@ -5,7 +5,9 @@
 // devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that are not
 // aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where io_uring is
 // not to be had, worker threads take the ring's place; they look for holes everywhere, because the ring cannot. What
-// syncs has a turn in the component's gate from before the first call to the answer.
+// syncs has a turn in the component's gate from before the first call to the answer. What was given up (io/limits.h)
+// makes no further call and ends with the one it is in; the threads and bounce buffers it holds meanwhile are
+// replaced, so that other components miss none.
 #pragma once
 
 #include <liburing.h>
@@ -17,6 +19,7 @@
 #include "core/mailbox.h"
 #include "io/backend.h"
 #include "io/file.h"
+#include "io/limits.h"
 #include "io/workers.h"
 
 namespace metadisk {
@@ -45,9 +48,22 @@ class UringBackend final : public Backend {
   bool sleepBegins() noexcept;
   void sleepEnds() noexcept;
   bool ringed() const noexcept { return ringed_; }
+  // Operations that the kernel has, or that wait for something it has.
   unsigned inFlight() const noexcept { return inFlight_; }
+  // Those of them for which nobody waits any more.
+  unsigned abandoned() const noexcept { return limits_.abandoned(); }
+
+  // Monotonic nanoseconds: after every sleep, and once per turn.
+  void setTime(std::uint64_t now) noexcept { limits_.setTime(now); }
+  // When poll() wants to look for what is late; UINT64_MAX: not before something is started.
+  std::uint64_t wakeAt() const noexcept { return limits_.wakeAt(); }
+  // Answers everything in flight with -ETIMEDOUT, whatever its age.
+  void giveUpAll() noexcept;
 
  private:
+  // Calls of one ring that may block in the kernel at a time, so that a hung disk leaves some for the others.
+  static constexpr unsigned kRingWorkers = 64;
+
   enum class Phase : std::uint8_t {
     transfer,     // data moves between the component and Io::data
     bounceRead,   // a window is read before it is cut or patched
@@ -63,7 +79,8 @@ class UringBackend final : public Backend {
   struct RingOp {
     SysCall call;  // first: the ring's user data points here
     UringBackend* backend = nullptr;
-    Io* io = nullptr;
+    Outstanding outstanding;
+    Io* io = &outstanding.io;
     Phase phase = Phase::transfer;
     std::uint64_t done = 0;    // bytes of the Io finished
     std::uint64_t window = 0;  // bytes of the Io in the window under way
@@ -83,6 +100,13 @@ class UringBackend final : public Backend {
   void settle(RingOp& op, std::int32_t result) noexcept;
   void release(RingOp& op) noexcept;
   void issue(RingOp& op) noexcept;
+  Workers* workersOf(const RingOp& op) const noexcept;
+  void look() noexcept;
+  bool withdraw(RingOp& op) noexcept;
+  void abandoned(RingOp& op) noexcept;
+  void replaceThreads() noexcept;
+  void lateAnswer(RingOp& op, std::int32_t result) noexcept;
+  void serveBounces() noexcept;
   void advance(RingOp& op, std::int32_t result) noexcept;
 
   void startRead(Io& io) noexcept;
@@ -113,6 +137,8 @@ class UringBackend final : public Backend {
   Finished finished_;
   unsigned queued_ = 0;    // prepared, not yet given to the kernel
   unsigned inFlight_ = 0;  // RingOps in use
+  Limits limits_{held()};
+  unsigned replaced_ = 0;  // threads allowed beyond the usual number
   std::vector<std::unique_ptr<RingOp[]>> slabs_;
   RingOp* free_ = nullptr;
   std::vector<std::byte*> bounces_;

@@ -28,6 +28,8 @@ bool unsupported(std::int32_t result) noexcept {
 // Reads the blocks around the next part of the Io into the bounce buffer.
 void UringBackend::nextWindow(RingOp& op) noexcept {
   const Io& io = *op.io;
+  if (Limits::refuses(*io.file)) [[unlikely]]
+    return finish(op, -ETIMEDOUT);
   if (op.bounce == nullptr) {
     if (!bounces_.empty()) {
       op.bounce = bounces_.back();
@@ -37,6 +39,7 @@ void UringBackend::nextWindow(RingOp& op) noexcept {
       if (op.bounce == nullptr) return finish(op, -ENOMEM);
       ++bouncesMade_;
     } else {
+      limits_.suspend(op.outstanding);
       bounceWaiters_.push_back(&op);
       return;
     }
@@ -52,6 +55,14 @@ void UringBackend::nextWindow(RingOp& op) noexcept {
   op.call.offset = op.windowStart;
   op.call.length = end - op.windowStart;
   issue(op);
+}
+
+void UringBackend::serveBounces() noexcept {
+  while (!bounceWaiters_.empty() && (!bounces_.empty() || bouncesMade_ < kBounces)) {
+    RingOp* const waiter = bounceWaiters_.front();
+    bounceWaiters_.pop_front();
+    nextWindow(*waiter);
+  }
 }
 
 void UringBackend::windowRead(RingOp& op, std::int32_t result) noexcept {
@@ -143,7 +154,7 @@ void UringBackend::startExtents(Io& io) noexcept {
   bool threads = workers_ || io.file->workers || seekers_;
   if (!threads && !io.file->blockDevice) {
     try {
-      seekers_ = std::make_unique<Workers>(kSeekers);
+      seekers_ = std::make_unique<Workers>(kSeekers + replaced_);
       threads = true;
     } catch (const std::system_error&) {
       // Then all is data for now.

@@ -98,18 +98,42 @@ void Workers::enqueue(SysCall& call) noexcept {
   call.next = nullptr;
   {
     const std::lock_guard lock(mutex_);
+    call.before = tail_;
+    call.waits = true;
     (tail_ != nullptr ? tail_->next : head_) = &call;
     tail_ = &call;
     ++waiting_;
-    if (waiting_ > idle_ && threads_.size() < limit_) {
-      try {
-        threads_.emplace_back([this] { run(); });
-      } catch (const std::system_error&) {
-        // Those that run already take it when they are free.
-      }
-    }
+    startThread();
   }
   some_.notify_one();
+}
+
+void Workers::startThread() noexcept {
+  if (waiting_ <= idle_ || threads_.size() >= limit_) return;
+  try {
+    threads_.emplace_back([this] { run(); });
+  } catch (const std::system_error&) {
+    // Those that run already take it when they are free.
+  }
+}
+
+bool Workers::withdraw(SysCall& call) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!call.waits) return false;
+  call.waits = false;
+  (call.before != nullptr ? call.before->next : head_) = call.next;
+  (call.next != nullptr ? call.next->before : tail_) = call.before;
+  --waiting_;
+  return true;
+}
+
+void Workers::allowMore(int change) noexcept {
+  const std::lock_guard lock(mutex_);
+  limit_ += static_cast<unsigned>(change);
+  for (std::size_t before = threads_.size(); waiting_ > idle_; before = threads_.size()) {
+    startThread();
+    if (threads_.size() == before) break;
+  }
 }
 
 void Workers::run() noexcept {
@@ -125,7 +149,8 @@ void Workers::run() noexcept {
     if (head_ == nullptr) return;
     SysCall& call = *head_;
     head_ = call.next;
-    if (head_ == nullptr) tail_ = nullptr;
+    (head_ != nullptr ? head_->before : tail_) = nullptr;
+    call.waits = false;
     --waiting_;
     lock.unlock();
     call.result = perform(call);

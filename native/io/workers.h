@@ -3,9 +3,9 @@
 //
 // io_uring is no way out for the former: the kernel takes a FUSE file for one that can be polled, and then
 // reads it on the thread that submits.
-// Invariants: any thread may enqueue(); every call comes back exactly once, to the Finished it names; a
-// call that hangs holds one thread of its own pool and nobody else's; the destructor waits for calls
-// under way. Threads are started when calls wait and none is free.
+// Invariants: any thread may enqueue(); every call comes back exactly once, to the Finished it names, unless it
+// was withdrawn before a thread took it; a call that hangs holds one thread of its own pool and nobody else's;
+// the destructor waits for calls under way. Threads are started when calls wait and none is free.
 #pragma once
 
 #include <sys/uio.h>
@@ -39,6 +39,9 @@ struct SysCall {
   std::int32_t result = 0;
   Finished* finished = nullptr;
   SysCall* next = nullptr;
+  // Workers' own:
+  SysCall* before = nullptr;
+  bool waits = false;  // no thread has taken it
 };
 
 // Calls that are done and wait for their backend's thread.
@@ -66,11 +69,16 @@ class Workers {
   Workers& operator=(const Workers&) = delete;
 
   void enqueue(SysCall& call) noexcept;
+  // Takes a call back that waits for a thread. False: a thread has it, or had it.
+  bool withdraw(SysCall& call) noexcept;
+  // For how many more calls, or how many fewer, there may be threads: those that hang are lost to the others.
+  void allowMore(int change) noexcept;
 
  private:
   void run() noexcept;
+  void startThread() noexcept;
 
-  const unsigned limit_;
+  unsigned limit_;
   std::mutex mutex_;
   std::condition_variable some_;
   SysCall* head_ = nullptr;

@@ -22,12 +22,17 @@ bool eachPiece(const Io& io, Visit visit) noexcept {
 
 void Volume::Impl::childFailed(Child& child, Task& task) noexcept {
   const bool copying = task.request == nullptr && task.kind != Task::Kind::flush;
+  const bool held = std::exchange(child.held, false);
   if (child.op == IoOp::read || child.op == IoOp::cache) {
     const bool another = anotherSource(child, task.offset, task.data);
     // Two bad places would ask for each other's repair for ever.
     const bool wanted = another && task.kind != Task::Kind::repair;
     const bool news = !wanted || wantRepair(child, task.offset, task.data);
     if (news && !task.quiet) report(child, another || copying);
+    if (another && held) {
+      task.again = true;  // with other memory: this one may still be read into
+      return;
+    }
     if (another) return retryRead(child, task);
     if (child.op != IoOp::read) return;
     task.error = -child.result;

@@ -13,19 +13,20 @@ constexpr std::uint64_t kSpanMax = 64 * 1024 * 1024;
 
 }  // namespace
 
-void Volume::Impl::Jobs::FreeDeleter::operator()(std::byte* p) const noexcept { std::free(p); }
-
 // ---- start and end
 
 // The memory of all windows, `copies` buffers each.
 int Volume::Impl::Jobs::begin(std::uint32_t bufferBlocks, unsigned copies) noexcept {
   window_ = std::clamp<std::uint64_t>(bufferBlocks, 1, Resync::kBufferBlocksMax) * kBlockBytes;
-  stride_ = (window_ + 4095) / 4096 * 4096;
   copies_ = copies;
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(4096, stride_ * copies * Resync::kWindows)));
   files_.clear();
   mismatches_ = told_ = openBlocks_ = 0;
-  return memory_ != nullptr ? 0 : ENOMEM;
+  for (std::size_t i = 0; i < Resync::kWindows * copies; i++) {
+    if (buffers_[i].make(volume_.backend_.held(), (window_ + 4095) / 4096 * 4096)) continue;
+    for (WorkBuffer& buffer : buffers_) buffer.drop();
+    return ENOMEM;
+  }
+  return 0;
 }
 
 // The label of a side is its own (driver.md 2.9).
@@ -114,7 +115,7 @@ Volume::Impl::Jobs::Run Volume::Impl::Jobs::runAt(std::uint64_t at) const noexce
 
 void Volume::Impl::Jobs::ended(const ResyncEnd& end) noexcept {
   if (verifying_) tellMismatch();
-  memory_.reset();
+  for (WorkBuffer& buffer : buffers_) buffer.drop();
   ResyncEnd told = end;
   told.mismatches = mismatches_;
   volume_.host_.resyncEnded(told);
@@ -181,9 +182,16 @@ bool Volume::Impl::Jobs::windowWithdraw(unsigned place) noexcept {
 
 void Volume::Impl::Jobs::onOwned(Task& lock) noexcept {
   Window& window = *static_cast<Window*>(lock.window);
+  startReads(window);
+}
+
+void Volume::Impl::Jobs::startReads(Window& window) noexcept {
   window.stage = Window::Stage::reading;
+  window.again = false;
   window.pending = 1;
-  if (verifying_) {
+  if (!freshBuffers(window)) {
+    window.fault = {ENOMEM};
+  } else if (verifying_) {
     readSides(window);
   } else {
     read(window);
@@ -193,7 +201,15 @@ void Volume::Impl::Jobs::onOwned(Task& lock) noexcept {
 
 std::byte* Volume::Impl::Jobs::buffer(const Window& window, unsigned copy) const noexcept {
   const auto place = static_cast<std::size_t>(&window - windows_.data());
-  return memory_.get() + (place * copies_ + copy) * stride_;
+  return buffers_[place * copies_ + copy].get();
+}
+
+// What was used for the place's last window may be held by a component that hangs.
+bool Volume::Impl::Jobs::freshBuffers(const Window& window) noexcept {
+  const auto place = static_cast<std::size_t>(&window - windows_.data());
+  return std::all_of(buffers_.begin() + static_cast<std::ptrdiff_t>(place * copies_),
+                     buffers_.begin() + static_cast<std::ptrdiff_t>((place + 1) * copies_),
+                     [](WorkBuffer& buffer) { return buffer.fresh(); });
 }
 
 // A task that is started by issuing Ios for it and then drop().
@@ -217,8 +233,10 @@ void Volume::Impl::Jobs::onTask(Task& task) noexcept {
   const IoOp op = task.op;
   const std::uint32_t side = task.nextSide;
   if (task.retried && window != nullptr) window->retried = true;
+  const bool again = task.again;
   volume_.tasks_.give(task);
   if (window == nullptr) return machine_.onSynced(fault);
+  window->again = window->again || again;
   if (verifying_ && op == IoOp::read) {
     // A side that cannot be read has been told of, and is not compared here.
     if (fault.error != 0) window->read &= ~(1U << side);
@@ -230,6 +248,7 @@ void Volume::Impl::Jobs::onTask(Task& task) noexcept {
 
 void Volume::Impl::Jobs::stageOver(Window& window) noexcept {
   if (--window.pending != 0) return;
+  if (window.again && window.fault.error == 0) return startReads(window);
   if (window.fault.error != 0 || window.stage == Window::Stage::writing) return finish(window);
   if (verifying_ && window.stage == Window::Stage::reading) {
     compare(window);

@@ -16,6 +16,7 @@
 #include "md/footprint.h"
 #include "md/stale.h"
 #include "md/volume_impl.h"
+#include "md/workbuffer.h"
 
 namespace metadisk {
 
@@ -39,9 +40,6 @@ class Volume::Impl::Jobs final : public ResyncPort {
  private:
   static constexpr unsigned kSides = 4;
   static constexpr std::uint64_t kReported = 1000;  // places that a verify names
-  struct FreeDeleter {
-    void operator()(std::byte* p) const noexcept;
-  };
   // One window in flight; its parts that do not outlive a stage are in its tasks.
   struct Window {
     enum class Stage : std::uint8_t { locking, reading, syncing, writing };
@@ -51,6 +49,7 @@ class Volume::Impl::Jobs final : public ResyncPort {
     unsigned pending = 0;  // tasks of the stage, and one for whoever starts them
     ResyncFault fault;
     bool retried = false;  // not every piece came from its best source
+    bool again = false;    // a read is to be done again, with other memory
     // Verify: the sides that could be read, and the blocks that differ from the first of them.
     std::uint32_t read = 0;
     std::uint32_t differing = 0;  // sides
@@ -82,6 +81,8 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void filesOf(std::uint32_t side) noexcept;
   std::uint64_t firstByte() const noexcept;
   std::byte* buffer(const Window& window, unsigned copy) const noexcept;
+  bool freshBuffers(const Window& window) noexcept;
+  void startReads(Window& window) noexcept;
   Task* newTask(Window* window, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept;
   void stageOver(Window& window) noexcept;
   void finish(Window& window) noexcept;
@@ -115,9 +116,8 @@ class Volume::Impl::Jobs final : public ResyncPort {
   Footprint footprint_;               // kind component
   std::vector<std::uint32_t> files_;  // that are synced
   std::array<Window, Resync::kWindows> windows_;
-  std::unique_ptr<std::byte, FreeDeleter> memory_;
-  std::size_t stride_ = 0;  // bytes of one buffer
-  unsigned copies_ = 0;     // buffers of a window
+  std::array<WorkBuffer, Resync::kWindows * kSides> buffers_;
+  unsigned copies_ = 0;  // buffers of a window
   // Verify: the place not told yet, because the next window may go on with it.
   std::uint64_t job_ = 0;
   std::uint64_t openBlock_ = 0;

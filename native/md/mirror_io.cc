@@ -52,6 +52,11 @@ void Volume::Impl::readPieces(Task& task, std::uint64_t offset, std::uint64_t le
 // it: what was read is written to the sides that may differ, and answered after that (driver.md 2.9).
 
 void Volume::Impl::submitUnsureRead(Request& r) noexcept {
+  // It parked because a side hangs in the write: that memory must stay what it was.
+  if (backend_.held().holds(r.data, r.length)) {
+    r.again = true;
+    return finish(r, 0);
+  }
   if (!sources_->cover(r.offset, r.length, 0)) return finish(r, EIO);
   Task* const task = newTask(r, Task::Kind::unsureRead);
   if (task == nullptr) return finish(r, ENOMEM);
@@ -85,7 +90,7 @@ bool Volume::Impl::prepareSides(Task& task) noexcept {
 
 // Of the read, then of the writes.
 void Volume::Impl::endUnsureRead(Task& task) noexcept {
-  if (task.op == IoOp::read && task.error == 0) {
+  if (task.op == IoOp::read && task.error == 0 && !task.again) {
     task.op = IoOp::write;
     if (prepareSides(task)) {
       task.pending = 1;
@@ -97,6 +102,7 @@ void Volume::Impl::endUnsureRead(Task& task) noexcept {
   Request& r = *task.request;
   const int error = task.error;
   const bool parks = task.parks;
+  r.again = task.again && error == 0;
   if (parks) closeGate();
   overlaps_.leave(task);
   tasks_.give(task);

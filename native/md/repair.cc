@@ -15,8 +15,6 @@ constexpr std::uint64_t kRepairWindow = 64 * 1024;  // is read at once, and piec
 
 }  // namespace
 
-void Volume::Impl::Repairs::FreeDeleter::operator()(std::byte* p) const noexcept { std::free(p); }
-
 void Volume::Impl::Repairs::tick() noexcept {
   if (!due()) return;
   stage_ = Stage::next;
@@ -52,7 +50,7 @@ void Volume::Impl::Repairs::onOwned() noexcept {
 }
 
 void Volume::Impl::Repairs::onTask(Task& task) noexcept {
-  error_ = task.error;
+  error_ = task.again && task.error == 0 ? ETIMEDOUT : task.error;
   volume_.tasks_.give(task);
   pending_ = false;
   go();
@@ -67,7 +65,7 @@ bool Volume::Impl::Repairs::step() noexcept {
     case Stage::next:
       if (begin()) return true;
       stage_ = Stage::idle;
-      memory_.reset();
+      memory_.drop();
       return false;
     case Stage::window:
       if (error_ == 0) {
@@ -119,9 +117,9 @@ bool Volume::Impl::Repairs::step() noexcept {
 // The next place that still makes sense; false: there is none, or it is time to stop.
 bool Volume::Impl::Repairs::begin() noexcept {
   RepairQueue& queue = volume_.state_.repairs;
-  if (memory_ == nullptr) memory_.reset(static_cast<std::byte*>(std::aligned_alloc(kPiece, 2 * kRepairWindow)));
+  const bool memory = memory_.get() != nullptr || memory_.make(volume_.backend_.held(), 2 * kRepairWindow);
   // Forgotten: the next read that fails there asks again.
-  if (memory_ == nullptr || volume_.plan_->readOnly) queue = {};
+  if (!memory || volume_.plan_->readOnly) queue = {};
   while (!stopping_ && !queue.empty()) {
     const RepairQueue::Place place = queue.take();
     side_ = volume_.sideOf(place.slot);
@@ -152,7 +150,7 @@ void Volume::Impl::Repairs::nextWindow() noexcept {
   }
   windowEnd_ = std::min(end_, at_ + kRepairWindow);
   const std::uint64_t length = windowEnd_ - at_;
-  if (length <= kPiece || !volume_.sources_->mayMend(side_, at_, length)) return nextPiece();
+  if (length <= kPiece || !memory_.fresh() || !volume_.sources_->mayMend(side_, at_, length)) return nextPiece();
   stage_ = Stage::window;
   look(at_, length, memory_.get());
 }
@@ -167,8 +165,8 @@ void Volume::Impl::Repairs::nextPiece() noexcept {
   const Fragment whole = fragmentAt(piece_, std::min(kPiece, volume_.size_ - piece_));
   length_ = std::min(whole.length, kPiece - whole.offset % kPiece);
   stage_ = Stage::probe;
-  error_ = 0;
-  if (volume_.sources_->mayMend(side_, piece_, length_)) look(piece_, length_, memory_.get());
+  error_ = memory_.fresh() ? 0 : ENOMEM;
+  if (error_ == 0 && volume_.sources_->mayMend(side_, piece_, length_)) look(piece_, length_, memory_.get());
 }
 
 void Volume::Impl::Repairs::pieceDone() noexcept {
@@ -205,7 +203,7 @@ void Volume::Impl::Repairs::look(std::uint64_t offset, std::uint64_t length, std
 void Volume::Impl::Repairs::readElsewhere() noexcept {
   const std::uint32_t tried = 1U << side_ | ReadSources::kInStep;
   error_ = EIO;
-  if (!volume_.sources_->cover(piece_, length_, tried)) return;
+  if (!memory_.fresh() || !volume_.sources_->cover(piece_, length_, tried)) return;
   Task* const task = newTask(IoOp::read, piece_, length_, memory_.get());
   if (task == nullptr) return;
   task->quiet = false;

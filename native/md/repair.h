@@ -13,9 +13,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "md/volume_impl.h"
+#include "md/workbuffer.h"
 
 namespace metadisk {
 
@@ -38,10 +38,6 @@ class Volume::Impl::Repairs {
 
  private:
   enum class Stage : std::uint8_t { idle, next, window, probe, lock, source, settle, write, sync, verify };
-  struct FreeDeleter {
-    void operator()(std::byte* p) const noexcept;
-  };
-
   void go() noexcept;
   bool step() noexcept;
   bool begin() noexcept;
@@ -75,7 +71,7 @@ class Volume::Impl::Repairs {
   std::uint64_t piece_ = 0;
   std::uint64_t length_ = 0;  // of the piece
   Task lock_;
-  std::unique_ptr<std::byte, FreeDeleter> memory_;
+  WorkBuffer memory_;
 };
 
 }  // namespace metadisk

@@ -30,6 +30,9 @@ struct Request {
   // end with the range or before, and no two neighbours are of one sort.
   std::uint32_t extents = 0;
   int error = 0;  // errno, 0 on success; valid in done()
+  // In done() of a read: it was not carried out, because a component that hangs holds `data`; other sources are
+  // left. To be submitted again with other memory; whoever sees it clears it.
+  bool again = false;
   void (*done)(Request&) noexcept = nullptr;
   void* owner = nullptr;
 

@@ -153,7 +153,14 @@ void Volume::Impl::onSingle(Io& io) noexcept {
   Request& r = *child.request;
   int error = -io.result;
   if (error != 0) [[unlikely]] {
+    const bool held = std::exchange(child.held, false);
     if (self.anotherSource(child, r.offset, child.data)) {
+      if (held) {
+        self.report(child, true);
+        self.giveChild(child);
+        r.again = true;
+        return self.finish(r, 0);
+      }
       Task* const task = self.newTask(r, Task::Kind::plain);
       if (task != nullptr) {
         if (self.wantRepair(child, r.offset, r.data)) self.report(child, true);
@@ -334,6 +341,7 @@ void Volume::Impl::taskDone(Task& task) noexcept {
     case Task::Kind::plain: {
       Request& r = *task.request;
       const int error = task.error;
+      r.again = task.again && error == 0;
       tasks_.give(task);
       return endOfData(r, error);
     }

@@ -104,6 +104,7 @@ class Volume::Impl final {
     bool okayOnly = false;  // write: not to Last Erred components
     bool quiet = false;     // repair: failures are looked for
     bool uncached = false;  // repair: read from the storage, not from the page cache
+    bool again = false;     // read: to be done again, with memory that no hanging component holds
     std::uint32_t pending = 0;
     std::uint32_t nextSide = 0;  // verify: the side that is read
     int error = 0;
@@ -122,7 +123,7 @@ class Volume::Impl final {
       length = size;
       data = memory;
       request = nullptr;
-      fua = noHole = fastZero = parks = retried = okayOnly = quiet = uncached = false;
+      fua = noHole = fastZero = parks = retried = okayOnly = quiet = uncached = again = false;
       pending = 1;
       error = 0;
       unstarted = {};

@@ -258,6 +258,7 @@ void Connection::execute(Slot& slot) noexcept {
   request.length = header.length;
   request.data = slot.buffer;
   request.error = 0;
+  request.again = false;
   request.owner = &slot;
   request.done = [](Request& done) noexcept {
     Slot& mine = *static_cast<Slot*>(done.owner);
@@ -291,6 +292,9 @@ void Connection::answerStatus(Slot& slot) noexcept {
 // ---- out
 
 void Connection::completed(Slot& slot) noexcept {
+  if (slot.request.again) [[unlikely]] {
+    if (readAgain(slot)) return;
+  }
   --inFlight_;
   export_->flying(-1);
   const Header& header = slot.header;
@@ -311,6 +315,21 @@ void Connection::completed(Slot& slot) noexcept {
     slot.headBytes = writeSuccess(slot.head, terms_, header, slot.dataBytes);
   }
   enqueue(slot);
+}
+
+// False when the answer is final: the client is gone, or there is no memory.
+bool Connection::readAgain(Slot& slot) noexcept {
+  slot.request.again = false;
+  if (state_ == State::dead) return false;
+  slot.buffer = buffers_.unheld(slot.buffer, slot.bufferBytes);
+  slot.request.data = slot.buffer;
+  if (slot.buffer == nullptr) {
+    lent_ -= BufferPool::roundedSize(slot.bufferBytes);
+    slot.request.error = ENOMEM;
+    return false;
+  }
+  export_->submit(slot.request);
+  return true;
 }
 
 void Connection::refuse(Slot& slot, WireError error) noexcept {

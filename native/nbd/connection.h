@@ -130,6 +130,7 @@ class Connection {
   void answerStatus(Slot& slot) noexcept;
   const Context* context(ContextKind kind) const noexcept;
   void completed(Slot& slot) noexcept;
+  bool readAgain(Slot& slot) noexcept;
   void refuse(Slot& slot, WireError error) noexcept;
   void enqueue(Slot& slot) noexcept;
   bool lendPages(Slot& slot, const Header& header) noexcept;

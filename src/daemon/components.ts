@@ -227,8 +227,7 @@ export class Components {
         align: direct ? Math.max(storage.logicalBlock, 512) : 512,
         blockDevice: storage.blockDevice,
         size: storage.size,
-        // The engine takes no limit yet.
-        timeoutMillis: 0,
+        timeoutMillis: this.#config.componentTimeoutSeconds * 1000,
       }
       return ok({ open: component, name, path, identity, users: 0, readErrors: 0 })
     } catch (e) {

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, openSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { sdNotify, setIoFlusher } from '../dataplane/native.js'
+import { endWithin, sdNotify, setIoFlusher } from '../dataplane/native.js'
 import { MAX_UNIX_PATH_BYTES } from '../nbd/unixpath.js'
 import { places } from '../sys/inventory.js'
 import { takeLock } from '../sys/lock.js'
@@ -31,6 +31,14 @@ interface Options {
 const fail = (text: string): never => {
   process.stderr.write(`metad: ${text}\n`)
   process.exit(1)
+}
+
+/** An exit that no hanging disk holds up for longer than this. */
+const EXIT_PATIENCE_MS = 2000
+
+const leave = (status: number): never => {
+  endWithin(status, EXIT_PATIENCE_MS)
+  return process.exit(status)
 }
 
 const options = (argv: readonly string[]): Options => {
@@ -115,11 +123,11 @@ const serve = async (o: Options, config: Config, log: Logger): Promise<void> => 
       () => {
         lock.release()
         log.info('stopped')
-        process.exit(0)
+        leave(0)
       },
       (e: unknown) => {
         log.fatal(e, 'stop failed')
-        process.exit(1)
+        leave(1)
       },
     )
   }
@@ -128,7 +136,7 @@ const serve = async (o: Options, config: Config, log: Logger): Promise<void> => 
   // A bug: nothing that was acknowledged depends on this process living on, so it ends loudly.
   const crash = (e: unknown): void => {
     log.fatal(e, 'metad failed')
-    process.exit(70)
+    leave(70)
   }
   process.on('uncaughtException', crash)
   process.on('unhandledRejection', crash)

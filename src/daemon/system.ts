@@ -253,9 +253,13 @@ export class System {
 
   /** Copies remember where they are, clients are drained, regions get clean, what is being decided is decided. */
   async stop(): Promise<void> {
-    await this.resyncs.stop()
+    const patience = (): Promise<'late'> =>
+      new Promise((resolve) => setTimeout(() => resolve('late'), PATIENCE_MS).unref())
+    // A copy from or to a disk that hangs ends with its time limit.
+    if ((await Promise.race([this.resyncs.stop(), patience()])) === 'late')
+      this.parts.log.warn('a resync did not stop; it goes on from its last checkpoint')
     await this.parts.metadevices.disconnectAll()
-    const late = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), PATIENCE_MS).unref())
+    const late = patience()
     const quiet = (async (): Promise<void> => {
       await this.#faults.idle()
       await this.writer.idle()

@@ -23,6 +23,7 @@ interface Addon {
   readonly sdNotify: (text: string) => boolean
   readonly lockFile: (fd: number) => boolean
   readonly setIoFlusher: () => boolean
+  readonly endWithin: (status: number, millis: number) => void
 }
 
 let loaded: Addon | undefined
@@ -70,3 +71,9 @@ export const lockFile = (fd: number): boolean => addon().lockFile(fd)
  * Memory is not locked as well: V8 gives pages back with madvise, which fails on locked ones and kills Node.
  */
 export const setIoFlusher = (): boolean => addon().setIoFlusher()
+
+/**
+ * Ends the process so many milliseconds from now, whatever it is stuck in by then: an exit waits for threads,
+ * and those may wait for a disk.
+ */
+export const endWithin = (status: number, millis: number): void => addon().endWithin(status, millis)

@@ -2,6 +2,7 @@
 // model of every sector: which versions it may hold, which was acknowledged, which must survive a crash.
 #include <algorithm>
 #include <deque>
+#include <optional>
 
 #include "property/native/control.h"
 
@@ -58,7 +59,7 @@ class Model {
       }
     }
     flying_.push_back(std::move(sent));
-    bench_.submit(*flying_.back().call);
+    submitLent(bench_, *flying_.back().call);
   }
 
   void collect() {
@@ -70,6 +71,7 @@ class Model {
         continue;
       }
       answered++;
+      redone += call.redone;
       if (call.error != 0) {
         errors++;
         if (call.op == Op::write || call.op == Op::zero || call.op == Op::trim) failedWrites++;
@@ -102,6 +104,7 @@ class Model {
 
   std::size_t flying() const { return flying_.size(); }
   unsigned answered = 0;
+  unsigned redone = 0;
   unsigned errors = 0;
   unsigned failedWrites = 0;
   unsigned compared = 0;
@@ -200,8 +203,8 @@ std::vector<std::uint32_t> filesOf(const Plan& plan, std::size_t side) {
 }
 
 struct Run {
-  explicit Run(std::uint64_t seed)
-      : random(seed), maker(randomMirror(random)), bench(maker, random(), randomOptions(random)) {
+  explicit Run(std::uint64_t seed, std::optional<SimOptions> options = {})
+      : random(seed), maker(randomMirror(random)), bench(maker, random(), options ? *options : randomOptions(random)) {
     bench.equalise();
     model = std::make_unique<Model>(bench, random);
     control = std::make_unique<Control>(bench, random, std::make_shared<Plan>(*maker.plan));
@@ -335,4 +338,57 @@ TEST_CASE("property: a crash amid failures leaves every part in service with wha
   });
   CHECK(flushes > 200);
   CHECK(erred > 50);
+}
+
+TEST_CASE("property: while one side answers no component that hangs is noticed, and nothing it held comes back") {
+  unsigned decisions = 0, redone = 0, late = 0;
+  eachSeed(80, [&](std::uint64_t seed) {
+    Run run(seed, SimOptions{.latencyMax = 6, .turnNanos = 200'000});
+    SimBackend& sim = run.bench.sim;
+    sim.limit(20'000'000);
+    const auto sides = std::get<MirrorNode>(run.maker.plan->root()).sides.size();
+    for (int round = 0; round < 4; round++) {
+      const std::size_t good = run.random() % sides;
+      std::vector<std::uint32_t> files;
+      for (std::size_t side = 0; side < sides; side++) {
+        if (side == good) continue;
+        for (const std::uint32_t file : filesOf(*run.maker.plan, side)) files.push_back(file);
+      }
+      for (int i = 0; i < 300; i++) {
+        if (run.random() % 60 == 0) {
+          SimFault fault = randomFault(run.random, files, run.maker.sizes);
+          fault.hangs = run.random() % 3 != 0;
+          sim.fault(fault);
+        }
+        // Some come back before the limit, some when nobody waits for them any more.
+        if (run.random() % 100 == 0) sim.letGo(files[run.random() % files.size()]);
+        run.step();
+      }
+      run.finish();
+      run.bench.rest();
+      run.control->decide();
+      sim.clearFaults();
+      redone += run.model->redone;
+      late += sim.abandoned();
+      // What is held might still write: only then may a component be used again.
+      for (const std::uint32_t file : files) sim.letGo(file);
+      for (unsigned turns = 0; !sim.idle(); turns++) {
+        REQUIRE(turns < 1000);
+        run.bench.turn();
+      }
+      REQUIRE(sim.abandoned() == 0);
+      CHECK(!sim.held().any());
+      CHECK(sim.held().retiredBytes() == 0);
+      run.model->checkSides(run.control->plan(), false, true);
+      run.control->repairAll();
+      CHECK(run.model->errors == 0);
+    }
+    run.model->checkSides(run.control->plan(), false, true);
+    CHECK(sim.overlappingWrites() == 0);
+    for (const ComponentFault& event : run.bench.events) CHECK(event.masked);
+    decisions += run.control->decisions;
+  });
+  CHECK(decisions > 50);
+  CHECK(redone > 50);
+  CHECK(late > 100);
 }

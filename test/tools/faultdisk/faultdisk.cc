@@ -7,7 +7,9 @@
 //   powercut SEED       unsynced sectors are lost or kept by chance; then everything fails until `ok`
 // A refused line makes the write fail with EINVAL. Reading `control` gives a line of counters per disk.
 //
-// One thread: a held or delayed request is a stored reply, so no disk waits for another.
+// One thread: a held or delayed request is a stored reply, so no disk waits for another. A request that hangs is
+// answered when whoever waits for it is killed (FUSE_INTERRUPT), as by NFS and good FUSE file systems; others would
+// keep the process until the end of the hang, whatever it does.
 #define FUSE_USE_VERSION 35
 #include <fuse_lowlevel.h>
 #include <linux/falloc.h>
@@ -43,7 +45,11 @@ struct Disk {
   Rules rules;
   bool gone = false;  // after a power cut
   std::uint64_t reads = 0, writes = 0, syncs = 0, zeroes = 0, failed = 0;
-  std::vector<std::function<void()>> held;
+  struct Held {
+    fuse_req_t request;
+    std::function<void()> go;
+  };
+  std::vector<Held> held;
 };
 
 struct Later {
@@ -127,6 +133,15 @@ void open(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
   fuse_reply_open(req, info);
 }
 
+// The waiting process was killed. Not answered in here: the library holds locks.
+void interrupted(fuse_req_t req, void* data) {
+  auto* const disk = static_cast<Disk*>(data);
+  later.push_back({Clock::now(), [req, disk] {
+                     const auto is = [req](const Disk::Held& held) { return held.request == req; };
+                     if (std::erase_if(disk->held, is) != 0) fuse_reply_err(req, EINTR);
+                   }});
+}
+
 // Runs `work` as the rules say: now, later, on `ok`, or not at all. `cut` halves a transfer.
 void perform(fuse_req_t req, Disk& disk, Op op, std::uint64_t offset, std::uint64_t length,
              std::function<void(bool cut)> work) {
@@ -139,7 +154,9 @@ void perform(fuse_req_t req, Disk& disk, Op op, std::uint64_t offset, std::uint6
   switch (rule.action) {
     case Action::pass: return work(false);
     case Action::cut: return work(true);
-    case Action::hang: return disk.held.push_back([work] { work(false); });
+    case Action::hang:
+      disk.held.push_back({req, [work] { work(false); }});
+      return fuse_req_interrupt_func(req, interrupted, &disk);
     case Action::delay:
       later.push_back({Clock::now() + std::chrono::milliseconds(rule.millis), [work] { work(false); }});
       return;
@@ -207,7 +224,7 @@ bool command(const std::string& line) {
   if (!disk->rules.add(words).empty()) return false;
   if (words[0] == "ok") {
     disk->gone = false;
-    for (const auto& go : std::exchange(disk->held, {})) go();
+    for (const auto& held : std::exchange(disk->held, {})) held.go();
   }
   return true;
 }

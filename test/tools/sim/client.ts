@@ -25,6 +25,8 @@ interface Reading {
 export interface Watch {
   /** Whether an error would break promise P4 now. */
   strict(): boolean
+  /** Differs when a disk was healed in between: an error may come from before that. */
+  heals(): number
   /** A write was answered: its cells are where they have to be. */
   answered(cells: readonly number[]): void
 }
@@ -108,6 +110,7 @@ export class Clients {
     done: (ok: boolean, values: readonly number[]) => void,
   ) {
     this.#outstanding++
+    const heals = this.#watch.heals()
     const sent = this.#world.process.engine.submit(this.#device ?? -1, {
       kind,
       first,
@@ -118,7 +121,7 @@ export class Clients {
         this.answered++
         if (!a.ok && a.gone !== true) {
           this.errors++
-          if (this.#watch.strict())
+          if (this.#watch.heals() === heals && this.#watch.strict())
             this.#world.broken(`P4: ${this.mirror}: ${kind} of cell ${first} failed although a whole side is there`)
         }
         done(a.ok, a.ok ? a.values : [])

@@ -80,6 +80,7 @@ export class Play {
     for (const { name, cells } of world.setup.mirrors) {
       const watch = {
         strict: () => this.#trouble.strict(name),
+        heals: () => this.#trouble.heals,
         answered: (at: readonly number[]) => this.#checks.holds(name, at),
       }
       this.#clients.set(name, new Clients(world, name, cells, () => this.#value++, watch))

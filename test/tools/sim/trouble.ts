@@ -19,6 +19,7 @@ export class Trouble {
   /** By mirror: the side whose disks may misbehave; none: all are well. */
   readonly #at = new Map<UnitName, UnitName>()
   faults = 0
+  heals = 0
 
   constructor(world: World) {
     this.#world = world
@@ -112,6 +113,7 @@ export class Trouble {
   }
 
   heal(): void {
+    this.heals++
     const world = this.#world
     const { dice } = world.schedule
     if (dice.chance(30)) for (const d of this.#idleDisks()) d.heal()
@@ -131,6 +133,7 @@ export class Trouble {
   }
 
   everything(): void {
+    this.heals++
     for (const d of this.#world.disks.values()) d.heal()
   }
 

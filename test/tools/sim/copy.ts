@@ -18,6 +18,8 @@ export interface CopyPort {
   /** Dirty when the device came to be. */
   loaded(): ReadonlySet<number>
   copying(job: ResyncJob): void
+  /** The plan has no such target: nobody may ask for that. */
+  refused(job: ResyncJob): void
   plan(): Plan
   cells(): number
   stale(slot: number): Set<number> | undefined
@@ -71,6 +73,7 @@ export class SimCopy {
   }
 
   refuse(job: ResyncJob): void {
+    this.#port.refused(job)
     this.#ended(job, 'failed', 0, null)
   }
 

@@ -15,6 +15,7 @@ export interface EngineHost {
   disk(component: ComponentId): SimDisk
   writing(device: number, regions: readonly number[], regionBlocks: number): void
   copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
+  refused(job: ResyncJob): void
   resuming(device: number): void
   trace(line: string): void
 }
@@ -107,6 +108,7 @@ export class SimEngine implements DataPlane {
       disk: (component) => this.#host.disk(component),
       writing: (d, dirtied, size) => this.#host.writing(d, dirtied, size),
       copying: (job, loaded) => this.#host.copying(device, job, loaded),
+      refused: (job) => this.#host.refused(job),
       event: (e) => this.#event(e),
     }
     this.#devices.set(device, new SimMirror(device, plan.value, regions, host))

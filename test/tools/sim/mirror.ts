@@ -45,6 +45,7 @@ export interface MirrorHost {
   writing(device: number, regions: readonly number[], regionBlocks: number): void
   /** A copy begins. */
   copying(job: ResyncJob, loaded: ReadonlySet<number>): void
+  refused(job: ResyncJob): void
   event(e: NativeEvent): void
 }
 
@@ -420,6 +421,7 @@ export class SimMirror {
       cellBlocks: this.#host.cellBlocks,
       loaded: () => this.#loaded,
       copying: (job) => this.#host.copying(job, this.#loaded),
+      refused: (job) => this.#host.refused(job),
       plan: () => this.plan,
       cells: () => this.cells,
       stale: (slot) => this.#stale.get(slot),

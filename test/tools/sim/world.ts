@@ -140,6 +140,7 @@ export class World {
       disk: (id) => components.disk(id),
       writing: (device, regions, size) => this.hooks.writing(device, regions, size),
       copying: (device, job, loaded) => this.hooks.copying(device, job, loaded),
+      refused: (job) => this.broken(`a ${job.kind} copy to side ${job.target} that the plan does not know`),
       resuming: (device) => this.hooks.resuming(device),
       trace: (line) => TRACE && this.tell(line),
     })

@@ -1,5 +1,5 @@
 /**
- * A mirror whose disks fail and lose power while clients write, and whose metad is killed (promises P1 to P4),
+ * A mirror whose disks fail, hang and lose power while clients write, and whose metad is killed (promises P1 to P4),
  * again and again.
  *
  * At most one side misbehaves at a time; what it does is one of SCENARIOS. Half of the cycles end with SIGKILL,
@@ -7,7 +7,7 @@
  * without such trouble the other side may be lost before the restart.
  */
 import t from 'tap'
-import { sleep } from '../../../bench/lib/process.js'
+import { sleep, until } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
 import { cyclesOr, Ordeal, SEED } from '../../tools/ordeal.js'
 
@@ -31,6 +31,10 @@ const SCENARIOS: readonly { readonly name: string; readonly tell: readonly strin
   { name: 'reads come short', tell: ['DISK short read'] },
   { name: 'writes come short', tell: ['DISK short write'] },
   { name: 'everything fails', tell: ['DISK fail all EIO'] },
+  { name: 'a write hangs', tell: ['DISK hang write count=1'] },
+  { name: 'a read hangs', tell: ['DISK hang read count=1'] },
+  { name: 'a sync hangs', tell: ['DISK hang sync count=1'] },
+  { name: 'everything hangs', tell: ['DISK hang all'] },
 ]
 
 t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
@@ -47,16 +51,23 @@ t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: T
     const quiet = scenario.tell.length === 0
     const what = `cycle ${cycle}: ${scenario.name} on ${disk}${kill ? ', kill' : ''}${power ? ', power cut' : ''}`
     for (const d of all) disks.tell(`${d} volatile ${power ? 'on' : 'off'}`)
-    const load = await rig.load(kill ? 60 : 2)
+    const load = await rig.load(kill ? 60 : 3)
     await sleep(dice.below(200))
     for (const word of scenario.tell) disks.tell(word.replace('DISK', disk))
-    if (kill) {
-      await sleep(dice.below(1500))
-      await rig.kill()
-    }
-    await rig.unharmed(what, load)
-    if (power) for (const d of all) disks.tell(`${d} powercut ${dice.below(1 << 30)}`)
+    if (kill) await sleep(dice.below(1500))
+    else await rig.unharmed(what, load)
+    // Whoever waits for a disk that hangs may not die before it answers.
+    const dying = kill ? rig.kill() : Promise.resolve()
     for (const d of all) disks.tell(`${d} ok`)
+    await dying
+    if (kill) await rig.unharmed(what, load)
+    // What hung has reached the disk by now; none of it comes after the cut.
+    await until('no request hangs', () => all.every((d) => disks.counters(d).held === 0))
+    if (power)
+      for (const d of all) {
+        disks.tell(`${d} powercut ${dice.below(1 << 30)}`)
+        disks.tell(`${d} ok`)
+      }
     const lost = kill && quiet && dice.chance(50) ? dice.pick(SIDES) : []
     for (const d of lost) disks.tell(`${d} fail all EIO`)
     if (kill) await rig.restart()

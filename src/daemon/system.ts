@@ -89,7 +89,12 @@ export class System {
     this.serving = serving
     this.hosting = new ResyncHosting({ ...parts, state, serving, readOnly, rested: () => void this.#changed() })
     this.resyncs = new ResyncScheduler(this.hosting)
-    this.#faults = new Faults({ ...parts, state, serving, decided: () => void this.#changed() })
+    const decided = (name: UnitName): void => {
+      // A copy that this component made fail is possible without it.
+      void this.resyncs.kick(name)
+      void this.#changed()
+    }
+    this.#faults = new Faults({ ...parts, state, serving, decided })
     this.#dirt = new Dirt({ logs: state.logs, engine, metadevices, log })
     this.#spares = new SpareSearch({
       ...parts,

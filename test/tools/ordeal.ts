@@ -141,10 +141,8 @@ export class Ordeal {
           await this.run('metareplace', '-e', 'd0', device)
           enabled++
         } catch (e) {
-          // A copy is not done yet, or failed and waits to be begun again; or the disk still holds requests.
+          // A copy is not done yet, or the disk still holds requests.
           if (!/resync in progress|busy/i.test(String(e))) throw e
-          if (report.units.every((u) => u.kind !== 'mirror' || u.resync === null))
-            await this.run('metasync', 'd0').catch(() => undefined)
         }
       }
       return isInStep(report)

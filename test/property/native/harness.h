@@ -277,6 +277,11 @@ class Bench : public VolumeHost {
   std::uint64_t endedMismatches = 0;
 };
 
+// The memory that submitLent() lent to a call which is over, or will never be.
+inline void giveBack(Bench& bench, const Call& call) {
+  if (!call.buffer.empty()) bench.sim.held().retire(call.data, call.length);
+}
+
 inline void submitLent(Bench& bench, Call& call) {
   struct Lender {
     static std::byte* take(const Call& c) {
@@ -297,10 +302,8 @@ inline void submitLent(Bench& bench, Call& call) {
       mine.redone++;
       return from.submit(r);
     }
-    if (!mine.buffer.empty()) {
-      if (r.op == Op::read) std::memcpy(mine.buffer.data(), r.data, r.length);
-      from.sim.held().retire(r.data, r.length);
-    }
+    if (r.op == Op::read) std::memcpy(mine.buffer.data(), r.data, r.length);
+    giveBack(from, mine);
     mine.doneCount++;
   };
   bench.submit(call);

@@ -33,6 +33,14 @@ class Model {
  public:
   Model(Bench& bench, std::mt19937_64& random)
       : bench_(bench), random_(random), sectors_(bench.volume->size() / kBlock), before_(bench.sides()[0]) {}
+  // What a crash left unanswered.
+  ~Model() {
+    for (const Sent& sent : flying_) {
+      if (sent.call->doneCount == 0) giveBack(bench_, *sent.call);
+    }
+  }
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   void send() {
     constexpr Op kinds[] = {Op::read,  Op::read,  Op::read, Op::write, Op::write,

@@ -1,18 +1,8 @@
 /** What foreign clients are told before any data moves: nbdinfo, nbd-client, qemu-nbd. */
-import { createServer } from 'node:net'
 import t from 'tap'
 import { startMetad } from '../tools/daemon.js'
 import { everyKind, foreign, missing, mustRun, sizeOf } from '../tools/foreign.js'
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() =>
-        typeof address === 'object' && address !== null ? resolve(address.port) : reject(new Error('no port')),
-      )
-    })
-  })
+import { freePort } from '../tools/ports.js'
 
 const port = await freePort()
 const metad = await startMetad(t, { conf: `nbd_tcp = 127.0.0.1:${port}\n` })

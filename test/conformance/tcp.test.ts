@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,16 +15,7 @@ import { startMetad } from '../tools/daemon.js'
 import { everyKind, foreign, missing, missingNbdsh, mustRun, sizeOf } from '../tools/foreign.js'
 import { NbdClient } from '../tools/nbdclient.js'
 import { goData, MODERN, option, u32 } from '../tools/nbdsession.js'
-
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() =>
-        typeof address === 'object' && address !== null ? resolve(address.port) : reject(new Error('no port')),
-      )
-    })
-  })
+import { freePort } from '../tools/ports.js'
 
 const port = await freePort()
 const metad = await startMetad(t, { conf: `nbd_tcp = 127.0.0.1:${port}\nthreads = 2\n` })

@@ -210,6 +210,16 @@ std::vector<std::uint32_t> filesOf(const Plan& plan, std::size_t side) {
   return files;
 }
 
+// Of every other side.
+std::vector<std::uint32_t> filesBut(const Plan& plan, std::size_t good) {
+  std::vector<std::uint32_t> files;
+  for (std::size_t side = 0; side < std::get<MirrorNode>(plan.root()).sides.size(); side++) {
+    if (side == good) continue;
+    for (const std::uint32_t file : filesOf(plan, side)) files.push_back(file);
+  }
+  return files;
+}
+
 struct Run {
   explicit Run(std::uint64_t seed, std::optional<SimOptions> options = {})
       : random(seed), maker(randomMirror(random)), bench(maker, random(), options ? *options : randomOptions(random)) {
@@ -259,11 +269,7 @@ TEST_CASE("property: while one side is good no error of the others reaches a cli
     const auto sides = std::get<MirrorNode>(run.maker.plan->root()).sides.size();
     for (int round = 0; round < 4; round++) {
       const std::size_t good = run.random() % sides;
-      std::vector<std::uint32_t> files;
-      for (std::size_t side = 0; side < sides; side++) {
-        if (side == good) continue;
-        for (const std::uint32_t file : filesOf(*run.maker.plan, side)) files.push_back(file);
-      }
+      const auto files = filesBut(*run.maker.plan, good);
       for (int i = 0; i < 200; i++) {
         if (run.random() % 25 == 0) run.bench.sim.fault(randomFault(run.random, files, run.maker.sizes));
         if (run.random() % 15 == 0) run.damage(files[run.random() % files.size()]);
@@ -357,11 +363,7 @@ TEST_CASE("property: while one side answers no component that hangs is noticed, 
     const auto sides = std::get<MirrorNode>(run.maker.plan->root()).sides.size();
     for (int round = 0; round < 4; round++) {
       const std::size_t good = run.random() % sides;
-      std::vector<std::uint32_t> files;
-      for (std::size_t side = 0; side < sides; side++) {
-        if (side == good) continue;
-        for (const std::uint32_t file : filesOf(*run.maker.plan, side)) files.push_back(file);
-      }
+      const auto files = filesBut(*run.maker.plan, good);
       for (int i = 0; i < 300; i++) {
         if (run.random() % 60 == 0) {
           SimFault fault = randomFault(run.random, files, run.maker.sizes);

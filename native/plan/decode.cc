@@ -145,6 +145,17 @@ class Decoder {
                         start * kBlockBytes};
       return sides(plan, i, first, count, blocks, std::move(mirror));
     }
+    if (kind == kKindRaid5) {
+      if (read != 0 || write != 0) return refuse("node", i, "unused field is set");
+      if ((flags & ~kRaidFlags) != 0) return refuse("node", i, "unknown flags");
+      if (start < 1 || start > kMaxBlocks) return refuse("node", i, "epoch out of range");
+      Raid5Node raid;
+      raid.size = blocks * kBlockBytes;
+      raid.originals = component;
+      raid.epoch = start;
+      raid.replay = (flags & kRaidReplay) != 0;
+      return raid5(plan, i, first, count, blocks, std::move(raid));
+    }
     return refuse("node", i, "unknown kind");
   }
 
@@ -192,6 +203,51 @@ class Decoder {
     return true;
   }
 
+  bool raid5(Plan& plan, std::uint32_t i, std::uint32_t first, std::uint32_t count, std::uint64_t blocks,
+             Raid5Node raid) {
+    if (count != 2 || first != nextRow_ || count > rows_ - first) return refuse("node", i, "rows out of order");
+    const std::uint64_t at = rowsAt_ + first * kRowBytes;
+    const auto interlace = load<std::uint64_t>(bytes_, at + kRowInterlace);
+    const auto lines = load<std::uint64_t>(bytes_, at + kRowBlocks);
+    const auto columns = load<std::uint32_t>(bytes_, at + kRowCount);
+    const std::uint64_t second = at + kRowBytes;
+    const auto prewrite = load<std::uint64_t>(bytes_, second + kRowInterlace);
+    raid.unit = load<std::uint64_t>(bytes_, second + kRowBlocks);
+    if (load<std::uint32_t>(bytes_, second + kRowFirst) != 0 || load<std::uint32_t>(bytes_, second + kRowCount) != 0) {
+      return refuse("row", first + 1, "unused field is set");
+    }
+    if (interlace < kMinRaidInterlace || interlace > kMaxInterlace) {
+      return refuse("row", first, "interlace out of range");
+    }
+    if (columns < raid.originals || columns > kMaxRaidColumns || raid.originals < kMinRaidColumns) {
+      return refuse("row", first, "number of columns out of range");
+    }
+    if (lines < 1 || lines > kMaxBlocks / interlace / (columns - 1)) return refuse("row", first, "size out of range");
+    const std::uint64_t least = kPrewriteSpare + kPrewriteGroups * (1 + std::min<std::uint64_t>(8, interlace));
+    if (prewrite < least || prewrite > kMaxPrewrite) {
+      return refuse("row", first + 1, "prewrite area out of range");
+    }
+    if (raid.unit < 1 || raid.unit > kMaxBlocks) return refuse("row", first + 1, "unit out of range");
+    raid.segment = interlace * kBlockBytes;
+    raid.lines = lines;
+    raid.prewrite = prewrite * kBlockBytes;
+    const auto refs = take("row", first, i, load<std::uint32_t>(bytes_, at + kRowFirst), columns);
+    if (!refs) return false;
+    for (const Ref& ref : *refs) {
+      if (ref.flags != 0) return refuse("row", first, "unknown flags");
+      const auto* child = std::get_if<ComponentNode>(&plan.nodes[ref.node]);
+      if (child == nullptr) return refuse("row", first, "child is not a component");
+      if (sizes_[ref.node] < prewrite || sizes_[ref.node] - prewrite < lines * interlace) {
+        return refuse("row", first, "component is too small");
+      }
+      raid.columns.push_back({ref.node, child->start, child->start + raid.prewrite, child->service});
+    }
+    nextRow_ += 2;
+    if (blocks > lines * interlace * (columns - 1)) return refuse("node", i, "larger than its rows");
+    plan.nodes.emplace_back(std::move(raid));
+    return true;
+  }
+
   bool sides(Plan& plan, std::uint32_t i, std::uint32_t first, std::uint32_t count, std::uint64_t blocks,
              MirrorNode mirror) {
     if (count < 1 || count > kMaxSides) return refuse("node", i, "number of sides out of range");
@@ -209,6 +265,7 @@ class Decoder {
         return refuse("node", i, "flags contradict each other");
       }
       if (std::holds_alternative<MirrorNode>(plan.nodes[ref.node])) return refuse("node", i, "side is a mirror");
+      if (std::holds_alternative<Raid5Node>(plan.nodes[ref.node])) return refuse("node", i, "side is a RAID5 device");
       if (sizes_[ref.node] < blocks) return refuse("node", i, "side is too small");
       mirror.sides.push_back(side);
     }
@@ -243,12 +300,12 @@ class Decoder {
     return refs;
   }
 
-  // Only a mirror has another place to read from.
+  // Only what is redundant has another place to read from.
   bool service(const Plan& plan) {
-    if (std::holds_alternative<MirrorNode>(plan.root())) return true;
+    if (std::holds_alternative<MirrorNode>(plan.root()) || std::holds_alternative<Raid5Node>(plan.root())) return true;
     for (std::uint32_t i = 0; i < plan.nodes.size(); i++) {
       const auto* part = std::get_if<ComponentNode>(&plan.nodes[i]);
-      if (part != nullptr && !part->service.okay()) return refuse("node", i, "out of service outside a mirror");
+      if (part != nullptr && !part->service.okay()) return refuse("node", i, "out of service without redundancy");
     }
     return true;
   }
@@ -273,10 +330,14 @@ class Decoder {
       before = part;
     }
     for (Node& node : plan.nodes) {
+      const auto fileOf = [&](std::uint32_t at) { return std::get<ComponentNode>(plan.nodes[at]).file; };
+      if (auto* raid = std::get_if<Raid5Node>(&node)) {
+        for (Raid5Column& column : raid->columns) column.file = fileOf(column.file);
+      }
       auto* stripe = std::get_if<StripeNode>(&node);
       if (stripe == nullptr) continue;
       for (Row& row : stripe->rows) {
-        for (Column& column : row.columns) column.file = std::get<ComponentNode>(plan.nodes[column.file]).file;
+        for (Column& column : row.columns) column.file = fileOf(column.file);
       }
     }
     return true;

@@ -2,10 +2,10 @@
 //
 // Invariants (decodePlan refuses anything else): children come before parents and every node but the
 // root (the last one) has exactly one parent; stripes stand on components, mirrors on stripes or
-// components; component nodes of one component never overlap; all byte values fit in 62 bits; outside a
-// mirror every component is in service.
+// components; RAID5 is a root on components; component nodes of one component never overlap; all byte values fit in
+// 62 bits; outside a mirror or RAID5 every component is in service.
 // `components` lists the distinct numbers of the components that are written, ascending;
-// ComponentNode::file and Column::file index it, and whoever opens a volume passes its files in that
+// ComponentNode::file, Column::file and Raid5Column::file index it, and whoever opens a volume passes its files in that
 // order. A component that is not written is not open: its file is kNoFile.
 #pragma once
 
@@ -79,7 +79,28 @@ struct MirrorNode {
   std::uint64_t region = 0;  // bytes of a dirty region, a power of two; 0: no log
 };
 
-using Node = std::variant<ComponentNode, StripeNode, MirrorNode>;
+// One column of a RAID5 device: its prewrite area, and the data right behind it.
+struct Raid5Column {
+  std::uint32_t file = 0;
+  std::uint64_t prewrite = 0;  // bytes inside the component
+  std::uint64_t start = 0;     // of the data
+  Service service = {};
+};
+
+// See docs/raid5.md and src/plan/types.ts.
+struct Raid5Node {
+  std::uint64_t size = 0;     // external, bytes
+  std::uint64_t segment = 0;  // bytes
+  std::uint64_t lines = 0;    // segments in a column
+  std::uint32_t originals = 0;
+  std::uint64_t prewrite = 0;  // bytes of the prewrite area
+  std::uint64_t unit = 0;
+  std::uint64_t epoch = 0;
+  bool replay = false;
+  std::vector<Raid5Column> columns;
+};
+
+using Node = std::variant<ComponentNode, StripeNode, MirrorNode, Raid5Node>;
 
 struct Plan {
   std::uint64_t generation = 0;

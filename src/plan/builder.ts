@@ -5,7 +5,17 @@
  */
 import { assert } from '../base/result.js'
 import { blocks, type Blocks } from '../base/units.js'
-import type { ComponentId, ComponentService, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow } from './types.js'
+import type {
+  ComponentId,
+  ComponentService,
+  MirrorNode,
+  MirrorSide,
+  NodeId,
+  Plan,
+  PlanNode,
+  PlanRow,
+  Raid5Node,
+} from './types.js'
 
 export interface PlanFacts {
   readonly generation: number
@@ -13,7 +23,7 @@ export interface PlanFacts {
   readonly readOnly: boolean
 }
 
-/** Okay, and what every component outside a mirror is. */
+/** Okay, and what every component outside a mirror or RAID5 is. */
 export const IN_SERVICE: ComponentService = { readable: true, writable: true, lastErred: 0 }
 
 export class PlanBuilder {
@@ -40,6 +50,11 @@ export class PlanBuilder {
   ): NodeId {
     for (const side of sides) this.#use(side.child)
     return this.#add({ kind: 'mirror', blocks: size, read, write, regionBlocks, sides })
+  }
+
+  addRaid5(device: Omit<Raid5Node, 'kind'>): NodeId {
+    for (const child of device.columns) this.#use(child)
+    return this.#add({ kind: 'raid5', ...device })
   }
 
   /** External size of a node already added. */

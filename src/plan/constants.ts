@@ -30,13 +30,18 @@ export const PLAN = {
   NODE_KIND: 0,
   NODE_READ: 1,
   NODE_WRITE: 2,
-  /** Component: COMPONENT_ flags. */
+  /** Component: COMPONENT_ flags. RAID5: RAID_ flags. */
   NODE_FLAGS: 3,
+  /** Component: its number. RAID5: original columns. */
   NODE_COMPONENT: 4,
-  /** Component: its first block. Mirror: blocks of a dirty region, 0 without a log. */
+  /** Component: its first block. Mirror: blocks of a dirty region, 0 without a log. RAID5: epoch of the journal. */
   NODE_START: 8,
   NODE_BLOCKS: 16,
-  /** Component: lastErred, 0. Stripe: first row and number of rows. Mirror: first reference and number of sides. */
+  /**
+   * Component: lastErred, 0. Stripe: first row and number of rows. Mirror: first reference and number of sides.
+   * RAID5: the first of its two rows, 2: segment, lines, references to all columns; and blocks of the prewrite area,
+   * unit, 0, 0.
+   */
   NODE_FIRST: 24,
   NODE_COUNT: 28,
 
@@ -65,10 +70,14 @@ export const PLAN = {
   REF_STALE: 4,
   REF_SLOT_SHIFT: 8,
   REF_KNOWN: 0x307,
+  /** Of a RAID5 node. */
+  RAID_REPLAY: 1,
+  RAID_FLAGS: 1,
 
   KIND_COMPONENT: 1,
   KIND_STRIPE: 2,
   KIND_MIRROR: 3,
+  KIND_RAID5: 4,
 
   READ_ROUNDROBIN: 0,
   READ_GEOMETRIC: 1,
@@ -80,6 +89,13 @@ export const PLAN = {
   MAX_ROWS: 65536,
   MAX_REFS: 65536,
   MAX_SIDES: 4,
+  MIN_RAID_COLUMNS: 3,
+  MAX_RAID_COLUMNS: 64,
+  MIN_RAID_INTERLACE: 2,
+  /** Of a prewrite area: four groups of one row of 8 blocks or one segment, their headers, and some to spare. */
+  PREWRITE_GROUPS: 4,
+  PREWRITE_SPARE: 6,
+  MAX_PREWRITE: 0x7fffffff,
   /** A dirty region: a power of two, at most so many in a mirror. */
   MIN_REGION_BLOCKS: 8,
   MAX_REGIONS: 32768,

@@ -55,6 +55,13 @@ export const encodePlan = (plan: Plan): Uint8Array => {
         for (const side of node.sides) refs.push({ node: side.child, flags: sideFlags(side) })
         return { first, count: node.sides.length }
       }
+      case 'raid5': {
+        const first = rows.length
+        rows.push({ interlace: node.interlace, blocks: node.lines, first: refs.length, count: node.columns.length })
+        rows.push({ interlace: node.prewrite, blocks: node.unit, first: 0, count: 0 })
+        for (const child of node.columns) refs.push({ node: child, flags: 0 })
+        return { first, count: 2 }
+      }
       default:
         return unreachable(node)
     }
@@ -100,6 +107,12 @@ export const encodePlan = (plan: Plan): Uint8Array => {
         view.setUint8(at + PLAN.NODE_READ, READ[node.read])
         view.setUint8(at + PLAN.NODE_WRITE, WRITE[node.write])
         u64(at + PLAN.NODE_START, node.regionBlocks)
+        return
+      case 'raid5':
+        view.setUint8(at, PLAN.KIND_RAID5)
+        view.setUint8(at + PLAN.NODE_FLAGS, node.replay ? PLAN.RAID_REPLAY : 0)
+        u32(at + PLAN.NODE_COMPONENT, node.originals)
+        u64(at + PLAN.NODE_START, node.epoch)
         return
       default:
         return unreachable(node)

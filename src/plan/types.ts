@@ -13,7 +13,7 @@ export type ComponentId = Branded<number, 'ComponentId'>
 /**
  * What may be done with a component. Okay: readable and writable. Resyncing (hot spare, metareplace):
  * writable only. Maintenance: neither, so it need not be open and its number means nothing. Outside a
- * mirror a component is always in service.
+ * mirror or RAID5 a component is always in service.
  */
 export interface ComponentService {
   /** May be a read source. Implies writable. */
@@ -76,7 +76,30 @@ export interface MirrorNode {
   readonly sides: readonly MirrorSide[]
 }
 
-export type PlanNode = ComponentNode | StripeNode | MirrorNode
+/** A RAID5 device (docs/raid5.md); always the root. */
+export interface Raid5Node {
+  readonly kind: 'raid5'
+  /** External size; at most lines x interlace x (columns - 1). */
+  readonly blocks: Blocks
+  /** Of a segment: 2 blocks to 100 MiB. */
+  readonly interlace: Blocks
+  /** Segments in a column. */
+  readonly lines: number
+  /** The first so many columns hold parity in turn; 3 to 64. Attached ones follow. */
+  readonly originals: number
+  /** At the beginning of every column, before its data. */
+  readonly prewrite: Blocks
+  /** Random, from 1: what the journal's headers are known by. */
+  readonly unit: number
+  /** From 1, and one more for every start: entries of another epoch are never replayed. */
+  readonly epoch: number
+  /** The journal of `epoch` is replayed; requests wait. The next plan has a new epoch and no replay. */
+  readonly replay: boolean
+  /** Component nodes, each at least prewrite + lines x interlace long. */
+  readonly columns: readonly NodeId[]
+}
+
+export type PlanNode = ComponentNode | StripeNode | MirrorNode | Raid5Node
 
 export interface Plan {
   readonly generation: number

@@ -6,7 +6,7 @@ import { err, ok, type Result } from '../base/result.js'
 import { blocks } from '../base/units.js'
 import { PLAN } from './constants.js'
 import { crc32c } from './crc.js'
-import type { ComponentId, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow } from './types.js'
+import type { ComponentId, MirrorNode, MirrorSide, NodeId, Plan, PlanNode, PlanRow, Raid5Node } from './types.js'
 
 /** Thrown and caught inside this file only: a refusal ends the whole decoding. */
 class Refusal extends Error {}
@@ -142,6 +142,15 @@ class Decoder {
           sides,
         }
       }
+      case PLAN.KIND_RAID5:
+        check(read === 0 && write === 0, () => `node ${i}: unused field is set`)
+        check((flags & ~PLAN.RAID_FLAGS) === 0, () => `node ${i}: unknown flags`)
+        check(start >= 1 && start <= PLAN.MAX_BLOCKS, () => `node ${i}: epoch out of range`)
+        return {
+          ...this.#raid5(i, first, count, size, component),
+          epoch: start,
+          replay: (flags & PLAN.RAID_REPLAY) !== 0,
+        }
       default:
         return refuse(`node ${i}: unknown kind`)
     }
@@ -188,6 +197,64 @@ class Decoder {
     return found
   }
 
+  #raid5(
+    node: number,
+    first: number,
+    count: number,
+    size: number,
+    originals: number,
+  ): Omit<Raid5Node, 'epoch' | 'replay'> {
+    const { view, rowsAt, rows } = this.#t
+    check(count === 2 && first === this.#nextRow && count <= rows - first, () => `node ${node}: rows out of order`)
+    const at = rowsAt + first * PLAN.ROW_BYTES
+    const interlace = u64(view, at + PLAN.ROW_INTERLACE)
+    const lines = u64(view, at + PLAN.ROW_BLOCKS)
+    const columns = u32(view, at + PLAN.ROW_COUNT)
+    const prewrite = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_INTERLACE)
+    const unit = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_BLOCKS)
+    check(
+      u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_FIRST) === 0 && u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_COUNT) === 0,
+      () => `row ${first + 1}: unused field is set`,
+    )
+    check(
+      interlace >= PLAN.MIN_RAID_INTERLACE && interlace <= PLAN.MAX_INTERLACE,
+      () => `row ${first}: interlace out of range`,
+    )
+    check(
+      columns >= originals && columns <= PLAN.MAX_RAID_COLUMNS && originals >= PLAN.MIN_RAID_COLUMNS,
+      () => `row ${first}: number of columns out of range`,
+    )
+    check(
+      lines >= 1 && lines <= Math.floor(PLAN.MAX_BLOCKS / interlace / (columns - 1)),
+      () => `row ${first}: size out of range`,
+    )
+    check(
+      prewrite >= PLAN.PREWRITE_SPARE + PLAN.PREWRITE_GROUPS * (1 + Math.min(8, interlace)) &&
+        prewrite <= PLAN.MAX_PREWRITE,
+      () => `row ${first + 1}: prewrite area out of range`,
+    )
+    check(unit >= 1 && unit <= PLAN.MAX_BLOCKS, () => `row ${first + 1}: unit out of range`)
+    const refs = this.#take(`row ${first}`, node, u32(view, at + PLAN.ROW_FIRST), columns)
+    for (const ref of refs) {
+      check(ref.flags === 0, () => `row ${first}: unknown flags`)
+      const child = this.#nodes[ref.node]
+      check(child?.kind === 'component', () => `row ${first}: child is not a component`)
+      check((child?.blocks ?? 0) - prewrite >= lines * interlace, () => `row ${first}: component is too small`)
+    }
+    this.#nextRow += 2
+    check(size <= lines * interlace * (columns - 1), () => `node ${node}: larger than its rows`)
+    return {
+      kind: 'raid5',
+      blocks: blocks(size),
+      interlace: blocks(interlace),
+      lines,
+      originals,
+      prewrite: blocks(prewrite),
+      unit,
+      columns: refs.map((ref) => ref.node as NodeId),
+    }
+  }
+
   #sides(node: number, first: number, count: number, size: number): readonly MirrorSide[] {
     check(count >= 1 && count <= PLAN.MAX_SIDES, () => `node ${node}: number of sides out of range`)
     const refs = this.#take(`node ${node}`, node, first, count)
@@ -203,6 +270,7 @@ class Decoder {
       check(writable || (!readable && !stale), () => `node ${node}: flags contradict each other`)
       const child = this.#nodes[ref.node]
       check(child?.kind !== 'mirror', () => `node ${node}: side is a mirror`)
+      check(child?.kind !== 'raid5', () => `node ${node}: side is a RAID5 device`)
       check((child?.blocks ?? 0) >= size, () => `node ${node}: side is too small`)
       return { child: ref.node as NodeId, slot, readable, writable, stale }
     })
@@ -222,13 +290,14 @@ class Decoder {
     })
   }
 
-  /** Only a mirror has another place to read from. */
+  /** Only what is redundant has another place to read from. */
   #service(): void {
-    if (this.#nodes.at(-1)?.kind === 'mirror') return
+    const root = this.#nodes.at(-1)
+    if (root?.kind === 'mirror' || root?.kind === 'raid5') return
     this.#nodes.forEach((node, i) => {
       check(
         node.kind !== 'component' || (node.readable && node.lastErred === 0),
-        () => `node ${i}: out of service outside a mirror`,
+        () => `node ${i}: out of service without redundancy`,
       )
     })
   }
@@ -275,6 +344,10 @@ export const describePlan = (plan: Plan): string => {
       for (const row of node.rows) {
         lines.push(`  row interlace ${row.interlace} blocks ${row.blocks} children ${row.children.join(' ')}`)
       }
+    } else if (node.kind === 'raid5') {
+      lines.push(`node ${i} raid5 blocks ${node.blocks} epoch ${node.epoch}${node.replay ? ' replay' : ''}`)
+      lines.push(`  interlace ${node.interlace} lines ${node.lines} originals ${node.originals}`)
+      lines.push(`  prewrite ${node.prewrite} unit ${node.unit} columns ${node.columns.join(' ')}`)
     } else {
       lines.push(`node ${i} mirror blocks ${node.blocks} ${node.read} ${node.write} region ${node.regionBlocks}`)
       for (const side of node.sides) {

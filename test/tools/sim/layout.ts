@@ -44,7 +44,8 @@ const placeIn = (plan: Plan, node: PlanNode, cell: number, cellBlocks: number): 
       throw new Error(`cell ${cell} is past the end`)
     }
     case 'mirror':
-      throw new Error('a mirror is not part of another metadevice')
+    case 'raid5':
+      throw new Error(`a ${node.kind} is not part of another metadevice`)
   }
 }
 
@@ -69,6 +70,7 @@ export const regionsOf = (
 
 const componentsIn = (plan: Plan, node: PlanNode): readonly ComponentNode[] => {
   if (node.kind === 'component') return [node]
+  if (node.kind === 'raid5') return node.columns.flatMap((c) => componentsIn(plan, nodeAt(plan, c)))
   const children = node.kind === 'stripe' ? node.rows.flatMap((r) => r.children) : node.sides.map((s) => s.child)
   return children.flatMap((c) => componentsIn(plan, nodeAt(plan, c)))
 }

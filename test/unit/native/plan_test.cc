@@ -80,6 +80,21 @@ std::string describe(const Plan& plan) {
         for (const Column& column : row.columns) out << " " << nodeOf(column);
         out << "\n";
       }
+    } else if (const auto* raid = std::get_if<Raid5Node>(&plan.nodes[i])) {
+      out << "node " << i << " raid5 blocks " << blocks << " epoch " << raid->epoch << (raid->replay ? " replay" : "")
+          << "\n  interlace " << raid->segment / block << " lines " << raid->lines << " originals " << raid->originals
+          << "\n  prewrite " << raid->prewrite / block << " unit " << raid->unit << " columns";
+      for (std::size_t c = 0, k = 0; k < raid->columns.size(); c++) {
+        // Components come in the order of the columns here, and one that is not written has no file.
+        const auto* below = std::get_if<ComponentNode>(&plan.nodes[c]);
+        REQUIRE(below != nullptr);
+        const Raid5Column& column = raid->columns[k++];
+        CHECK(column.file == below->file);
+        CHECK(column.prewrite == below->start);
+        CHECK(column.start == below->start + raid->prewrite);
+        out << " " << c;
+      }
+      out << "\n";
     } else if (const auto* mirror = std::get_if<MirrorNode>(&plan.nodes[i])) {
       constexpr const char* reads[] = {"roundrobin", "geometric", "first"};
       out << "node " << i << " mirror blocks " << blocks << " " << reads[static_cast<int>(mirror->read)]
@@ -107,6 +122,14 @@ void checkTrusted(const Plan& plan) {
     if (const auto* mirror = std::get_if<MirrorNode>(&node)) {
       CHECK(mirror->sides.size() <= 4);
       for (const MirrorSide& side : mirror->sides) CHECK(nodeSize(plan.nodes[side.child]) >= mirror->size);
+      continue;
+    }
+    if (const auto* raid = std::get_if<Raid5Node>(&node)) {
+      CHECK(raid->columns.size() <= layout::kMaxRaidColumns);
+      CHECK(raid->size <= raid->segment * raid->lines * (raid->columns.size() - 1));
+      for (const Raid5Column& column : raid->columns) {
+        CHECK((column.file == kNoFile || column.file < plan.components.size()));
+      }
       continue;
     }
     const std::uint64_t size = nodeSize(node);

@@ -72,6 +72,26 @@ export const mirror = (): Plan => {
   return b.finish({ ...facts, readOnly: true })
 }
 
+export const raid5 = (): Plan => {
+  const b = new PlanBuilder()
+  const services = [IN_SERVICE, { readable: false, writable: false, lastErred: 0 }, { ...IN_SERVICE, lastErred: 4 }]
+  const columns = [0, 1, 2, 3, 4].map((n) =>
+    b.addComponent(id(40 + n), blocks(n), blocks(340 + 20 * 32 + n), services[n] ?? IN_SERVICE),
+  )
+  b.addRaid5({
+    blocks: blocks(2500),
+    interlace: blocks(32),
+    lines: 20,
+    originals: 4,
+    prewrite: blocks(340),
+    unit: Number.MAX_SAFE_INTEGER,
+    epoch: 12,
+    replay: true,
+    columns,
+  })
+  return b.finish(facts)
+}
+
 /** Changes bytes and makes the checksum right again. */
 const patch = (bytes: Uint8Array, change: (view: DataView) => void): Uint8Array => {
   const copy = bytes.slice()
@@ -88,12 +108,55 @@ const withNode = (plan: Plan, i: number, change: (node: PlanNode) => PlanNode): 
   nodes: plan.nodes.map((node, k) => (k === i ? change(node) : node)),
 })
 
+const refusedRaid5 = (): readonly Fixture[] => {
+  const plan = raid5()
+  const root = plan.nodes.length - 1
+  const bytes = encodePlan(plan)
+  const rowAt = (i: number): number => nodeAt(plan.nodes.length) + i * PLAN.ROW_BYTES
+  const refused = (name: string, changed: Uint8Array, reason: string): Fixture => ({
+    name: `refused-raid5-${name}`,
+    bytes: changed,
+    expect: { refused: reason },
+  })
+  const changed = (change: Partial<Extract<PlanNode, { kind: 'raid5' }>>): Uint8Array =>
+    encodePlan(withNode(plan, root, (n) => (n.kind === 'raid5' ? { ...n, ...change } : n)))
+  return [
+    refused('large', changed({ blocks: blocks(20 * 32 * 4 + 1) }), `node ${root}: larger than its rows`),
+    refused('interlace', changed({ interlace: blocks(1) }), 'row 0: interlace out of range'),
+    refused('originals', changed({ originals: 2 }), 'row 0: number of columns out of range'),
+    refused('columns', changed({ originals: 6 }), 'row 0: number of columns out of range'),
+    refused('no-lines', changed({ lines: 0 }), 'row 0: size out of range'),
+    refused('lines', changed({ lines: 2 ** 52 }), 'row 0: size out of range'),
+    refused('prewrite', changed({ prewrite: blocks(41) }), 'row 1: prewrite area out of range'),
+    refused('unit', changed({ unit: 0 }), 'row 1: unit out of range'),
+    refused('epoch', changed({ epoch: 0 }), `node ${root}: epoch out of range`),
+    refused('small', changed({ prewrite: blocks(341) }), 'row 0: component is too small'),
+    refused(
+      'flags',
+      patch(bytes, (v) => v.setUint8(nodeAt(root) + PLAN.NODE_FLAGS, 2)),
+      `node ${root}: unknown flags`,
+    ),
+    refused(
+      'unused',
+      patch(bytes, (v) => v.setUint32(rowAt(1) + PLAN.ROW_COUNT, 1, true)),
+      'row 1: unused field is set',
+    ),
+    refused(
+      'rows',
+      patch(bytes, (v) => v.setUint32(nodeAt(root) + PLAN.NODE_COUNT, 1, true)),
+      `node ${root}: rows out of order`,
+    ),
+  ]
+}
+
 export const fixtures = (): readonly Fixture[] => {
-  const accepted = Object.entries({ concat: concat(), stripe: stripe(), mirror: mirror() }).map(([name, plan]) => ({
-    name,
-    bytes: encodePlan(plan),
-    expect: { plan: describePlan(plan) },
-  }))
+  const accepted = Object.entries({ concat: concat(), stripe: stripe(), mirror: mirror(), raid5: raid5() }).map(
+    ([name, plan]) => ({
+      name,
+      bytes: encodePlan(plan),
+      expect: { plan: describePlan(plan) },
+    }),
+  )
   const refused = (name: string, bytes: Uint8Array, reason: string): Fixture => ({
     name: `refused-${name}`,
     bytes,
@@ -281,8 +344,9 @@ export const fixtures = (): readonly Fixture[] => {
     refused(
       'out-of-service',
       encodePlan(withNode(stripe(), 2, (n) => (n.kind === 'component' ? { ...n, lastErred: 3 } : n))),
-      'node 2: out of service outside a mirror',
+      'node 2: out of service without redundancy',
     ),
+    ...refusedRaid5(),
     refused(
       'orphan',
       encodePlan(withNode(mirrored, root, (n) => (n.kind === 'mirror' ? { ...n, sides: n.sides.slice(0, 2) } : n))),

@@ -1,0 +1,202 @@
+#include "md/raid5_journal.h"
+
+#include <isa-l.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace metadisk::journal {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "headers are written in place");
+
+constexpr std::size_t kAtMagic = 0;
+constexpr std::size_t kAtCrc = 4;
+constexpr std::size_t kAtVersion = 8;
+constexpr std::size_t kAtColumn = 10;
+constexpr std::size_t kAtUnit = 16;
+constexpr std::size_t kAtEpoch = 24;
+constexpr std::size_t kAtSequence = 32;
+constexpr std::size_t kAtTail = 40;
+constexpr std::size_t kAtMask = 48;
+constexpr std::size_t kAtPosition = 56;
+constexpr std::size_t kAtSpan = 60;
+constexpr std::size_t kAtBlocks = 64;
+constexpr std::size_t kAtEntries = 68;
+
+template <typename T>
+T load(std::span<const std::byte> bytes, std::size_t at) noexcept {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+template <typename T>
+void store(std::span<std::byte> bytes, std::size_t at, T value) noexcept {
+  std::memcpy(bytes.data() + at, &value, sizeof value);
+}
+
+// What makes none of the blocks begin with the magic; nearly always 0. There are fewer blocks than numbers.
+std::uint32_t flipFor(std::span<const std::byte> data) noexcept {
+  const auto clashes = [&](std::uint32_t flip) {
+    for (std::size_t at = 0; at < data.size(); at += kBlock) {
+      if ((load<std::uint32_t>(data, at) ^ flip) == kMagic) return true;
+    }
+    return false;
+  };
+  std::uint32_t flip = 0;
+  while (clashes(flip)) flip++;
+  return flip;
+}
+
+}  // namespace
+
+std::uint32_t crc(std::span<const std::byte> bytes, std::uint32_t seed) noexcept {
+  auto* const data = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data()));
+  return ~crc32_iscsi(data, static_cast<int>(bytes.size()), ~seed);
+}
+
+void unflip(std::span<std::byte> data, std::uint32_t flip) noexcept {
+  if (flip == 0) return;
+  for (std::size_t at = 0; at < data.size(); at += kBlock) store(data, at, load<std::uint32_t>(data, at) ^ flip);
+}
+
+void seal(std::span<std::byte> part, const Header& header, std::span<Entry> entries) noexcept {
+  const std::size_t head = headerBlocks(entries.size()) * std::size_t{kBlock};
+  std::memset(part.data(), 0, head);
+  std::size_t at = head;
+  for (std::size_t i = 0; i < entries.size(); i++) {
+    Entry& entry = entries[i];
+    const auto data = part.subspan(at, entry.blocks * std::size_t{kBlock});
+    entry.flip = flipFor(data);
+    unflip(data, entry.flip);
+    entry.crc = crc(data);
+    const std::size_t to = kHeaderBytes + i * kEntryBytes;
+    store(part, to, entry.block);
+    store(part, to + 8, entry.blocks);
+    store(part, to + 12, entry.flip);
+    store(part, to + 16, entry.crc);
+    at += data.size();
+  }
+  store(part, kAtMagic, kMagic);
+  store(part, kAtVersion, kVersion);
+  store(part, kAtColumn, header.column);
+  store(part, kAtUnit, header.unit);
+  store(part, kAtEpoch, header.epoch);
+  store(part, kAtSequence, header.sequence);
+  store(part, kAtTail, header.tail);
+  store(part, kAtMask, header.mask);
+  store(part, kAtPosition, header.position);
+  store(part, kAtSpan, header.span);
+  store(part, kAtBlocks, header.blocks);
+  store(part, kAtEntries, static_cast<std::uint32_t>(entries.size()));
+  store(part, kAtCrc, crc(part.first(head)));
+}
+
+Entry entryAt(std::span<const std::byte> bytes, std::uint32_t i) noexcept {
+  const std::size_t at = kHeaderBytes + std::size_t{i} * kEntryBytes;
+  return {load<std::uint64_t>(bytes, at), load<std::uint32_t>(bytes, at + 8), load<std::uint32_t>(bytes, at + 12),
+          load<std::uint32_t>(bytes, at + 16)};
+}
+
+Reading read(std::span<const std::byte> bytes, const Place& place, std::uint32_t position, Header& out) noexcept {
+  if (bytes.size() < kBlock) return Reading::cut;
+  if (load<std::uint32_t>(bytes, kAtMagic) != kMagic) return Reading::none;
+  Header h;
+  h.column = load<std::uint16_t>(bytes, kAtColumn);
+  h.unit = load<std::uint64_t>(bytes, kAtUnit);
+  h.epoch = load<std::uint64_t>(bytes, kAtEpoch);
+  h.sequence = load<std::uint64_t>(bytes, kAtSequence);
+  h.tail = load<std::uint64_t>(bytes, kAtTail);
+  h.mask = load<std::uint64_t>(bytes, kAtMask);
+  h.position = load<std::uint32_t>(bytes, kAtPosition);
+  h.span = load<std::uint32_t>(bytes, kAtSpan);
+  h.blocks = load<std::uint32_t>(bytes, kAtBlocks);
+  h.entries = load<std::uint32_t>(bytes, kAtEntries);
+  if (load<std::uint16_t>(bytes, kAtVersion) != kVersion || h.unit != place.unit || h.epoch != place.epoch ||
+      h.column != place.column || h.column >= place.columns || h.position != position) {
+    return Reading::none;
+  }
+  const bool columnsFit = place.columns >= 64 || h.mask >> place.columns == 0;
+  if (!columnsFit || (h.mask >> h.column & 1U) == 0) return Reading::none;
+  if (h.sequence == 0 || h.tail == 0 || h.tail > h.sequence) return Reading::none;
+  if (position >= place.ringBlocks || h.span > place.ringBlocks - position || h.blocks > h.span) return Reading::none;
+  const std::uint32_t head = headerBlocks(h.entries);
+  if (head > h.blocks) return Reading::none;
+  if (bytes.size() < head * std::size_t{kBlock}) return Reading::cut;
+  const auto all = bytes.first(head * std::size_t{kBlock});
+  const std::uint32_t zero = 0;
+  std::uint32_t sum = crc(all.first(kAtCrc));
+  sum = crc(std::as_bytes(std::span(&zero, 1)), sum);
+  sum = crc(all.subspan(kAtCrc + 4), sum);
+  if (load<std::uint32_t>(bytes, kAtCrc) != sum) return Reading::none;
+  std::uint64_t end = 0;
+  std::uint64_t data = 0;
+  for (std::uint32_t i = 0; i < h.entries; i++) {
+    const Entry entry = entryAt(all, i);
+    if (entry.blocks == 0 || entry.block < end || entry.block >= place.dataBlocks ||
+        entry.blocks > place.dataBlocks - entry.block) {
+      return Reading::none;
+    }
+    end = entry.block + entry.blocks;
+    data += entry.blocks;
+  }
+  if (head + data != h.blocks) return Reading::none;
+  out = h;
+  return Reading::found;
+}
+
+bool whole(std::span<const std::byte> part, const Header& header) noexcept {
+  std::size_t at = headerBlocks(header.entries) * std::size_t{kBlock};
+  for (std::uint32_t i = 0; i < header.entries; i++) {
+    const Entry entry = entryAt(part, i);
+    const std::size_t length = entry.blocks * std::size_t{kBlock};
+    if (crc(part.subspan(at, length)) != entry.crc) return false;
+    at += length;
+  }
+  return true;
+}
+
+std::vector<Group> liveGroups(std::span<const Header> found) {
+  std::uint64_t last = 0;
+  std::uint64_t tail = 0;
+  for (const Header& h : found) {
+    last = std::max(last, h.sequence);
+    tail = std::max(tail, h.tail);
+  }
+  std::vector<Group> groups;
+  if (last == 0) return groups;
+  std::vector<const Header*> live;
+  for (const Header& h : found) {
+    if (h.sequence >= tail) live.push_back(&h);
+  }
+  std::sort(live.begin(), live.end(), [](const Header* a, const Header* b) { return a->sequence < b->sequence; });
+  std::uint64_t next = tail;
+  for (const Header* h : live) {
+    if (next < h->sequence) {  // no header is left of one or more groups
+      groups.push_back({.sequence = next, .certain = true, .torn = true});
+      next = h->sequence;
+    }
+    if (next == h->sequence) {
+      groups.push_back({.sequence = h->sequence,
+                        .certain = h->sequence != last,
+                        .mask = h->mask,
+                        .position = h->position,
+                        .span = h->span});
+      next++;
+    }
+    Group& group = groups.back();
+    const ColumnSet bit = ColumnSet{1} << h->column;
+    const bool agrees = h->mask == group.mask && h->position == group.position && h->span == group.span;
+    group.torn = group.torn || !agrees || (group.found & bit) != 0;
+    group.found |= bit;
+  }
+  return groups;
+}
+
+bool replays(const Group& group, ColumnSet usable, ColumnSet good) noexcept {
+  return !group.torn && (group.certain || (group.mask & usable & ~good) == 0);
+}
+
+}  // namespace metadisk::journal

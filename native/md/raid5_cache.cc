@@ -1,0 +1,158 @@
+#include "md/raid5_cache.h"
+
+#include <algorithm>
+
+namespace metadisk {
+
+void Raid5Cache::List::append(Raid5Row& row) noexcept {
+  row.before = tail;
+  row.after = nullptr;
+  (tail != nullptr ? tail->after : head) = &row;
+  tail = &row;
+}
+
+void Raid5Cache::List::remove(Raid5Row& row) noexcept {
+  (row.before != nullptr ? row.before->after : head) = row.after;
+  (row.after != nullptr ? row.after->before : tail) = row.before;
+  row.before = row.after = nullptr;
+}
+
+Raid5Cache::Raid5Cache(const Raid5Shape& shape, std::size_t bytes)
+    : shape_(shape), pages_(std::max(bytes / Raid5Shape::kPage, kLeastPages + 2 * shape.columns())) {
+  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, pages_ * Raid5Shape::kPage)));
+  if (memory_ == nullptr) return;
+  freePages_.reserve(pages_);
+  for (std::size_t i = pages_; i-- > 0;) freePages_.push_back(memory_.get() + i * Raid5Shape::kPage);
+  rows_.resize(pages_);
+  cells_.resize(pages_ * shape.columns());
+  for (std::size_t i = pages_; i-- > 0;) {
+    rows_[i].cells = cells_.data() + i * shape.columns();
+    rows_[i].after = freeRows_;
+    freeRows_ = &rows_[i];
+  }
+  const std::size_t slots = std::bit_ceil(pages_);
+  table_.resize(slots);
+  shift_ = 64 - static_cast<unsigned>(std::countr_zero(slots));
+}
+
+Raid5Row* Raid5Cache::obtain(std::uint64_t key) noexcept {
+  if (Raid5Row* const row = find(key); row != nullptr) return row;
+  if (freeRows_ == nullptr && !dropOne(nullptr)) return nullptr;
+  Raid5Row& row = *freeRows_;
+  freeRows_ = row.after;
+  row.key = key;
+  row.mask = shape_.rowMask(key);
+  row.bad = 0;
+  row.stamp = row.since = 0;
+  row.busy = row.dirty = row.urgent = row.failed = row.lost = false;
+  row.hashNext = table_[slotOf(key)];
+  table_[slotOf(key)] = &row;
+  clean_.append(row);
+  used_++;
+  return &row;
+}
+
+bool Raid5Cache::take(const Raid5Row& row, std::byte*& page) noexcept {
+  while (freePages_.empty()) {
+    if (!dropOne(&row) && !stripOne(row)) return false;
+  }
+  page = freePages_.back();
+  freePages_.pop_back();
+  return true;
+}
+
+void Raid5Cache::dropOld(Raid5Row& row) noexcept {
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (row.cells[c].old == nullptr) continue;
+    freePages_.push_back(row.cells[c].old);
+    row.cells[c].old = nullptr;
+  }
+}
+
+// Held rows are moved behind, so that they are not looked at again and again.
+bool Raid5Cache::dropOne(const Raid5Row* except) noexcept {
+  Raid5Row* const last = clean_.tail;
+  for (Raid5Row* row = clean_.head; row != nullptr;) {
+    Raid5Row* const next = row == last ? nullptr : row->after;
+    if (row != except && !held(*row)) {
+      drop(*row);
+      return true;
+    }
+    clean_.remove(*row);
+    clean_.append(*row);
+    row = next;
+  }
+  return false;
+}
+
+// Takes the clean pages of a dirty row: else rows that are written again and again would come to hold everything.
+bool Raid5Cache::stripOne(const Raid5Row& except) noexcept {
+  for (Raid5Row* row = dirty_.tail; row != nullptr; row = row->before) {
+    if (row == &except || held(*row)) continue;
+    const std::size_t before = freePages_.size();
+    for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+      Raid5Cell& cell = row->cells[c];
+      if (cell.page == nullptr || cell.dirty != 0) continue;
+      freePages_.push_back(cell.page);
+      cell = {};
+    }
+    if (freePages_.size() > before) return true;
+  }
+  return false;
+}
+
+void Raid5Cache::drop(Raid5Row& row) noexcept {
+  clean_.remove(row);
+  Raid5Row** at = &table_[slotOf(row.key)];
+  while (*at != &row) at = &(*at)->hashNext;
+  *at = row.hashNext;
+  dropOld(row);
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (row.cells[c].page != nullptr) freePages_.push_back(row.cells[c].page);
+    row.cells[c] = {};
+  }
+  row.after = freeRows_;
+  freeRows_ = &row;
+  used_--;
+}
+
+void Raid5Cache::soil(Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors, std::uint64_t now) noexcept {
+  changes_++;
+  if (!row.dirty) {
+    row.dirty = true;
+    row.stamp = changes_;
+    row.since = now;
+    clean_.remove(row);
+    dirty_.append(row);
+  }
+  if (cell.dirty == 0) dirtyPages_++;
+  cell.dirty |= sectors;
+  cell.valid |= sectors;
+}
+
+void Raid5Cache::clean(Raid5Row& row) noexcept {
+  if (!row.dirty) return;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (row.cells[c].dirty != 0) dirtyPages_--;
+    row.cells[c].dirty = 0;
+  }
+  row.dirty = row.urgent = false;
+  dirty_.remove(row);
+  clean_.append(row);
+}
+
+void Raid5Cache::touch(Raid5Row& row) noexcept {
+  if (row.dirty || clean_.tail == &row) return;
+  clean_.remove(row);
+  clean_.append(row);
+}
+
+void Raid5Cache::forgetClean() noexcept {
+  for (Raid5Row* row = clean_.head; row != nullptr;) {
+    Raid5Row* const next = row->after;
+    if (!held(*row)) drop(*row);
+    row = next;
+  }
+}
+
+}  // namespace metadisk

@@ -1,6 +1,6 @@
 // The gate of a device and the requests that wait behind it for a decision (docs/native-boundary.md).
 //
-// open -> closed: a request is parked; the device takes no new ones. When nothing is in flight any
+// open -> closed: a request is parked, or close(); the device takes no new ones. When nothing is in flight any
 // more announce() gives the hold its number, and settle() its verdict; release() submits what is
 // parked and opens the gate.
 // Invariants: parked requests are kept in the order in which the device took them, and submitted in
@@ -45,6 +45,11 @@ class Hold {
     r.next = next;
     (next != nullptr ? next->previous : tail_) = &r;
     next = &r;
+  }
+
+  // Nobody failed, but something has to be decided before anything goes on.
+  void close() noexcept {
+    if (state_ == State::open) state_ = State::closing;
   }
 
   std::uint64_t announce() noexcept {

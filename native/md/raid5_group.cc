@@ -1,0 +1,229 @@
+// Groups through the journal and into place, one phase after another; what a failing column does to them.
+#include <algorithm>
+#include <utility>
+
+#include "md/raid5_io.h"
+
+namespace metadisk {
+
+namespace {
+
+constexpr std::uint64_t kBlock = journal::kBlock;
+constexpr std::uint64_t kRetryNanos = 1'000'000'000;
+
+}  // namespace
+
+// Everything that can go on goes on; completions inside start() come back here.
+void Raid5Io::pump() noexcept {
+  again_ = true;
+  if (pumping_) return;
+  pumping_ = true;
+  while (std::exchange(again_, false)) {
+    while (pumpOnce()) {
+    }
+    failStarved();
+  }
+  pumping_ = false;
+}
+
+// One step; whether there was one.
+bool Raid5Io::pumpOnce() noexcept {
+  if (stopped_ || broken_ || (retired_ && requests_ == 0)) return false;
+  // In order of their sequence: a group is written when the one before is committed.
+  bool uncommitted = false;
+  for (std::uint64_t after = 0;;) {
+    Raid5Group* next = nullptr;
+    for (Raid5Group& group : state_.groups) {
+      if (group.phase == Raid5Group::Phase::idle || group.sequence <= after) continue;
+      if (next == nullptr || group.sequence < next->sequence) next = &group;
+    }
+    if (next == nullptr) break;
+    after = next->sequence;
+    const bool committing = next->phase != Raid5Group::Phase::placing;
+    if (committing && uncommitted) continue;
+    uncommitted = uncommitted || committing;
+    if (advance(*next)) return true;
+    if (stopped_) return false;
+  }
+  if (stagingBusy_) {
+    if (!staging_.ready) return false;
+    if (staging_.rows.empty()) {
+      stagingBusy_ = false;
+      return true;
+    }
+    if (idleGroup() == nullptr) return false;
+    if (state_.journal.fits(spanMax())) {
+      stage(staging_);
+      return true;
+    }
+  } else if (!wantsStaging()) {
+    return false;
+  } else if (state_.journal.fits(spanMax())) {
+    pick();
+    return stagingBusy_;
+  }
+  // The ring is full: what is in place is made stable, then that is made known.
+  if (uncommitted || syncsFlying_ != 0) return false;
+  const std::uint64_t tail = state_.journal.tail(writable_);
+  if (tail > state_.journal.durableTail()) {
+    if (idleGroup() == nullptr) return false;
+    publishTail();
+    return true;
+  }
+  if ((state_.journal.unstable() & writable_) == 0) return false;
+  stabilise();
+  return true;
+}
+
+// Starts what the group's phase asks for, or ends the phase. False: it waits.
+bool Raid5Io::advance(Raid5Group& group) noexcept {
+  if (group.flying != 0) return false;
+  group.todo &= writable_;
+  if (group.todo != 0) {
+    if (group.phase == Raid5Group::Phase::syncing && syncsFlying_ != 0) return false;
+    if (!state_.options.journal && group.phase != Raid5Group::Phase::placing) {
+      group.todo = 0;
+      return true;
+    }
+    issue(group);
+    return true;
+  }
+  switch (group.phase) {
+    case Raid5Group::Phase::writing:
+      group.phase = Raid5Group::Phase::syncing;
+      group.todo = group.mask;
+      return true;
+    case Raid5Group::Phase::syncing: commit(group); return true;
+    case Raid5Group::Phase::placing: placed(group); return true;
+    case Raid5Group::Phase::idle: break;
+  }
+  return false;
+}
+
+void Raid5Io::issue(Raid5Group& group) noexcept {
+  using Phase = Raid5Group::Phase;
+  group.failed = 0;
+  group.flying = 1;
+  if (group.phase == Phase::syncing) state_.journal.syncing(group.todo);
+  const auto launch = [&](Child* child, std::uint32_t c, std::uint64_t offset, std::byte* data, std::uint64_t length) {
+    if (child == nullptr) {  // tried again with the next step
+      group.failed |= ColumnSet{1} << c;
+      return;
+    }
+    child->group = &group;
+    child->offset = offset;
+    child->data = data;
+    child->length = length;
+    group.flying++;
+    start(*child);
+  };
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if ((group.todo >> c & 1U) == 0) continue;
+    const Raid5Group::Part& part = group.parts[c];
+    std::byte* data = group.arena.get() + part.at;
+    const Raid5Column& column = node_.columns[c];
+    if (group.phase == Phase::syncing) {
+      launch(newChild(Child::Kind::sync, IoOp::sync, c), c, 0, nullptr, 0);
+    } else if (group.phase == Phase::writing) {
+      launch(newChild(Child::Kind::write, IoOp::write, c), c, column.prewrite + (1 + group.position) * kBlock, data,
+             part.blocks * kBlock);
+    } else {
+      data += journal::headerBlocks(part.entries) * kBlock;
+      for (std::uint32_t i = part.firstEntry; i < part.firstEntry + part.entries; i++) {
+        const journal::Entry& entry = group.entries[i];
+        launch(newChild(Child::Kind::place, IoOp::write, c), c, column.start + entry.block * kBlock, data,
+               entry.blocks * kBlock);
+        data += entry.blocks * kBlock;
+      }
+    }
+  }
+  if (--group.flying == 0) {
+    group.todo &= group.failed;
+    pump();
+  }
+}
+
+void Raid5Io::groupIoDone(Child& child) noexcept {
+  Raid5Group* const group = child.group;
+  const std::uint32_t c = child.column;
+  const ColumnSet bit = ColumnSet{1} << c;
+  const bool sync = child.kind == Child::Kind::sync;
+  if (sync && child.result == 0 && child.file->syncFailed.load(std::memory_order_acquire)) child.result = -EIO;
+  const bool good = child.result == 0;
+  if (sync) state_.journal.synced(bit, good);
+  if (!good && (writable_ & bit) != 0) columnFailed(c, child);
+  children_.give(child);
+  if (group == nullptr) {
+    syncsFlying_--;
+    return pump();
+  }
+  if (!good) group->failed |= bit;
+  if (--group->flying != 0) return;
+  group->todo &= group->failed;
+  pump();
+}
+
+// All its parts are on stable storage.
+void Raid5Io::commit(Raid5Group& group) noexcept {
+  state_.journal.tailDurable(group.tail);
+  group.phase = Raid5Group::Phase::placing;
+  group.todo = group.mask;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if ((group.mask >> c & 1U) == 0) continue;
+    const Raid5Group::Part& part = group.parts[c];
+    std::byte* data = group.arena.get() + part.at + journal::headerBlocks(part.entries) * kBlock;
+    if (part.entries == 0) group.todo &= ~(ColumnSet{1} << c);
+    for (std::uint32_t i = part.firstEntry; i < part.firstEntry + part.entries; i++) {
+      const std::size_t length = group.entries[i].blocks * kBlock;
+      journal::unflip({data, length}, group.entries[i].flip);
+      data += length;
+    }
+  }
+  checkFlushes();
+}
+
+void Raid5Io::placed(Raid5Group& group) noexcept {
+  group.phase = Raid5Group::Phase::idle;
+  if (Raid5Record* const record = state_.journal.find(group.sequence)) {
+    record->placed = true;
+    record->unstable = group.rows.empty() ? 0 : group.mask;
+  }
+  for (Raid5Row* row : group.rows) {
+    row->pins--;
+    row->bad = 0;
+    // A row that became dirty again meanwhile may be staged now; nobody waits for pins.
+  }
+  group.rows.clear();
+  wakeSpace();
+}
+
+// Syncs every column with data in place that is not known to be stable.
+void Raid5Io::stabilise() noexcept {
+  const ColumnSet columns = state_.journal.unstable() & writable_;
+  state_.journal.syncing(columns);
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if ((columns >> c & 1U) == 0) continue;
+    Child* const child = newChild(Child::Kind::sync, IoOp::sync, c);
+    if (child == nullptr) {
+      state_.journal.synced(ColumnSet{1} << c, false);
+      continue;
+    }
+    syncsFlying_++;
+    start(*child);
+  }
+}
+
+// What cannot be written any more is decided on above; nothing goes on meanwhile.
+void Raid5Io::columnFailed(std::uint32_t column, const Child& child) noexcept {
+  const bool parks = (lastErred_ >> column & 1U) == 0;
+  report(child, parks);
+  stopped_ = true;
+  retryAt_ = host_.now() + kRetryNanos;
+  if (parks) {
+    closeGate();
+  } else {
+    failWaiting(EIO);
+  }
+}
+
+}  // namespace metadisk

@@ -1,0 +1,235 @@
+// One RAID5 device under one plan: requests, reads that fill rows, groups of writes through the journal.
+//
+// raid5_io.cc: requests and who waits for what. raid5_read.cc: reads. raid5_fill.cc: what is read into rows and
+// computed from it. raid5_stage.cc: which dirty rows go together, and their parts. raid5_group.cc: the journal, its
+// syncs, in place. docs/raid5.md: why it is safe.
+//
+// Invariants:
+// - One thread; nothing is allocated per request once the pools have grown.
+// - A busy row belongs to one batch; whoever else wants to change it waits. Valid sectors may always be read.
+// - In-place writes begin when all parts of their group are on stable storage; until they have ended, the row's valid
+//   sectors stay in the cache and no other group takes it. So a row that is neither busy nor pinned has parity in
+//   place.
+// - A change is answered from memory; FLUSH and FUA when every change before them is in the journal and synced.
+// - A column that fails is told of, and nothing more is written until a plan or a retry follows.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "io/backend.h"
+#include "io/file.h"
+#include "md/hold.h"
+#include "md/pool.h"
+#include "md/raid5.h"
+#include "md/raid5_state.h"
+#include "md/request.h"
+#include "md/volume.h"
+#include "plan/plan.h"
+
+namespace metadisk {
+
+class Raid5Io {
+ public:
+  // Makes the state fit the plan's node; before the first Io of a plan. EBUSY: another shape or epoch while something
+  // is not in place; ENOMEM.
+  static int prepare(const Raid5Node& node, Raid5State& state);
+  // `plan`'s root is a RAID5 node without `replay`; `files` as for a Volume. All outlive this.
+  Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host, Hold& hold,
+          Raid5State& state);
+  ~Raid5Io();
+  Raid5Io(const Raid5Io&) = delete;
+  Raid5Io& operator=(const Raid5Io&) = delete;
+
+  void submit(Request& r) noexcept;
+  unsigned requests() const noexcept { return requests_; }
+  unsigned inFlight() const noexcept { return requests_ + flying_; }
+  // Another plan is to follow: nothing new is begun but what requests in flight need to end.
+  void retire() noexcept { retired_ = true; }
+  void tick() noexcept;
+  std::uint64_t wakeAt() const noexcept;
+  // Nothing is dirty and every group is in place.
+  bool atRest() const noexcept;
+  // Not one change would be lost if power failed now.
+  bool committed() const noexcept { return oldestUncommitted(true) == UINT64_MAX; }
+
+ private:
+  static constexpr std::size_t kBatchRows = 256;
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+  struct Op;
+  struct Batch;
+
+  // One Io on one column, with room for its memory.
+  struct Child : Io {
+    enum class Kind : std::uint8_t { read, fill, write, sync, place };
+    Kind kind = Kind::read;
+    Raid5Io* self = nullptr;
+    std::uint32_t column = 0;
+    Op* request = nullptr;
+    Batch* batch = nullptr;
+    Raid5Group* group = nullptr;
+    std::array<iovec, kIovecsMax> pieces;
+    Child* poolNext = nullptr;
+  };
+  // A client's request on its way.
+  struct Op {
+    enum class Wait : std::uint8_t { none, row, space, flush };
+    Request* request = nullptr;
+    std::uint64_t at = 0;  // bytes of it that are done
+    Wait wait = Wait::none;
+    Raid5Row* row = nullptr;
+    std::uint64_t stamp = 0;  // flush: all changes up to this one
+    unsigned pending = 0;     // Ios, and one for whoever starts them
+    bool filling = false;     // what is left comes by way of rows
+    ColumnSet avoided = 0;    // columns that failed a read of it: so it never asks for ever
+    int error = 0;
+    Op* next = nullptr;
+    Op* poolNext = nullptr;
+  };
+  // Rows that are filled together, for a request or to be staged.
+  struct Batch {
+    Op* op = nullptr;  // null: to be staged
+    std::vector<Raid5Row*> rows;
+    unsigned pending = 0;
+    bool ready = false;
+    Batch* poolNext = nullptr;
+  };
+  enum class Planned : std::uint8_t { ready, reads, blocked, full, lost };
+  // A part of a request that lies in one row of one column.
+  struct Chunk {
+    std::uint64_t row = 0;
+    std::uint32_t column = 0;
+    std::uint32_t at = 0;  // bytes inside the row
+    std::uint32_t length = 0;
+    std::uint8_t sectors = 0;
+  };
+  // Direct reads of one request that are not started yet.
+  struct Open {
+    Io* head = nullptr;
+    Io* tail = nullptr;
+    std::array<Child*, 64> last{};  // by column
+  };
+  struct Queue {
+    Op* head = nullptr;
+    Op* tail = nullptr;
+    void add(Op& op) noexcept;
+    Op* take() noexcept;
+  };
+
+  // raid5_io.cc
+  void finish(Op& op, int error) noexcept;
+  void park(Op& op, bool failed) noexcept;
+  Chunk chunkAt(std::uint64_t offset, std::uint64_t most) const noexcept;
+  void goRead(Op& op) noexcept;
+  void readDirect(Op& op, Open& open, std::uint32_t column, std::uint64_t offset, std::byte* data,
+                  std::uint64_t length) noexcept;
+  void readChunk(Op& op, Open& open, const Chunk& chunk, const Raid5Row& row, std::byte* data) noexcept;
+  void copyOut(Op& op) noexcept;
+  bool byRows(const Op& op, std::uint32_t column) const noexcept {
+    return ((~readable_ | op.avoided) >> column & 1U) != 0;
+  }
+  void goFill(Op& op) noexcept;
+  void goWrite(Op& op) noexcept;
+  void goFlush(Op& op) noexcept;
+  void resume(Op& op) noexcept;
+  void drop(Op& op) noexcept;
+  void waitFor(Op& op, Op::Wait what, Raid5Row* row) noexcept;
+  void urge(Raid5Row& row) noexcept;
+  void release(Raid5Row& row) noexcept;
+  void wakeRow(Raid5Row& row) noexcept;
+  void wakeSpace() noexcept;
+  void failStarved() noexcept;
+  void forgive() noexcept;
+  void checkFlushes() noexcept;
+  std::uint64_t oldestUncommitted(bool lostToo) const noexcept;
+  void closeGate() noexcept;
+  void failWaiting(int error) noexcept;
+  bool crowded() const noexcept { return cache_.dirtyPages() >= cache_.pages() / 2; }
+
+  // raid5_fill.cc
+  Planned planFill(Raid5Row& row, std::uint32_t column, std::uint8_t sectors, ColumnSet avoided) noexcept;
+  Planned planStage(Raid5Row& row) noexcept;
+  std::uint8_t dirtySectors(const Raid5Row& row, std::uint32_t besides) const noexcept;
+  void startFill(Batch& batch) noexcept;
+  void startReads(Batch& batch) noexcept;
+  void addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t column, std::byte* page,
+               std::uint8_t sectors) noexcept;
+  void readsDone(Batch& batch) noexcept;
+  void endFill(Batch& batch) noexcept;
+  void regenerate(Raid5Row& row) noexcept;
+  void computeParity(Raid5Row& row) noexcept;
+  void takeRow(Raid5Row& row, Batch& batch) noexcept;
+  void untake(Raid5Row& row) noexcept;
+  bool readable(const Raid5Row& row, std::uint32_t column) const noexcept {
+    return ((readable_ & ~row.bad) >> column & 1U) != 0;
+  }
+  bool isData(const Raid5Row& row, std::uint32_t column) const noexcept {
+    return column != shape_.parityColumn(shape_.lineOf(row.key));
+  }
+
+  // raid5_stage.cc
+  bool wantsStaging() const noexcept;
+  void pick() noexcept;
+  bool measure(const Raid5Row& row) noexcept;
+  void stage(Batch& batch) noexcept;
+  void publishTail() noexcept;
+  Raid5Group* idleGroup() noexcept;
+  std::uint32_t spanMax() const noexcept;
+  void open(Raid5Group& group, std::uint32_t span, ColumnSet mask) noexcept;
+
+  // raid5_group.cc
+  void pump() noexcept;
+  bool pumpOnce() noexcept;
+  bool advance(Raid5Group& group) noexcept;
+  void issue(Raid5Group& group) noexcept;
+  void commit(Raid5Group& group) noexcept;
+  void placed(Raid5Group& group) noexcept;
+  void stabilise() noexcept;
+  void groupIoDone(Child& child) noexcept;
+  void columnFailed(std::uint32_t column, const Child& child) noexcept;
+
+  Child* newChild(Child::Kind kind, IoOp op, std::uint32_t column) noexcept;
+  void start(Child& child) noexcept;
+  static void onChild(Io& io) noexcept;
+  void report(const Child& child, bool masked) noexcept;
+
+  const Plan& plan_;
+  const Raid5Node& node_;
+  std::vector<ComponentFile*> files_;  // by column; null when it is not open
+  Backend& backend_;
+  VolumeHost& host_;
+  Hold& hold_;
+  Raid5State& state_;
+  Raid5Shape shape_;
+  Raid5Cache& cache_;
+  ColumnSet readable_ = 0;
+  ColumnSet writable_ = 0;
+  ColumnSet lastErred_ = 0;
+  bool broken_ = false;   // more is missing than parity makes up for: nothing is written
+  bool stopped_ = false;  // a column failed: nothing is written until a plan or a retry
+  bool retired_ = false;
+  bool pumping_ = false;
+  bool again_ = false;
+  std::uint64_t retryAt_ = UINT64_MAX;
+  unsigned requests_ = 0;
+  unsigned flying_ = 0;  // Ios of batches and groups
+  std::uint64_t flushTarget_ = 0;
+  unsigned urgent_ = 0;   // rows whose staging somebody waits for
+  bool starved_ = false;  // somebody waits for space
+  bool kick_ = true;      // the first tick has something to go on with
+  Queue waiting_;         // for rows and space, in order
+  Queue flushes_;
+  Batch staging_;  // the batch to be staged
+  bool stagingBusy_ = false;
+  unsigned syncsFlying_ = 0;
+  // Of the batch that is being picked: blocks and entries by column.
+  std::array<std::uint32_t, 64> blocks_{};
+  std::array<std::uint32_t, 64> entries_{};
+  Pool<Child> children_;
+  Pool<Op> ops_;
+  Pool<Batch, 4> batches_;
+};
+
+}  // namespace metadisk

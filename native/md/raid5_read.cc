@@ -1,0 +1,164 @@
+// Reads: from the cache, straight from the columns, and by way of rows where a column is missing or failed.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "md/raid5_io.h"
+
+namespace metadisk {
+
+namespace {
+
+constexpr std::uint32_t kSector = Raid5Shape::kSector;
+
+}  // namespace
+
+// What the cache holds comes from there, the rest straight from the columns; what cannot be read so, by way of rows.
+void Raid5Io::goRead(Op& op) noexcept {
+  const Request& r = *op.request;
+  op.pending = 1;
+  Open open;
+  for (std::uint64_t at = 0; at < r.length && op.error == 0;) {
+    std::byte* const data = r.data + at;
+    if (cache_.empty()) {
+      const Raid5Place place = shape_.placeOf(r.offset + at);
+      const std::uint64_t run = std::min(shape_.segment() - place.within, r.length - at);
+      if (byRows(op, place.column)) {
+        op.filling = true;
+      } else {
+        readDirect(op, open, place.column, place.line * shape_.segment() + place.within, data, run);
+      }
+      at += run;
+      continue;
+    }
+    const Chunk chunk = chunkAt(r.offset + at, r.length - at);
+    Raid5Row* const row = cache_.find(chunk.row);
+    if (row != nullptr && (chunk.sectors & ~row->cells[chunk.column].valid) == 0) {
+      std::memcpy(data, row->cells[chunk.column].page + chunk.at, chunk.length);
+    } else if (byRows(op, chunk.column)) {
+      op.filling = true;
+    } else if (row != nullptr && row->cells[chunk.column].valid != 0) {
+      readChunk(op, open, chunk, *row, data);
+    } else {
+      readDirect(op, open, chunk.column, shape_.rowStart(chunk.row) + chunk.at, data, chunk.length);
+    }
+    at += chunk.length;
+  }
+  while (open.head != nullptr) {
+    Child& child = static_cast<Child&>(*open.head);
+    open.head = child.next;
+    op.pending++;
+    start(child);
+  }
+  drop(op);
+}
+
+// Sector by sector, because only some of them are in the cache.
+void Raid5Io::readChunk(Op& op, Open& open, const Chunk& chunk, const Raid5Row& row, std::byte* data) noexcept {
+  const Raid5Cell& cell = row.cells[chunk.column];
+  for (std::uint32_t done = 0; done < chunk.length;) {
+    const std::uint32_t at = chunk.at + done;
+    const std::uint32_t run = std::min(kSector - at % kSector, chunk.length - done);
+    if ((cell.valid >> (at / kSector) & 1U) != 0) {
+      std::memcpy(data + done, cell.page + at, run);
+    } else {
+      readDirect(op, open, chunk.column, shape_.rowStart(chunk.row) + at, data + done, run);
+    }
+    done += run;
+  }
+}
+
+void Raid5Io::readDirect(Op& op, Open& open, std::uint32_t column, std::uint64_t offset, std::byte* data,
+                         std::uint64_t length) noexcept {
+  const std::uint64_t at = node_.columns[column].start + offset;
+  Child* last = open.last[column];
+  if (last != nullptr && last->offset + last->length == at) {
+    iovec& end = last->pieces[last->iovCount - 1];
+    if (static_cast<std::byte*>(end.iov_base) + end.iov_len == data) {
+      end.iov_len += length;
+      last->length += length;
+      return;
+    }
+    if (last->iovCount < kIovecsMax) {
+      last->pieces[last->iovCount++] = {data, length};
+      last->length += length;
+      return;
+    }
+  }
+  Child* const child = newChild(Child::Kind::read, IoOp::read, column);
+  if (child == nullptr) {
+    op.error = ENOMEM;
+    return;
+  }
+  child->op = IoOp::read;
+  child->request = &op;
+  child->offset = at;
+  child->length = length;
+  child->pieces[0] = {data, length};
+  child->iov = child->pieces.data();
+  child->iovCount = 1;
+  child->next = nullptr;
+  (open.tail != nullptr ? open.tail->next : open.head) = child;
+  open.tail = open.last[column] = child;
+}
+
+// One Io of a read is back, or all have been started.
+void Raid5Io::drop(Op& op) noexcept {
+  if (--op.pending != 0) return;
+  if (op.error != 0) return finish(op, op.error);
+  if (!op.filling && op.avoided == 0) return finish(op, 0);
+  goFill(op);
+}
+
+// Copies what lies in the cache now, from where the request stands.
+void Raid5Io::copyOut(Op& op) noexcept {
+  const Request& r = *op.request;
+  while (op.at < r.length) {
+    const Chunk chunk = chunkAt(r.offset + op.at, r.length - op.at);
+    if (byRows(op, chunk.column)) {
+      const Raid5Row* const row = cache_.find(chunk.row);
+      if (row == nullptr || (chunk.sectors & ~row->cells[chunk.column].valid) != 0) return;
+      std::memcpy(r.data + op.at, row->cells[chunk.column].page + chunk.at, chunk.length);
+    }
+    op.at += chunk.length;
+  }
+}
+
+void Raid5Io::goFill(Op& op) noexcept {
+  const Request& r = *op.request;
+  copyOut(op);
+  if (op.at == r.length) return finish(op, 0);
+  Batch* const batch = batches_.take();
+  if (batch == nullptr) return finish(op, ENOMEM);
+  batch->op = &op;
+  batch->rows.clear();
+  batch->rows.reserve(kBatchRows);
+  Planned planned = Planned::reads;
+  Raid5Row* row = nullptr;
+  for (std::uint64_t at = op.at; at < r.length && batch->rows.size() < kBatchRows;) {
+    const Chunk chunk = chunkAt(r.offset + at, r.length - at);
+    at += chunk.length;
+    if (!byRows(op, chunk.column)) continue;
+    row = cache_.obtain(chunk.row);
+    planned = row == nullptr ? Planned::full : Planned::blocked;
+    if (row == nullptr || (row->busy && row->owner != batch)) break;
+    const bool mine = row->busy;
+    if (!mine) takeRow(*row, *batch);
+    planned = planFill(*row, chunk.column, chunk.sectors, op.avoided);
+    if (planned == Planned::ready || planned == Planned::reads) continue;
+    if (!mine) {
+      batch->rows.pop_back();
+      untake(*row);
+    }
+    break;
+  }
+  if (!batch->rows.empty()) return startFill(*batch);
+  batches_.give(*batch);
+  const bool hopeless = planned == Planned::blocked && !row->busy && row->lost;
+  if (planned == Planned::lost || hopeless) return finish(op, EIO);
+  if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
+  if (!row->busy) urge(*row);
+  waitFor(op, Op::Wait::row, row);
+}
+
+}  // namespace metadisk

@@ -1,0 +1,215 @@
+// Which dirty rows go together, and what of them goes to which column: the making of a group.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "md/raid5_io.h"
+
+namespace metadisk {
+
+namespace {
+
+constexpr std::uint32_t kBlock = journal::kBlock;
+
+unsigned runsOf(std::uint8_t sectors) noexcept {
+  // A run begins at every sector whose lower neighbour is not in the set.
+  return static_cast<unsigned>(std::popcount(static_cast<unsigned>(sectors) & ~(static_cast<unsigned>(sectors) << 1U)));
+}
+
+}  // namespace
+
+bool Raid5Io::wantsStaging() const noexcept {
+  const Raid5Row* oldest = cache_.oldestDirty();
+  while (oldest != nullptr && oldest->lost) oldest = oldest->after;
+  if (oldest == nullptr) return false;
+  return urgent_ != 0 || flushTarget_ >= oldest->stamp || starved_ || cache_.dirtyPages() >= cache_.pages() / 4 ||
+         host_.now() >= oldest->since + state_.options.ageNanos;
+}
+
+std::uint32_t Raid5Io::spanMax() const noexcept {
+  // All columns of all groups take a quarter of what the cache may have, but never less than one row needs.
+  const std::size_t share = state_.options.cacheBytes / 4 / state_.groups.size() / shape_.columns() / kBlock;
+  const auto least = static_cast<std::uint32_t>(1 + std::min<std::uint64_t>(8, shape_.segment() / kBlock));
+  const auto wanted = static_cast<std::uint32_t>(std::min<std::size_t>(share, state_.options.groupBlocks));
+  return std::min(std::max(wanted, least), state_.journal.spanMax());
+}
+
+// Adds the row to what the batch takes in the ring. False: it has no room there, and nothing was added.
+bool Raid5Io::measure(const Raid5Row& row) noexcept {
+  const std::uint32_t parity = shape_.parityColumn(shape_.lineOf(row.key));
+  const std::uint8_t changed = dirtySectors(row, parity);
+  const std::uint32_t most = spanMax();
+  const auto part = [&](std::uint32_t c) { return c == parity ? changed : row.cells[c].dirty; };
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    const std::uint32_t blocks = blocks_[c] + static_cast<std::uint32_t>(std::popcount(part(c)));
+    if (blocks + journal::headerBlocks(entries_[c] + runsOf(part(c))) > most) return false;
+  }
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    blocks_[c] += static_cast<std::uint32_t>(std::popcount(part(c)));
+    entries_[c] += runsOf(part(c));
+  }
+  return true;
+}
+
+// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken.
+void Raid5Io::pick() noexcept {
+  const bool everything = starved_ || cache_.dirtyPages() >= cache_.pages() / 4;
+  const std::uint64_t now = host_.now();
+  Batch& batch = staging_;
+  batch.op = nullptr;
+  batch.ready = false;
+  batch.rows.clear();
+  blocks_.fill(0);
+  entries_.fill(0);
+  for (Raid5Row* row = cache_.oldestDirty(); row != nullptr && batch.rows.size() < kBatchRows; row = row->after) {
+    if (row->busy || row->pins != 0 || row->lost) continue;
+    if (!everything && row->stamp > flushTarget_ && !row->urgent && now < row->since + state_.options.ageNanos) {
+      if (urgent_ == 0) break;
+      continue;
+    }
+    if (!measure(*row)) break;
+    takeRow(*row, batch);
+    const Planned planned = planStage(*row);
+    if (planned == Planned::ready || planned == Planned::reads) continue;
+    if (planned == Planned::lost) {  // readsDone() sees to it
+      row->failed = row->lost = true;
+      continue;
+    }
+    batch.rows.pop_back();
+    untake(*row);
+    break;
+  }
+  if (batch.rows.empty()) return;
+  stagingBusy_ = true;
+  startFill(batch);
+}
+
+Raid5Group* Raid5Io::idleGroup() noexcept {
+  for (Raid5Group& group : state_.groups) {
+    if (group.phase != Raid5Group::Phase::idle) continue;
+    if (group.arena == nullptr) {
+      const std::size_t bytes = std::size_t{spanMax()} * kBlock * shape_.columns();
+      group.arena.reset(static_cast<std::byte*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
+    }
+    return group.arena != nullptr ? &group : nullptr;
+  }
+  return nullptr;
+}
+
+// The group takes its place in the ring.
+void Raid5Io::open(Raid5Group& group, std::uint32_t span, ColumnSet mask) noexcept {
+  Raid5Record& record = state_.journal.add(span);
+  group.sequence = record.sequence;
+  group.tail = state_.journal.tail(writable_);
+  group.position = state_.journal.positionOf(record);
+  group.span = span;
+  group.mask = group.todo = mask;
+  group.failed = 0;
+  group.flying = 0;
+  group.issued = false;
+  group.phase = Raid5Group::Phase::writing;
+  std::span<journal::Entry> entries(group.entries);
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if ((mask >> c & 1U) == 0) continue;
+    const Raid5Group::Part& part = group.parts[c];
+    journal::Header header;
+    header.unit = node_.unit;
+    header.epoch = node_.epoch;
+    header.sequence = group.sequence;
+    header.tail = group.tail;
+    header.mask = mask;
+    header.column = static_cast<std::uint16_t>(c);
+    header.position = group.position;
+    header.span = span;
+    header.blocks = part.blocks;
+    header.entries = part.entries;
+    journal::seal({group.arena.get() + part.at, part.blocks * std::size_t{kBlock}}, header,
+                  entries.subspan(part.firstEntry, part.entries));
+  }
+}
+
+// Everything the batch needs is in its rows: parity is made, and all is copied into a group.
+void Raid5Io::stage(Batch& batch) noexcept {
+  Raid5Group& group = *idleGroup();
+  group.entries.clear();
+  group.rows.clear();
+  group.stamp = UINT64_MAX;
+  for (Raid5Row* row : batch.rows) {
+    computeParity(*row);
+    group.stamp = std::min(group.stamp, row->stamp);
+  }
+  ColumnSet mask = 0;
+  std::uint32_t span = 1;
+  std::size_t at = 0;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    Raid5Group::Part& part = group.parts[c];
+    part = {.at = at, .blocks = 0, .firstEntry = static_cast<std::uint32_t>(group.entries.size()), .entries = 0};
+    if ((writable_ >> c & 1U) == 0) continue;
+    const auto eachPiece = [&](auto visit) {
+      for (const Raid5Row* row : batch.rows) {
+        unsigned rest = isData(*row, c) ? row->cells[c].dirty : dirtySectors(*row, c);
+        while (rest != 0) {
+          const auto first = static_cast<unsigned>(std::countr_zero(rest));
+          const auto count = static_cast<unsigned>(std::countr_one(rest >> first));
+          rest &= ~(((1U << count) - 1) << first);
+          visit(shape_.rowStart(row->key) / kBlock + first, count, row->cells[c].page + first * kBlock);
+        }
+      }
+    };
+    std::uint32_t data = 0;
+    eachPiece([&](std::uint64_t block, std::uint32_t count, const std::byte*) {
+      data += count;
+      if (part.entries != 0 && group.entries.back().block + group.entries.back().blocks == block) {
+        group.entries.back().blocks += count;
+        return;
+      }
+      group.entries.push_back({.block = block, .blocks = count});
+      part.entries++;
+    });
+    if (part.entries == 0) continue;
+    part.blocks = journal::headerBlocks(part.entries) + data;
+    std::byte* to = group.arena.get() + at + journal::headerBlocks(part.entries) * std::size_t{kBlock};
+    eachPiece([&](std::uint64_t, std::uint32_t count, const std::byte* from) {
+      std::memcpy(to, from, count * std::size_t{kBlock});
+      to += count * std::size_t{kBlock};
+    });
+    mask |= ColumnSet{1} << c;
+    span = std::max(span, part.blocks);
+    at += part.blocks * std::size_t{kBlock};
+  }
+  open(group, span, mask);
+  group.rows.swap(batch.rows);
+  for (Raid5Row* row : group.rows) {
+    if (std::exchange(row->urgent, false)) urgent_--;
+    row->rebuilt = 0;
+    cache_.dropOld(*row);
+    cache_.clean(*row);
+    row->pins++;
+  }
+  stagingBusy_ = false;
+  batch.ready = false;
+  // These change rows and may end in another batch: the group is complete by now.
+  for (Raid5Row* row : group.rows) release(*row);
+  wakeSpace();
+}
+
+// A group without data, whose tail gives the space of older ones back.
+void Raid5Io::publishTail() noexcept {
+  Raid5Group& group = *idleGroup();
+  group.entries.clear();
+  group.rows.clear();
+  group.stamp = UINT64_MAX;
+  ColumnSet mask = 0;
+  std::size_t at = 0;
+  // Two are enough: one of them may be lost.
+  for (std::uint32_t c = 0; c < shape_.columns() && std::popcount(mask) < 2; c++) {
+    if ((writable_ >> c & 1U) == 0) continue;
+    group.parts[c] = {.at = at, .blocks = 1};
+    at += kBlock;
+    mask |= ColumnSet{1} << c;
+  }
+  open(group, 1, mask);
+}
+
+}  // namespace metadisk

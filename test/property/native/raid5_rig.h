@@ -1,0 +1,464 @@
+// A RAID5 device over simulated columns, a control plane that does what has to be done, and a model that knows every
+// version a sector may have.
+//
+// The model keeps, of each sector, the version flushed last and all written since, in flight included. While the
+// device runs a sector reads as the newest one; after a crash it may be any of them, and from then on is that.
+#pragma once
+
+#include <deque>
+#include <list>
+#include <optional>
+
+#include "md/raid5_io.h"
+#include "md/raid5_replay.h"
+#include "property/native/harness.h"
+
+namespace metadisk::test {
+
+using Sector = std::array<std::byte, 512>;
+
+struct Version {
+  Sector data;
+  std::uint64_t done = 0;  // the model's count when it was acknowledged; 0: in flight
+};
+
+struct Shape5 {
+  std::uint32_t originals = 3;
+  std::uint32_t columns = 3;
+  std::uint64_t interlace = 16;  // blocks
+  std::uint64_t lines = 8;
+  std::uint64_t prewrite = 170;
+  std::uint64_t less = 0;  // blocks at the end that the device does not have
+};
+
+inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& sizes) {
+  auto plan = std::make_shared<Plan>();
+  Raid5Node node;
+  node.segment = s.interlace * kBlock;
+  node.lines = s.lines;
+  node.originals = s.originals;
+  node.prewrite = s.prewrite * kBlock;
+  node.unit = 4711;
+  node.epoch = 1;
+  for (std::uint32_t c = 0; c < s.columns; c++) {
+    const std::uint64_t start = c % 3;
+    sizes.push_back((start + s.prewrite + s.lines * s.interlace + c % 2) * kBlock);
+    plan->components.push_back(100 + c);
+    plan->nodes.emplace_back(ComponentNode{100 + c, c, start * kBlock, node.prewrite + s.lines * node.segment, {}});
+    node.columns.push_back({c, start * kBlock, start * kBlock + node.prewrite, {}});
+  }
+  node.size = (s.interlace * s.lines * (s.columns - 1) - s.less) * kBlock;
+  plan->nodes.emplace_back(std::move(node));
+  return plan;
+}
+
+class Rig5 : public VolumeHost {
+ public:
+  Rig5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options)
+      : random(seed * 7919 + 1), plan_(plan5(shape, sizes_)), disk(seed, sizes_, sim), options_(options) {
+    layParity();
+    for (std::uint32_t c = 0; c < columns(); c++) disk.makeDurable(c);
+    const std::uint64_t sectors = node().size / kBlock;
+    for (std::uint64_t s = 0; s < sectors; s++) model.push_back({{onDisk(s), 1}});
+    open();
+  }
+
+  ~Rig5() override {
+    if (io == nullptr) return;
+    io->retire();
+    for (unsigned turns = 0; io->inFlight() != 0 && turns < 100'000; turns++) disk.poll();
+  }
+
+  const Raid5Node& node() const { return std::get<Raid5Node>(plan_->root()); }
+  Raid5Node& nodeToChange() {
+    plan_ = std::make_shared<Plan>(*plan_);
+    return std::get<Raid5Node>(plan_->nodes.back());
+  }
+  std::uint32_t columns() const { return static_cast<std::uint32_t>(node().columns.size()); }
+
+  // ---- the columns
+
+  std::span<std::byte> data(std::uint32_t c) { return disk.content(c).subspan(node().columns[c].start); }
+  // What a reader who knows only the tables finds.
+  Sector onDisk(std::uint64_t sector) {
+    const Raid5Shape shape(node());
+    const Raid5Place place = shape.placeOf(sector * kBlock);
+    Sector out;
+    std::memcpy(out.data(), data(place.column).data() + place.line * node().segment + place.within, kBlock);
+    return out;
+  }
+  void layParity() {
+    const Raid5Shape shape(node());
+    for (std::uint64_t line = 0; line < node().lines; line++) regenerate(line, shape.parityColumn(line));
+  }
+  // Makes one segment the sum of the others.
+  void regenerate(std::uint64_t line, std::uint32_t target) {
+    const auto to = data(target).subspan(line * node().segment, node().segment);
+    std::fill(to.begin(), to.end(), std::byte{0});
+    for (std::uint32_t c = 0; c < columns(); c++) {
+      if (c == target) continue;
+      const auto from = data(c).subspan(line * node().segment, node().segment);
+      for (std::size_t i = 0; i < to.size(); i++) to[i] ^= from[i];
+    }
+  }
+  std::uint64_t wrongParity() {
+    std::uint64_t wrong = 0;
+    for (std::uint64_t line = 0; line < node().lines; line++) {
+      for (std::uint64_t i = 0; i < node().segment; i++) {
+        std::byte sum{0};
+        for (std::uint32_t c = 0; c < columns(); c++) sum ^= data(c)[line * node().segment + i];
+        wrong += sum != std::byte{0} ? 1 : 0;
+      }
+    }
+    return wrong;
+  }
+  std::optional<std::uint32_t> missing() const {
+    for (std::uint32_t c = 0; c < columns(); c++) {
+      if (!node().columns[c].service.readable) return c;
+    }
+    return std::nullopt;
+  }
+  // The column is gone, and what it held with it.
+  void lose(std::uint32_t c) {
+    for (std::byte& b : disk.content(c)) b = static_cast<std::byte>(random());
+    disk.makeDurable(c);
+    takeOut(c);
+  }
+  void takeOut(std::uint32_t c) {
+    Raid5Node& changed = nodeToChange();
+    changed.columns[c].service = {false, false, 0};
+    changed.columns[c].file = kNoFile;
+    plan_->generation++;
+  }
+  // At rest: the column is back, with what parity says.
+  void bringBack(std::uint32_t c) {
+    REQUIRE(io->atRest());
+    REQUIRE(disk.idle());
+    disk.clearFaults();
+    for (std::uint64_t line = 0; line < node().lines; line++) regenerate(line, c);
+    disk.makeDurable(c);
+    disk.files()[c]->syncFailed = false;
+    nodeToChange();
+    restored(c);
+    openPlan();
+  }
+  void restored(std::uint32_t c) {
+    Raid5Node& changed = std::get<Raid5Node>(plan_->nodes.back());
+    changed.columns[c].service = {};
+    changed.columns[c].file = c;
+    plan_->generation++;
+  }
+
+  // ---- the device
+
+  void open() {
+    state = std::make_unique<Raid5State>();
+    state->options = options_;
+    hold = std::make_unique<Hold>();
+    seen_ = events.size();
+    openPlan();
+  }
+  void openPlan() {
+    io.reset();
+    REQUIRE(Raid5Io::prepare(node(), *state) == 0);
+    files_ = disk.files();
+    current_ = plan_;
+    io = std::make_unique<Raid5Io>(*current_, files_, disk, *this, *hold, *state);
+  }
+  void turn() {
+    disk.poll();
+    if (disk.now() >= io->wakeAt()) io->tick();
+    control();
+  }
+  // Judges failures the way metad does: the first column that fails goes out of service.
+  void control() {
+    if (hold->closing() && io->requests() == 0) {
+      hold->announce();
+      wait_ = random() % 6;
+    }
+    if (hold->number() == 0) return;
+    if (wait_ > 0) {
+      wait_--;
+      return;
+    }
+    if (io->inFlight() != 0) return;
+    bool changed = false;
+    for (; seen_ < events.size(); seen_++) {
+      const ComponentFault& fault = events[seen_];
+      if (fault.op == ComponentOp::read || missing()) continue;
+      takeOut(fault.component - 100);
+      changed = true;
+    }
+    if (changed) openPlan();
+    decisions++;
+    hold->settle(hold->number(), true);
+    hold->release([this](Request& r) { io->submit(r); });
+  }
+  void submit(Request& r) {
+    hold->order(r);
+    if (hold->closed()) return hold->park(r, false);
+    io->submit(r);
+  }
+  void rest() {
+    for (unsigned turns = 0; !io->atRest() || io->inFlight() != 0 || hold->closed(); turns++) {
+      REQUIRE(turns < 1'000'000);
+      turn();
+      if (disk.idle()) disk.advance(options_.ageNanos);
+    }
+  }
+
+  // Power is lost; then, maybe, a column with it. Comes back with the journal replayed, also through further crashes.
+  void crash(bool loseColumn) {
+    disk.crash();
+    for (unsigned turns = 0; io->inFlight() != 0; turns++) {
+      REQUIRE(turns < 10'000);
+      disk.poll();
+      io->tick();
+    }
+    hold->drop(ESHUTDOWN);
+    io.reset();
+    disk.clearFaults();
+    for (bool again = true; again;) {
+      again = false;
+      if (loseColumn && !missing() && random() % 2 == 0) lose(static_cast<std::uint32_t>(random() % columns()));
+      disk.reopen();
+      nodeToChange().replay = true;
+      const std::shared_ptr<const Plan> plan = plan_;
+      files_ = disk.files();
+      replayed_ = false;
+      Raid5Replay replay(*plan, files_, disk, *this, onReplayed, this);
+      replay.start();
+      const std::uint64_t until = random() % 3 == 0 ? 1 + random() % 60 : UINT64_MAX;
+      for (std::uint64_t turns = 0; !replayed_; turns++) {
+        REQUIRE(turns < 1'000'000);
+        if (turns == until) {
+          disk.crash();
+          again = true;
+          replayCrashes++;
+        }
+        disk.poll();
+      }
+      if (again) continue;
+      REQUIRE(result.error == 0);
+      CHECK(result.damaged == 0);
+    }
+    if (loseColumn && !missing() && random() % 2 == 0) lose(static_cast<std::uint32_t>(random() % columns()));
+    Raid5Node& changed = nodeToChange();
+    changed.replay = false;
+    changed.epoch++;
+    crashes++;
+    replays += result.groups;
+    torn += result.torn;
+    open();
+  }
+  static void onReplayed(void* owner, const Raid5Replayed& found) noexcept {
+    auto& self = *static_cast<Rig5*>(owner);
+    self.replayed_ = true;
+    self.result = found;
+  }
+
+  // ---- VolumeHost
+
+  void componentError(const ComponentFault& fault) noexcept override { events.push_back(fault); }
+  void resyncProgress(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
+  void resyncCheckpoint(std::uint64_t, std::uint64_t) noexcept override {}
+  void verifyMismatch(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
+  void resyncEnded(const ResyncEnd&) noexcept override {}
+  void parked() noexcept override {}
+  std::uint64_t now() noexcept override { return disk.now(); }
+
+  std::mt19937_64 random;
+
+ private:
+  std::vector<std::uint64_t> sizes_;
+  std::shared_ptr<Plan> plan_;
+
+ public:
+  SimBackend disk;
+  std::unique_ptr<Raid5State> state;
+  std::unique_ptr<Hold> hold;
+  std::unique_ptr<Raid5Io> io;
+  std::vector<ComponentFault> events;
+  std::vector<std::vector<Version>> model;  // by sector, oldest first
+  Raid5Replayed result;
+  unsigned crashes = 0;
+  unsigned replayCrashes = 0;
+  unsigned decisions = 0;
+  std::uint64_t replays = 0;
+  std::uint64_t torn = 0;
+
+ private:
+  Raid5Options options_;
+  std::vector<ComponentFile*> files_;
+  std::shared_ptr<const Plan> current_;
+  bool replayed_ = false;
+  std::size_t seen_ = 0;
+  std::uint64_t wait_ = 0;
+};
+
+// Random requests, several at once, never two that overlap unless both read.
+class Load5 {
+ public:
+  explicit Load5(Rig5& rig) : rig_(rig) {}
+
+  struct Job : Call {
+    using Call::Call;
+    std::uint64_t begun = 0;
+  };
+
+  std::uint64_t size() const { return rig_.node().size; }
+  bool overlaps(std::uint64_t offset, std::uint64_t length) const {
+    return std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+      // By whole sectors: a change of a part changes the sector's version.
+      return job.length != 0 && job.offset / kBlock * kBlock < offset + length &&
+             offset < (job.offset + job.length + kBlock - 1) / kBlock * kBlock;
+    });
+  }
+
+  void begin() {
+    auto& random = rig_.random;
+    const unsigned what = static_cast<unsigned>(random() % 100);
+    if (what < 12) return add(Op::flush, 0, 0);
+    const bool aligned = random() % 4 != 0;
+    const std::uint64_t unit = aligned ? kBlock : 1;
+    const std::uint64_t most = random() % 6 == 0 ? 200 * kBlock : random() % 2 == 0 ? 8 * kBlock : 24 * kBlock;
+    const std::uint64_t length = std::min(size(), (1 + random() % (most / unit)) * unit);
+    std::uint64_t offset = random() % ((size() - length) / unit + 1) * unit;
+    if (random() % 3 == 0) offset = std::min(last_, size() - length);  // a stream
+    if (overlaps(offset / kBlock * kBlock, length + 2 * kBlock)) return;
+    last_ = offset + length;
+    add(what < 45 ? Op::read : what < 90 ? Op::write : what < 96 ? Op::zero : Op::trim, offset, length);
+  }
+
+  void add(Op op, std::uint64_t offset, std::uint64_t length) {
+    Job& job = jobs_.emplace_back(op, offset, length);
+    job.begun = count_;
+    job.fua = (op == Op::write || op == Op::zero) && rig_.random() % 8 == 0;
+    if (op == Op::write) {
+      for (std::byte& b : job.buffer) b = static_cast<std::byte>(rig_.random());
+      // Now and then what looks like a header of the journal.
+      if (rig_.random() % 10 == 0 && length >= kBlock) std::memcpy(job.buffer.data(), &journal::kMagic, 4);
+    }
+    if (op == Op::write || op == Op::zero)
+      eachSector(job, [&](std::uint64_t sector, std::size_t from, std::size_t n) {
+        Version next{rig_.model[sector].back().data, 0};
+        const std::uint64_t at = sector * kBlock + from - job.offset;
+        if (op == Op::zero) {
+          std::memset(next.data.data() + from, 0, n);
+        } else {
+          std::memcpy(next.data.data() + from, job.buffer.data() + at, n);
+        }
+        rig_.model[sector].push_back(next);
+      });
+    rig_.submit(job);
+    reap();
+  }
+
+  // Looks at what has been answered. `errors`: how many may fail, because too much is missing.
+  void reap() {
+    for (auto job = jobs_.begin(); job != jobs_.end();) {
+      if (job->doneCount == 0) {
+        ++job;
+        continue;
+      }
+      REQUIRE(job->doneCount == 1);
+      CHECK(job->error == 0);
+      finished(*job);
+      job = jobs_.erase(job);
+    }
+  }
+
+  void drain() {
+    for (unsigned turns = 0; !jobs_.empty(); turns++) {
+      REQUIRE(turns < 100'000);
+      rig_.turn();
+      if (rig_.disk.idle()) rig_.disk.advance(1'000'000);
+      reap();
+    }
+  }
+
+  // The device is gone: what was not answered may have happened or not.
+  void forget() { jobs_.clear(); }
+  std::size_t underWay() const { return jobs_.size(); }
+
+  // Reads everything; each sector must be one of its versions, and is that from now on.
+  void settle() {
+    for (std::uint64_t at = 0; at < size();) {
+      Call call(Op::read, at, std::min<std::uint64_t>(size() - at, (1 + rig_.random() % 100) * kBlock));
+      rig_.submit(call);
+      for (unsigned turns = 0; call.doneCount == 0; turns++) {
+        REQUIRE(turns < 1'000'000);
+        rig_.turn();
+      }
+      REQUIRE(call.error == 0);
+      for (std::uint64_t done = 0; done < call.length; done += kBlock) {
+        auto& versions = rig_.model[(at + done) / kBlock];
+        const auto found = std::find_if(versions.rbegin(), versions.rend(), [&](const Version& v) {
+          return std::memcmp(v.data.data(), call.buffer.data() + done, kBlock) == 0;
+        });
+        INFO("sector " << (at + done) / kBlock << " of " << versions.size() << " versions");
+        REQUIRE(found != versions.rend());
+        versions = {{found->data, 1}};
+      }
+      at += call.length;
+    }
+    count_ = 1;
+  }
+
+ private:
+  template <typename Visit>
+  void eachSector(const Job& job, Visit visit) {
+    for (std::uint64_t at = job.offset; at < job.offset + job.length;) {
+      const std::uint64_t from = at % kBlock;
+      const std::uint64_t n = std::min(kBlock - from, job.offset + job.length - at);
+      visit(at / kBlock, from, n);
+      at += n;
+    }
+  }
+
+  void finished(const Job& job) {
+    count_++;
+    if (job.op == Op::read) {
+      eachSector(job, [&](std::uint64_t sector, std::size_t from, std::size_t n) {
+        const std::uint64_t at = sector * kBlock + from - job.offset;
+        INFO("sector " << sector);
+        REQUIRE(std::memcmp(rig_.model[sector].back().data.data() + from, job.buffer.data() + at, n) == 0);
+      });
+    }
+    if (job.op == Op::write || job.op == Op::zero) {
+      eachSector(job, [&](std::uint64_t sector, std::size_t, std::size_t) {
+        auto& versions = rig_.model[sector];
+        versions.back().done = count_;
+        if (job.fua) versions.erase(versions.begin(), versions.end() - 1);
+      });
+    }
+    if (job.op != Op::flush) return;
+    for (auto& versions : rig_.model) {
+      std::size_t newest = 0;
+      for (std::size_t i = 0; i < versions.size(); i++) {
+        if (versions[i].done != 0 && versions[i].done <= job.begun) newest = i;
+      }
+      versions.erase(versions.begin(), versions.begin() + static_cast<std::ptrdiff_t>(newest));
+    }
+  }
+
+  Rig5& rig_;
+  std::list<Job> jobs_;
+  std::uint64_t count_ = 1;
+  std::uint64_t last_ = 0;
+};
+
+inline Shape5 anyShape(std::mt19937_64& random) {
+  constexpr std::uint64_t interlaces[] = {2, 4, 8, 11, 16, 17, 24, 64};
+  Shape5 shape;
+  shape.originals = static_cast<std::uint32_t>(3 + random() % 6);
+  shape.columns = shape.originals + (random() % 3 == 0 ? static_cast<std::uint32_t>(random() % 5) : 0);
+  shape.interlace = interlaces[random() % std::size(interlaces)];
+  shape.lines = 1 + random() % (400 / shape.interlace);
+  shape.prewrite = 42 + random() % (random() % 3 == 0 ? 400 : 40);
+  const std::uint64_t capacity = shape.interlace * shape.lines * (shape.columns - 1);
+  shape.less = random() % std::min<std::uint64_t>(capacity, 9);
+  return shape;
+}
+
+}  // namespace metadisk::test

@@ -1,0 +1,250 @@
+// What RAID5 asks of its columns, and what it answers when they fail.
+#include "md/raid5_io.h"
+
+#include <doctest/doctest.h>
+
+#include "property/native/raid5_rig.h"
+
+using namespace metadisk;
+using namespace metadisk::test;
+
+namespace {
+
+constexpr Shape5 kShape{.originals = 4, .columns = 4, .interlace = 16, .lines = 40, .prewrite = 400};
+constexpr std::uint64_t kLine = 3 * 16 * kBlock;
+
+// Nothing is staged unless somebody asks.
+Raid5Options patient() {
+  Raid5Options options;
+  options.cacheBytes = 400 * 4096;
+  options.ageNanos = 1'000'000'000'000;
+  return options;
+}
+
+struct Counts {
+  std::uint64_t reads, writes, syncs;
+};
+
+struct Small : Rig5 {
+  explicit Small(const Shape5& shape = kShape, SimOptions sim = {.latencyMax = 3}, Raid5Options options = patient())
+      : Rig5(shape, 1, sim, options) {}
+  int run(Op op, std::uint64_t offset = 0, std::uint64_t length = 0, std::uint8_t fill = 0, bool fua = false) {
+    Call call(op, offset, length, fill);
+    call.fua = fua;
+    submit(call);
+    for (unsigned turns = 0; call.doneCount == 0; turns++) {
+      REQUIRE(turns < 100'000);
+      turn();
+    }
+    return call.error;
+  }
+  Counts counts() const { return {disk.started(IoOp::read), disk.started(IoOp::write), disk.started(IoOp::sync)}; }
+  template <typename Body>
+  Counts during(Body body) {
+    const Counts before = counts();
+    body();
+    const Counts after = counts();
+    return {after.reads - before.reads, after.writes - before.writes, after.syncs - before.syncs};
+  }
+  bool holds(std::uint64_t offset, std::uint64_t length, std::uint8_t fill) {
+    Call call(Op::read, offset, length);
+    submit(call);
+    for (unsigned turns = 0; call.doneCount == 0; turns++) {
+      REQUIRE(turns < 100'000);
+      turn();
+    }
+    return call.error == 0 && std::all_of(call.buffer.begin(), call.buffer.end(),
+                                          [&](std::byte b) { return b == static_cast<std::byte>(fill); });
+  }
+};
+
+}  // namespace
+
+TEST_CASE("raid5 io: a write is answered from memory, and many share one journal write and one sync of each column") {
+  Small rig;
+  const Counts writes = rig.during([&] {
+    for (std::uint64_t i = 0; i < 30; i++) CHECK(rig.run(Op::write, i * kLine, 4096, 7) == 0);
+  });
+  CHECK(writes.reads + writes.writes + writes.syncs == 0);
+  CHECK(!rig.io->committed());
+  const Counts flush = rig.during([&] { CHECK(rig.run(Op::flush) == 0); });
+  CHECK(flush.syncs <= 4 * 4);  // the ring takes them in a few groups, not in thirty
+  CHECK(rig.io->committed());
+  rig.rest();
+  CHECK(rig.wrongParity() == 0);
+  CHECK(rig.during([&] { CHECK(rig.run(Op::flush) == 0); }).syncs == 0);
+}
+
+TEST_CASE("raid5 io: a full row needs no reads") {
+  Small rig;
+  CHECK(rig.run(Op::write, 2 * kLine, 2 * kLine, 9) == 0);
+  const Counts full = rig.during([&] {
+    CHECK(rig.run(Op::flush) == 0);
+    rig.rest();
+  });
+  CHECK(full.reads == 0);
+  CHECK(full.syncs == 4);
+  CHECK(full.writes == 4 + 4);  // the ring, and neighbours in place in one
+  CHECK(rig.wrongParity() == 0);
+  CHECK(rig.holds(2 * kLine, 2 * kLine, 9));
+}
+
+TEST_CASE("raid5 io: what is read for parity is what costs less") {
+  Shape5 wide = kShape;
+  wide.originals = wide.columns = 8;
+  Small rig(wide);
+  const std::uint64_t row = 7 * 16 * kBlock;
+  // One of seven: what it was, and the parity.
+  const Counts one = rig.during([&] {
+    CHECK(rig.run(Op::write, row, 4096, 1) == 0);
+    rig.run(Op::flush);
+    rig.rest();
+  });
+  CHECK(one.reads == 2);
+  CHECK(one.writes == 2 + 2);
+  CHECK(one.syncs == 2);
+  // Six of seven: the seventh.
+  const Counts six = rig.during([&] {
+    for (std::uint64_t c = 0; c < 6; c++) CHECK(rig.run(Op::write, 3 * row + c * 16 * kBlock, 4096, 2) == 0);
+    rig.run(Op::flush);
+    rig.rest();
+  });
+  CHECK(six.reads == 1);
+  // Written again: the parity is still there.
+  const Counts again = rig.during([&] {
+    CHECK(rig.run(Op::write, row, 4096, 3) == 0);
+    rig.run(Op::flush);
+    rig.rest();
+  });
+  CHECK(again.reads == 1);
+  CHECK(rig.wrongParity() == 0);
+}
+
+TEST_CASE("raid5 io: a flush waits for a group that is being synced although nothing is dirty") {
+  Small rig(kShape, {.latencyMax = 1});
+  CHECK(rig.run(Op::write, 0, 4096, 5) == 0);
+  Call first(Op::flush, 0, 0);
+  rig.submit(first);
+  while (rig.disk.started(IoOp::sync) == 0) rig.turn();
+  REQUIRE(first.doneCount == 0);
+  Call second(Op::flush, 0, 0);
+  rig.submit(second);
+  CHECK(second.doneCount == 0);
+  while (first.doneCount == 0) rig.turn();
+  CHECK(second.doneCount == 1);
+  rig.rest();
+}
+
+TEST_CASE("raid5 io: FUA is in the journal when it is answered, and a replay brings it") {
+  Small rig;
+  CHECK(rig.run(Op::write, 5000, 700, 3, true) == 0);
+  CHECK(rig.io->committed());
+  rig.crash(false);
+  CHECK(rig.replays >= 1);
+  CHECK(rig.holds(5000, 700, 3));
+  CHECK(rig.wrongParity() == 0);
+}
+
+TEST_CASE("raid5 io: dirty memory is bounded") {
+  Raid5Options options = patient();
+  options.cacheBytes = 1;
+  Small rig(kShape, {.latencyMax = 3}, options);
+  const std::uint64_t size = rig.node().size;
+  Call all(Op::write, 0, size, 6);
+  rig.submit(all);
+  while (all.doneCount == 0) {
+    rig.turn();
+    REQUIRE(rig.state->cache->dirtyPages() <= rig.state->cache->pages() / 2 + 1);
+  }
+  CHECK(all.error == 0);
+  CHECK(rig.holds(0, size, 6));
+  CHECK(rig.run(Op::zero, 3, size - 5) == 0);
+  CHECK(rig.holds(3, size - 5, 0));
+}
+
+TEST_CASE("raid5 io: a bad sector is made up for, and told of") {
+  Small rig;
+  CHECK(rig.run(Op::write, 0, kLine, 8) == 0);
+  rig.run(Op::flush);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  rig.disk.fault({.file = 1, .op = IoOp::read});
+  CHECK(rig.holds(0, kLine, 8));
+  REQUIRE(!rig.events.empty());
+  CHECK(rig.events[0].component == 101);
+  CHECK(rig.events[0].masked);
+  CHECK(rig.io->requests() == 0);
+}
+
+TEST_CASE("raid5 io: a column that cannot be written closes the gate; the flush is answered without it") {
+  Small rig;
+  rig.disk.fault({.file = 2, .op = IoOp::write});
+  CHECK(rig.run(Op::write, 0, 4 * kLine, 4) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  CHECK(rig.decisions == 1);
+  REQUIRE(rig.missing().has_value());
+  CHECK(*rig.missing() == 2);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  CHECK(rig.holds(0, 4 * kLine, 4));
+}
+
+TEST_CASE("raid5 io: when a second column fails, what can be read is read, and it goes on when it is back") {
+  Small rig;
+  rig.takeOut(0);
+  rig.openPlan();
+  CHECK(rig.run(Op::write, 0, 2 * kLine, 4) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  rig.nodeToChange().columns[1].service.lastErred = 1;
+  rig.openPlan();
+  CHECK(rig.run(Op::write, 0, 4096, 5) == EIO);
+  CHECK(rig.run(Op::flush) == 0);  // there is nothing that it could miss
+  rig.state->cache->forgetClean();
+  CHECK(rig.holds(0, 2 * kLine, 4));
+  rig.nodeToChange().columns[1].service.lastErred = 0;
+  rig.openPlan();
+  CHECK(rig.run(Op::write, 0, 4096, 5) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  CHECK(rig.holds(0, 4096, 5));
+}
+
+TEST_CASE("raid5 io: what was acknowledged is kept while too much is missing") {
+  Small rig;
+  CHECK(rig.run(Op::write, 100, 3 * kLine, 4) == 0);
+  rig.takeOut(0);
+  rig.takeOut(1);
+  rig.openPlan();
+  CHECK(rig.run(Op::flush) == EIO);
+  CHECK(rig.holds(100, 3 * kLine, 4));
+  rig.restored(1);
+  rig.openPlan();
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  CHECK(rig.holds(100, 3 * kLine, 4));
+}
+
+TEST_CASE("raid5 io: requests that cannot be carried out") {
+  Small rig;
+  const std::uint64_t size = rig.node().size;
+  CHECK(rig.run(Op::read, size, 1) == EINVAL);
+  CHECK(rig.run(Op::write, size - 1, 2) == EINVAL);
+  CHECK(rig.run(Op::write, size, 0) == 0);
+  CHECK(rig.run(Op::trim, 0, size) == 0);
+  Call fast(Op::zero, 0, 512);
+  fast.fastZero = true;
+  rig.submit(fast);
+  CHECK(fast.error == ENOTSUP);
+}
+
+TEST_CASE("raid5 io: a plan of another shape waits until everything is in place") {
+  Small rig;
+  CHECK(rig.run(Op::write, 0, 4096, 1) == 0);
+  Raid5Node grown = rig.node();
+  grown.columns.push_back(grown.columns.back());
+  CHECK(Raid5Io::prepare(grown, *rig.state) == EBUSY);
+  CHECK(Raid5Io::prepare(rig.node(), *rig.state) == 0);
+  rig.run(Op::flush);
+  rig.rest();
+}

@@ -4,8 +4,8 @@ namespace metadisk {
 
 Napi::Object eventObject(Napi::Env env, const EngineEvent& event) {
   static constexpr const char* kinds[] = {
-      "componentError", "componentRepaired", "held",           "regionsDirty", "regionsIdle",
-      "resyncProgress", "resyncCheckpoint",  "verifyMismatch", "resyncEnded",  "connectionClosed"};
+      "componentError",   "componentRepaired", "held",        "regionsDirty",     "regionsIdle", "resyncProgress",
+      "resyncCheckpoint", "verifyMismatch",    "resyncEnded", "connectionClosed", "replayed"};
   const auto number = [&](auto value) { return Napi::Number::New(env, static_cast<double>(value)); };
   Napi::Object out = Napi::Object::New(env);
   out.Set("kind", kinds[static_cast<std::size_t>(event.kind)]);
@@ -69,6 +69,13 @@ Napi::Object eventObject(Napi::Env env, const EngineEvent& event) {
     case EngineEvent::Kind::connectionClosed:
       out.Set("connection", number(event.connection));
       out.Set("reason", event.reason);
+      break;
+    case EngineEvent::Kind::replayed:
+      out.Set("generation", number(event.generation));
+      out.Set("errno", number(event.error));
+      out.Set("groups", number(event.done));
+      out.Set("blocks", number(event.blocks));
+      out.Set("damaged", number(event.mismatches));
       break;
   }
   return out;

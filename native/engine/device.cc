@@ -10,14 +10,15 @@ namespace {
 
 bool reduced(const Plan& plan) noexcept {
   const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
-  if (mirror == nullptr) return false;
+  if (mirror == nullptr && !std::holds_alternative<Raid5Node>(plan.root())) return false;
   const auto okay = [](const Node& node) {
     const auto* const part = std::get_if<ComponentNode>(&node);
     return part == nullptr || part->service.okay();
   };
-  return mirror->sides.size() < 2 || !std::all_of(plan.nodes.begin(), plan.nodes.end(), okay) ||
-         !std::all_of(mirror->sides.begin(), mirror->sides.end(),
-                      [](const MirrorSide& side) { return side.readable && !side.stale; });
+  if (!std::all_of(plan.nodes.begin(), plan.nodes.end(), okay)) return true;
+  return mirror != nullptr && (mirror->sides.size() < 2 ||
+                               !std::all_of(mirror->sides.begin(), mirror->sides.end(),
+                                            [](const MirrorSide& side) { return side.readable && !side.stale; }));
 }
 
 }  // namespace
@@ -100,6 +101,18 @@ void ThreadDevice::Mounted::resyncEnded(const ResyncEnd& end) noexcept {
   device.sinks_.event(std::move(event));
 }
 
+void ThreadDevice::Mounted::replayed(const Raid5Replayed& result) noexcept {
+  EngineEvent event;
+  event.kind = EngineEvent::Kind::replayed;
+  event.device = device.number_;
+  event.generation = open->plan->generation;
+  event.error = result.error;
+  event.done = result.groups;
+  event.blocks = result.blocks;
+  event.mismatches = result.damaged;
+  device.sinks_.event(std::move(event));
+}
+
 ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
                            std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, std::function<void()> attend)
     : number_(number),
@@ -136,6 +149,9 @@ void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
   stateFlags_ = reduced(*current_->open->plan) ? 1U : 0U;
   log_.mount(*current_->open->plan);
   state_.regions = log_.regions();
+  const auto* const raid5 = std::get_if<Raid5Node>(&current_->open->plan->root());
+  replaying_ = raid5 != nullptr && raid5->replay;
+  current_->volume->begin();
 }
 
 bool ThreadDevice::advance() {

@@ -72,7 +72,9 @@ class ThreadDevice final : public nbd::Export {
   Counters& counters() noexcept { return *counters_; }
 
   std::uint64_t size() const noexcept override;
-  bool held() const noexcept override { return !waiting_.empty() || current_ == nullptr || state_.hold.closed(); }
+  bool held() const noexcept override {
+    return !waiting_.empty() || current_ == nullptr || replaying_ || state_.hold.closed();
+  }
   void submit(Request& request) noexcept override;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override;
   std::uint32_t stateFlags() const noexcept override { return stateFlags_; }
@@ -88,6 +90,7 @@ class ThreadDevice final : public nbd::Export {
     void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept override;
     void resyncEnded(const ResyncEnd& end) noexcept override;
     void componentRepaired(std::uint32_t component, std::uint64_t block, std::uint64_t blocks) noexcept override;
+    void replayed(const Raid5Replayed& result) noexcept override;
     void attend() noexcept override { device.attend_(); }
     std::uint64_t now() noexcept override { return monotonicNanos(); }
 
@@ -125,6 +128,7 @@ class ThreadDevice final : public nbd::Export {
   std::optional<std::variant<ResyncJob, VerifyJob>> jobWanted_;
   std::uint32_t stateFlags_ = 0;
   bool closed_ = false;
+  bool replaying_ = false;  // the plan is for that alone: requests wait for the next one
 };
 
 }  // namespace metadisk

@@ -118,7 +118,8 @@ void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std
   const auto known = devices_.find(number);
   if (known != devices_.end() && known->second.removing) return refuse("the device is being removed");
   // A mirror keeps its place even with one side, because a second may be attached under its clients.
-  const bool pinned = std::holds_alternative<MirrorNode>(decoded.plan->root());
+  const Node& root = decoded.plan->root();
+  const bool pinned = std::holds_alternative<MirrorNode>(root) || std::holds_alternative<Raid5Node>(root);
   if (known != devices_.end() && pinned && !known->second.pinned && threads_.size() > 1) {
     for (const auto& [id, place] : connections_) {
       if (place.device == number && place.thread != owner(number)) return refuse("clients of the device are connected");

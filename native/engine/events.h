@@ -30,6 +30,7 @@ struct EngineEvent {
     verifyMismatch,
     resyncEnded,
     connectionClosed,
+    replayed,
   };
   Kind kind = Kind::componentError;
   std::uint32_t device = 0;

@@ -320,7 +320,7 @@ void Raid5Io::wakeSpace() noexcept {
 // A column failed: what waits for the journal is driven again after the decision.
 void Raid5Io::closeGate() noexcept {
   if (hold_.closed()) return;
-  host_.parked();
+  host_.attend();
   hold_.close();
   starved_ = false;
   while (Op* const op = flushes_.take()) park(*op, true);

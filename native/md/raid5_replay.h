@@ -19,14 +19,6 @@
 
 namespace metadisk {
 
-struct Raid5Replayed {
-  int error = 0;              // errno; a column that failed was told of by componentError
-  std::uint64_t groups = 0;   // carried out again
-  std::uint64_t blocks = 0;   // written by that
-  std::uint64_t torn = 0;     // the last group, not whole: nothing of it was written in place
-  std::uint64_t damaged = 0;  // parts of groups that were once whole: parity there may be wrong
-};
-
 class Raid5Replay {
  public:
   // `plan`'s root is a RAID5 node. All outlive this.

@@ -1,9 +1,12 @@
-// What a mirror remembers across its plans: one per device, on its owner thread. Volumes come and go
-// with plans and use it by reference.
+// What a mirror or RAID5 device remembers across its plans: one per device, on its owner thread. Volumes come and
+// go with plans and use it by reference.
 #pragma once
+
+#include <memory>
 
 #include "core/regions.h"
 #include "md/hold.h"
+#include "md/raid5_state.h"
 #include "md/repairqueue.h"
 #include "md/stale.h"
 
@@ -17,6 +20,8 @@ struct MirrorState {
   // no region may be called clean, so that the next start makes the sides equal.
   bool unequal = false;
   RepairQueue repairs;
+  // From the first RAID5 plan on.
+  std::unique_ptr<Raid5State> raid5;
 };
 
 }  // namespace metadisk

@@ -48,7 +48,9 @@ Volume::Impl::Impl(std::shared_ptr<const Plan> plan, std::span<ComponentFile* co
       host_(host),
       state_(state),
       size_(plan_->size()) {
+  raid5Node_ = std::get_if<Raid5Node>(&plan_->root());
   const auto* mirror = std::get_if<MirrorNode>(&plan_->root());
+  if (raid5Node_ != nullptr) return;
   if (mirror == nullptr) {
     direct_ = &plan_->root();
   } else if (mirror->sides.size() == 1 && ReadSources(*plan_, *mirror, nullptr).fast(0, 1) == 0) {
@@ -78,7 +80,9 @@ void Volume::Impl::finish(Request& r, int error) noexcept {
 }
 
 void Volume::Impl::submit(Request& r) noexcept {
+  if (raid5_ != nullptr) return raid5_->submit(r);
   requests_++;
+  if (raid5Node_ != nullptr) return finish(r, raid5Error_);
   clients_++;
   if (r.op == Op::flush || r.written) return submitFlush(r);
   if (r.length > size_ || r.offset > size_ - r.length) return finish(r, EINVAL);
@@ -101,7 +105,8 @@ void Volume::Impl::submit(Request& r) noexcept {
 }
 
 std::size_t Volume::Impl::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
-  if (std::holds_alternative<MirrorNode>(plan_->root()) || length > size_ || offset > size_ - length) return 0;
+  if (stateful() || std::holds_alternative<MirrorNode>(plan_->root()) || length > size_ || offset > size_ - length)
+    return 0;
   std::array<Fragment, 64> fragments;
   std::uint64_t covered = 0;
   const std::size_t count =
@@ -378,13 +383,16 @@ bool Volume::Impl::working() const noexcept { return resyncing() || (repairs_ !=
 void Volume::Impl::quiesce() noexcept {
   cancelResync();
   if (repairs_ != nullptr) repairs_->stop();
+  if (raid5_ != nullptr) raid5_->retire();
 }
 void Volume::Impl::tick() noexcept {
+  if (raid5_ != nullptr) return raid5_->tick();
   if (mirror_ == nullptr) return;
   jobs_->tick();
   repairs_->tick();
 }
 std::uint64_t Volume::Impl::wakeAt() const noexcept {
+  if (raid5_ != nullptr) return raid5_->wakeAt();
   if (mirror_ == nullptr) return UINT64_MAX;
   return repairs_->due() ? 0 : jobs_->wakeAt();
 }
@@ -394,6 +402,7 @@ Volume::Volume(std::shared_ptr<const Plan> plan, std::span<ComponentFile* const>
     : impl_(std::make_unique<Impl>(std::move(plan), files, backend, host, state)) {}
 Volume::~Volume() = default;
 
+void Volume::begin() noexcept { impl_->begin(); }
 void Volume::submit(Request& request) noexcept { impl_->submit(request); }
 std::size_t Volume::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
   return impl_->ranges(offset, length, out);

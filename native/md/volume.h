@@ -34,6 +34,15 @@ struct ComponentFault {
 };
 
 // What the volume tells its surroundings; called on the volume's thread, from inside poll() or submit().
+// How the replay of a RAID5 journal ended.
+struct Raid5Replayed {
+  int error = 0;              // errno; a column that failed was told of by componentError
+  std::uint64_t groups = 0;   // carried out again
+  std::uint64_t blocks = 0;   // written by that
+  std::uint64_t torn = 0;     // the last group, not whole: nothing of it was written in place
+  std::uint64_t damaged = 0;  // parts of groups that were once whole: parity there may be wrong
+};
+
 class VolumeHost {
  public:
   virtual ~VolumeHost() = default;
@@ -45,6 +54,8 @@ class VolumeHost {
   virtual void resyncCheckpoint(std::uint64_t job, std::uint64_t done) noexcept = 0;
   virtual void verifyMismatch(std::uint64_t job, std::uint64_t block, std::uint64_t blocks) noexcept = 0;
   virtual void resyncEnded(const ResyncEnd& end) noexcept = 0;
+  // The plan says `replay`, and that is over: nothing is in flight.
+  virtual void replayed(const Raid5Replayed& result) noexcept = 0;
   // Look at the state (a hold has begun, nothing may be submitted until it is released) and at wakeAt().
   virtual void attend() noexcept = 0;
   // Monotonic nanoseconds.
@@ -60,6 +71,9 @@ class Volume {
   Volume(const Volume&) = delete;
   Volume& operator=(const Volume&) = delete;
 
+  // Takes over: nothing of an older plan is in flight. Before the first submit(); a replay begins here.
+  void begin() noexcept;
+
   // read, write: `data` valid until done(). state.hold.order() must have been called for it once.
   // Errors: EINVAL outside the volume or on the label, EROFS on a read-only plan, ENOMEM, EIO where a
   // mirror has no source, else the component's.
@@ -70,11 +84,11 @@ class Volume {
   // a side may leave it, and be overwritten by others, while a slow client has not yet taken its pages.
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
 
-  // Whether the plan needs an owner thread: a mirror, unless it is one side with nothing wrong.
+  // Whether the plan needs an owner thread: RAID5, and a mirror unless it is one side with nothing wrong.
   bool stateful() const noexcept;
   // Client requests not finished and not parked.
   unsigned requests() const noexcept;
-  // Those and resync work; 0 means the volume may be destroyed.
+  // Those and jobs, repairs, groups under way; 0 means the volume may be destroyed.
   unsigned inFlight() const noexcept;
   std::uint64_t size() const noexcept;
   const Plan& plan() const noexcept;
@@ -85,7 +99,8 @@ class Volume {
   // The same; EROFS: a repair of a read-only plan.
   int startVerify(const VerifyJob& job) noexcept;
   void cancelResync() noexcept;
-  // Another plan is to take over: jobs end as cancelled, repairs go on with the next volume.
+  // Another plan is to take over: jobs end as cancelled, repairs go on with the next volume, and RAID5 begins nothing
+  // but what requests need to end.
   void quiesce() noexcept;
   bool resyncing() const noexcept;
   // Jobs or repairs run or are about to: tick() and wakeAt() matter.

@@ -21,6 +21,8 @@
 #include "md/mirror.h"
 #include "md/overlap.h"
 #include "md/pool.h"
+#include "md/raid5_io.h"
+#include "md/raid5_replay.h"
 #include "md/stripe.h"
 #include "md/volume.h"
 
@@ -50,9 +52,10 @@ class Volume::Impl final {
 
   void submit(Request& r) noexcept;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
-  bool stateful() const noexcept { return mirror_ != nullptr; }
-  unsigned requests() const noexcept { return requests_; }
-  unsigned inFlight() const noexcept { return requests_ + (working() ? 1U : 0U); }
+  void begin() noexcept;
+  bool stateful() const noexcept { return mirror_ != nullptr || raid5Node_ != nullptr; }
+  unsigned requests() const noexcept { return requests_ + (raid5_ != nullptr ? raid5_->requests() : 0U); }
+  unsigned inFlight() const noexcept;
   const Plan& plan() const noexcept { return *plan_; }
   std::uint64_t size() const noexcept { return size_; }
   int startResync(const ResyncJob& job) noexcept;
@@ -203,6 +206,10 @@ class Volume::Impl final {
   std::uint64_t size_;
   const Node* direct_ = nullptr;        // stripe or component all requests go to; null for a mirror
   const MirrorNode* mirror_ = nullptr;  // unless it is one side with nothing wrong
+  const Raid5Node* raid5Node_ = nullptr;
+  std::unique_ptr<Raid5Io> raid5_;  // from begin() on
+  std::unique_ptr<Raid5Replay> replay_;
+  int raid5Error_ = EIO;  // what requests get while there is neither
   std::optional<ReadSources> sources_;
   OverlapList overlaps_;
   std::vector<std::uint32_t> written_;    // files that a flush covers

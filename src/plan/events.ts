@@ -81,3 +81,18 @@ export type NativeEvent =
       readonly mismatches: number
     }
   | { readonly kind: 'connectionClosed'; readonly connection: number; readonly device: number; readonly reason: string }
+  /**
+   * The plan's RAID5 journal was replayed and the columns are synced: the next epoch may be committed. With an errno it
+   * was not, and what failed was told of before; it can be made again with another plan.
+   */
+  | {
+      readonly kind: 'replayed'
+      readonly device: number
+      readonly generation: number
+      readonly errno: number
+      /** Carried out again, and the blocks written by that. */
+      readonly groups: number
+      readonly blocks: Blocks
+      /** Parts of groups that were once whole and are not: parity may be wrong there. */
+      readonly damaged: number
+    }

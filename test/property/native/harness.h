@@ -154,6 +154,7 @@ class Bench : public VolumeHost {
     volume.reset();
     const auto files = sim.files();
     volume = std::make_unique<Volume>(std::move(plan), files, sim, *this, state);
+    volume->begin();
   }
   void turn() {
     sim.poll();
@@ -215,6 +216,7 @@ class Bench : public VolumeHost {
   void componentRepaired(std::uint32_t component, std::uint64_t block, std::uint64_t blocks) noexcept override {
     repaired.push_back({component, block, blocks});
   }
+  void replayed(const Raid5Replayed& result) noexcept override { replays.push_back(result); }
   std::uint64_t now() noexcept override { return sim.now(); }
 
   // What a side of the mirror, or the root itself, holds: read past the volume, by its mapping.
@@ -260,6 +262,7 @@ class Bench : public VolumeHost {
   MirrorState state;
   std::unique_ptr<Volume> volume;
   std::vector<ComponentFault> events;
+  std::vector<Raid5Replayed> replays;
   std::vector<std::uint64_t> progress;
   std::vector<std::uint64_t> checkpoints;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;

@@ -264,7 +264,8 @@ class Rig5 : public VolumeHost {
   void resyncCheckpoint(std::uint64_t, std::uint64_t) noexcept override {}
   void verifyMismatch(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
   void resyncEnded(const ResyncEnd&) noexcept override {}
-  void parked() noexcept override {}
+  void replayed(const Raid5Replayed&) noexcept override {}
+  void attend() noexcept override {}
   std::uint64_t now() noexcept override { return disk.now(); }
 
   std::mt19937_64 random;

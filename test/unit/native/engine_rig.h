@@ -67,10 +67,14 @@ struct PlanBytes {
   bool readOnly = false;
   unsigned children = 1;
   std::uint64_t blocks = 0;  // of each child
+  // RAID5 over all children, with segments of 64 blocks and a prewrite area of 400.
+  bool raid5 = false;
+  bool replay = false;
+  std::uint64_t epoch = 1;
 
   Bytes encode() const {
     namespace l = layout;
-    const unsigned rows = mirror ? 0 : children;
+    const unsigned rows = mirror ? 0 : raid5 ? 2 : children;
     Bytes out(l::kHeaderBytes + (children + 1) * l::kNodeBytes + rows * l::kRowBytes + children * l::kRefBytes);
     const auto put = [&](std::uint64_t at, auto value) { std::memcpy(out.data() + at, &value, sizeof value); };
     put(0, static_cast<std::uint32_t>(l::kMagic));
@@ -92,8 +96,22 @@ struct PlanBytes {
     put(at + l::kNodeKind, static_cast<std::uint8_t>(mirror ? l::kKindMirror : l::kKindStripe));
     put(at + l::kNodeBlocks, mirror ? blocks : blocks * children);
     put(at + l::kNodeCount, children);
+    const std::uint64_t lines = raid5 ? (blocks - 400) / 64 : 0;
+    if (raid5) {
+      put(at + l::kNodeKind, static_cast<std::uint8_t>(l::kKindRaid5));
+      put(at + l::kNodeFlags, static_cast<std::uint8_t>(replay ? l::kRaidReplay : 0));
+      put(at + l::kNodeComponent, children);
+      put(at + l::kNodeStart, epoch);
+      put(at + l::kNodeBlocks, lines * 64 * (children - 1));
+      put(at + l::kNodeCount, std::uint32_t{2});
+    }
     at += l::kNodeBytes;
-    for (unsigned i = 0; i < rows; ++i, at += l::kRowBytes) {
+    for (unsigned i = 0; raid5 && i < rows; ++i, at += l::kRowBytes) {
+      put(at + l::kRowInterlace, std::uint64_t{i == 0 ? 64U : 400U});
+      put(at + l::kRowBlocks, i == 0 ? lines : 99);
+      put(at + l::kRowCount, std::uint32_t{i == 0 ? children : 0});
+    }
+    for (unsigned i = 0; !raid5 && i < rows; ++i, at += l::kRowBytes) {
       put(at + l::kRowInterlace, std::uint64_t{1024});
       put(at + l::kRowBlocks, blocks);
       put(at + l::kRowFirst, std::uint32_t{i});

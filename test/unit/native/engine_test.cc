@@ -1,6 +1,7 @@
 // The engine from the socket to the file: threads, plans, connections and their ends.
 #include "engine_rig.h"
 
+#include <algorithm>
 #include <thread>
 
 using namespace metadisk;
@@ -411,4 +412,62 @@ TEST_CASE("a mirror is copied onto a new side while clients write") {
   rig.events.clear();
   CHECK(rig.wait([&] { return !rig.events.empty(); }));
   CHECK(rig.events[0].outcome == ResyncOutcome::failed);
+}
+
+TEST_CASE("RAID5: many clients write, the columns add up, and a replay comes before the next client") {
+  constexpr std::uint64_t size = (kBlocks - 400) / 64 * 64 * 3 * 512;
+  std::vector<std::unique_ptr<TempFile>> files;
+  std::vector<const TempFile*> given;
+  for (int i = 0; i < 4; i++) given.push_back(files.emplace_back(std::make_unique<TempFile>(kSize)).get());
+  Rig rig(threads(2));
+  PlanBytes plan = single();
+  plan.children = 4;
+  plan.raid5 = true;
+  REQUIRE(rig.install(0, plan, given) == "");
+  const Fd a = rig.connect(0);
+  const Fd b = rig.connect(0);
+  const Bytes big = pattern(1U << 20U, 1);
+  const Bytes odd = pattern(70001, 2);
+  CHECK(call(a, request(kWrite, 0, big.size(), 1) + big) == 0);
+  CHECK(call(b, request(kWrite, size - odd.size(), odd.size(), 2, kFua) + odd) == 0);
+  CHECK(call(a, request(kWriteZeroes, 5000, 100000, 3)) == 0);
+  CHECK(call(a, request(kFlush, 0, 0, 4)) == 0);
+  const auto holds = [&](const Fd& client) {
+    Bytes wanted = big;
+    std::fill_n(wanted.begin() + 5000, 100000, std::byte{0});
+    Bytes got;
+    CHECK(call(client, request(kRead, 0, big.size(), 5), big.size(), &got) == 0);
+    CHECK(got == wanted);
+    CHECK(call(client, request(kRead, size - odd.size(), odd.size(), 6), odd.size(), &got) == 0);
+    CHECK(got == odd);
+  };
+  holds(b);
+  CHECK(call(b, request(kRead, size, 1, 7)) == kEinval);
+  REQUIRE(rig.run([&](Engine::Done done) { rig.engine->remove(0, std::move(done)); }) == "");
+  Bytes sum(kSize - 400 * 512);
+  for (const TempFile* file : given) {
+    const Bytes data = file->read(400 * 512, sum.size());
+    for (std::size_t i = 0; i < sum.size(); i++) sum[i] ^= data[i];
+  }
+  CHECK(sum == Bytes(sum.size()));
+
+  // Served only under the next epoch.
+  plan.replay = true;
+  plan.generation++;
+  REQUIRE(rig.install(0, plan, given) == "");
+  const Fd c = rig.connect(0);
+  const auto told = [&] {
+    return std::count_if(rig.events.begin(), rig.events.end(), [](const EngineEvent& event) {
+      return event.kind == EngineEvent::Kind::replayed && event.error == 0 && event.generation == 2;
+    });
+  };
+  CHECK(rig.wait([&] { return told() == 1; }));
+  CHECK(sendAll(c, request(kRead, 0, 512, 8)));
+  plan.replay = false;
+  plan.generation++;
+  plan.epoch++;
+  REQUIRE(rig.install(0, plan, given) == "");
+  CHECK(simpleReply(c).error == 0);
+  CHECK(receive(c, 512) == Bytes(big.begin(), big.begin() + 512));
+  holds(c);
 }

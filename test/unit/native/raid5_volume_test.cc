@@ -1,0 +1,140 @@
+// RAID5 as a volume: what plans change and what outlives them.
+#include <doctest/doctest.h>
+
+#include "property/native/raid5_rig.h"
+
+using namespace metadisk;
+using namespace metadisk::test;
+
+namespace {
+
+PlanMaker maker() {
+  PlanMaker made;
+  made.plan = plan5({.originals = 3, .columns = 4, .interlace = 16, .lines = 30, .prewrite = 200}, made.sizes);
+  return made;
+}
+
+std::shared_ptr<Plan> changed(const Volume& volume, void (*change)(Raid5Node&)) {
+  auto plan = std::make_shared<Plan>(volume.plan());
+  plan->generation++;
+  change(std::get<Raid5Node>(plan->nodes.back()));
+  return plan;
+}
+
+void swap(Bench& bench, void (*change)(Raid5Node&)) {
+  auto next = changed(*bench.volume, change);
+  bench.volume->quiesce();
+  bench.drain();
+  bench.open(std::move(next));
+}
+
+bool holds(Bench& bench, std::uint64_t offset, std::uint64_t length, std::uint8_t fill) {
+  Call call(Op::read, offset, length);
+  return bench.run(call) == 0 && std::all_of(call.buffer.begin(), call.buffer.end(),
+                                             [&](std::byte b) { return b == static_cast<std::byte>(fill); });
+}
+
+}  // namespace
+
+TEST_CASE("raid5 volume: it has an owner thread, lends no pages and calls nothing a hole") {
+  Bench bench(maker(), 1);
+  CHECK(bench.volume->stateful());
+  CHECK(bench.volume->size() == 30 * 16 * 3 * kBlock);
+  std::array<FileRange, 4> ranges;
+  CHECK(bench.volume->ranges(0, 4096, ranges) == 0);
+  Call extents(Op::extents, 512, 100000);
+  std::array<Extent, 3> found;
+  extents.data = reinterpret_cast<std::byte*>(found.data());
+  extents.extents = 3;
+  CHECK(bench.run(extents) == 0);
+  CHECK(extents.extents == 1);
+  CHECK(found[0].length == 100000);
+  CHECK(!found[0].hole);
+  CHECK(bench.volume->startVerify({}) == EINVAL);
+}
+
+TEST_CASE("raid5 volume: what was written and not flushed outlives a plan") {
+  Bench bench(maker(), 2, {.latencyMax = 4});
+  CHECK(bench.run(Op::write, 3000, 50000, 7) == 0);
+  swap(bench, [](Raid5Node& node) {
+    node.columns[1].service = {false, false, 0};
+    node.columns[1].file = kNoFile;
+  });
+  CHECK(holds(bench, 3000, 50000, 7));
+  CHECK(bench.run(Op::flush) == 0);
+  CHECK(bench.state.raid5->cache->oldestDirty() == nullptr);
+  CHECK(bench.run(Op::write, 60000, 5000, 8, true) == 0);
+  CHECK(holds(bench, 3000, 50000, 7));
+  bench.drain();
+}
+
+TEST_CASE("raid5 volume: a read-only plan still takes to the columns what was acknowledged") {
+  Bench bench(maker(), 3);
+  CHECK(bench.run(Op::write, 0, 4096, 7) == 0);
+  auto plan = changed(*bench.volume, [](Raid5Node&) {});
+  plan->readOnly = true;
+  bench.volume->quiesce();
+  bench.drain();
+  bench.open(plan);
+  CHECK(bench.run(Op::write, 0, 4096, 8) == EROFS);
+  CHECK(bench.run(Op::zero, 0, 4096) == EROFS);
+  CHECK(bench.run(Op::flush) == 0);
+  CHECK(holds(bench, 0, 4096, 7));
+  bench.drain();
+}
+
+TEST_CASE("raid5 volume: a replay comes first, tells how it went, and serves nothing") {
+  Bench bench(maker(), 4);
+  CHECK(bench.run(Op::write, 0, 9000, 7, true) == 0);
+  bench.volume->quiesce();
+  bench.drain();
+  // The process ends here: what it remembered is gone, the journal is not.
+  auto plan = changed(*bench.volume, [](Raid5Node& node) { node.replay = true; });
+  bench.volume.reset();
+  bench.state.raid5.reset();
+  bench.open(plan);
+  bench.drain();
+  REQUIRE(bench.replays.size() == 1);
+  CHECK(bench.replays[0].error == 0);
+  CHECK(bench.replays[0].groups == 1);
+  CHECK(bench.replays[0].damaged == 0);
+  CHECK(bench.run(Op::read, 0, 512) == EIO);
+  bench.open(changed(*bench.volume, [](Raid5Node& node) {
+    node.replay = false;
+    node.epoch++;
+  }));
+  CHECK(holds(bench, 0, 9000, 7));
+  // Of another epoch: nothing is carried out again.
+  auto later = changed(*bench.volume, [](Raid5Node& node) { node.replay = true; });
+  bench.volume.reset();
+  bench.state.raid5.reset();
+  bench.open(later);
+  bench.drain();
+  REQUIRE(bench.replays.size() == 2);
+  CHECK(bench.replays[1].groups == 0);
+}
+
+TEST_CASE("raid5 volume: a replay that cannot write says so, and can be made again") {
+  Bench bench(maker(), 5);
+  CHECK(bench.run(Op::write, 0, 9000, 7, true) == 0);
+  bench.volume->quiesce();
+  bench.drain();
+  auto plan = changed(*bench.volume, [](Raid5Node& node) { node.replay = true; });
+  bench.volume.reset();
+  bench.state.raid5.reset();
+  bench.sim.fault({.file = 0, .op = IoOp::write});
+  bench.open(plan);
+  bench.drain();
+  REQUIRE(bench.replays.size() == 1);
+  CHECK(bench.replays[0].error == EIO);
+  REQUIRE(!bench.events.empty());
+  CHECK(bench.events.back().component == 100);
+  bench.open(changed(*bench.volume, [](Raid5Node& node) {
+    node.columns[0].service = {false, false, 0};
+    node.columns[0].file = kNoFile;
+  }));
+  bench.drain();
+  REQUIRE(bench.replays.size() == 2);
+  CHECK(bench.replays[1].error == 0);
+  CHECK(bench.replays[1].groups == 1);
+}

@@ -266,6 +266,7 @@ class Rig5 : public VolumeHost {
   void resyncEnded(const ResyncEnd&) noexcept override {}
   void replayed(const Raid5Replayed&) noexcept override {}
   void attend() noexcept override {}
+  void componentRepaired(std::uint32_t, std::uint64_t, std::uint64_t) noexcept override {}
   std::uint64_t now() noexcept override { return disk.now(); }
 
   std::mt19937_64 random;

@@ -2,10 +2,10 @@
  * The whole control plane under a seeded simulation: requests, disk errors, commands, deaths and power
  * losses at every moment; after each step promises P1 to P5 are checked at the grain of cells.
  *
- * SEED= EVENTS= replays one run; without them RUNS seeds share EVENTS events, 120,000 by default. SIM_TRACE=1 adds
- * what crosses the native boundary to the story of a failure.
+ * SEED= EVENTS= replays one run; without them KEPT seeds come first, then RUNS new ones share EVENTS events, 120,000
+ * by default. SIM_TRACE=1 adds what crosses the native boundary to the story of a failure.
  */
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { newTally, Play, type Tally } from '../../tools/sim/play.js'
 
 const EVENTS = Number(process.env['EVENTS'] ?? 120_000)
@@ -15,6 +15,12 @@ const SHOWN_LINES = 60
 
 const TIMEOUT_MS = 900_000
 t.setTimeout(TIMEOUT_MS)
+
+/** Seeds that once failed: what a failing one is to be added to. A change of the simulation makes another run of them. */
+const KEPT: readonly (readonly [seed: number, events: number])[] = [
+  // A copy back from a spare fails while metad stops, and the spare comes to stand in again.
+  [84484325, 3000],
+]
 
 const seeds =
   SEED === undefined ? Array.from({ length: RUNS }, (_, i) => (Date.now() % 1_000_000) * 100 + i) : [Number(SEED)]
@@ -37,20 +43,32 @@ const OFTEN: Partial<Readonly<Record<keyof Tally, number>>> = {
   done: 1000,
 }
 
+/** null, and the test has failed, when a promise was broken. */
+const runSeed = async (t: Test, seed: number, events: number): Promise<Tally | null> => {
+  const play = new Play(seed)
+  try {
+    return await play.run(events)
+  } catch (e) {
+    t.fail(`SEED=${seed} EVENTS=${events}`, {
+      error: e instanceof Error ? (e.stack ?? e.message) : String(e),
+      story: play.world.story.slice(-SHOWN_LINES),
+    })
+    return null
+  }
+}
+
+if (SEED === undefined)
+  t.test('seeds that failed once', { timeout: TIMEOUT_MS }, async (t) => {
+    for (const [seed, events] of KEPT)
+      if ((await runSeed(t, seed, events)) !== null) t.pass(`SEED=${seed} EVENTS=${events}`)
+  })
+
 t.test(`${seeds.length} runs, ${EVENTS} events`, { timeout: TIMEOUT_MS }, async (t) => {
   const total = newTally()
   for (const seed of seeds) {
-    const play = new Play(seed)
-    try {
-      const tally = await play.run(Math.ceil(EVENTS / seeds.length))
-      for (const key of Object.keys(total) as (keyof Tally)[]) total[key] += tally[key]
-    } catch (e) {
-      t.fail(`SEED=${seed} EVENTS=${Math.ceil(EVENTS / seeds.length)}`, {
-        error: e instanceof Error ? (e.stack ?? e.message) : String(e),
-        story: play.world.story.slice(-SHOWN_LINES),
-      })
-      return
-    }
+    const tally = await runSeed(t, seed, Math.ceil(EVENTS / seeds.length))
+    if (tally === null) return
+    for (const key of Object.keys(total) as (keyof Tally)[]) total[key] += tally[key]
   }
   t.comment(JSON.stringify(total))
   t.ok(total.events >= EVENTS, `${total.events} events`)

@@ -183,7 +183,7 @@ export class Play {
     const { dice } = world.schedule
     // A clean end, as far as copies go: they leave a checkpoint.
     const stops = dice.chance(15)
-    if (stops) await world.finish(world.system.resyncs.stop())
+    if (stops) await this.#finish(world.system.resyncs.stop())
     const power = dice.chance(40)
     world.tell(stops ? 'stop' : power ? 'power loss' : 'kill')
     this.tally[stops ? 'stops' : power ? 'powerLosses' : 'kills']++
@@ -209,11 +209,16 @@ export class Play {
     this.#check()
   }
 
+  /** What comes about and is gone again while somebody waits is checked too: the rules for spares go by what was before. */
+  #finish<T>(work: Promise<T>): Promise<T> {
+    return this.world.finish(work, () => this.#check())
+  }
+
   // ---- commands
 
   async #say(words: Command): Promise<void> {
     const { world } = this
-    const done = await world.finish(commandOf(world, words))
+    const done = await this.#finish(commandOf(world, words))
     world.tell(`${words.join(' ')}: ${done}`)
     this.tally[done === 'ok' ? 'done' : 'refused']++
     if (done === 'ok' && words[0] === 'init') this.tally.remade++

@@ -178,12 +178,13 @@ export class World {
     this.#process = null
   }
 
-  /** Lets things happen until `work` is done. */
-  async finish<T>(work: Promise<T>): Promise<T> {
+  /** Lets things happen until `work` is done; `check` comes after each of them. */
+  async finish<T>(work: Promise<T>, check: () => void = () => undefined): Promise<T> {
     let done = false
     const noted = work.finally(() => (done = true))
     for (;;) {
       await settled()
+      check()
       if (done) return noted
       if (this.wrong !== null) throw this.wrong
       if (!this.schedule.step()) throw new Wrong('nothing can happen any more, and somebody waits')

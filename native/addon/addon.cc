@@ -33,6 +33,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
                            InstanceMethod<&EngineObject::drain>("drain"),
                            InstanceMethod<&EngineObject::resync>("resync"),
                            InstanceMethod<&EngineObject::verify>("verify"),
+                           InstanceMethod<&EngineObject::raid5Job>("raid5Job"),
                            InstanceMethod<&EngineObject::cancelResync>("cancelResync"),
                            InstanceMethod<&EngineObject::settle>("settle"),
                            InstanceMethod<&EngineObject::marked>("marked"),
@@ -258,6 +259,39 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     job.bufferBlocks = bufferBlocks(given);
     job.bytesPerSecond = count(given, "bytesPerSecond");
     engine_->verify(info[0].ToNumber().Uint32Value(), job);
+    return env.Undefined();
+  }
+
+  Napi::Value raid5Job(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!running(env)) return env.Undefined();
+    if (info.Length() < 2 || !info[1].IsObject()) return fail(env, "raid5Job(device, job)");
+    const auto given = info[1].As<Napi::Object>();
+    const std::string kind = given.Get("kind").ToString().Utf8Value();
+    Raid5Job job;
+    if (kind == "initialise") {
+      job.kind = Raid5Work::initialise;
+    } else if (kind == "parity") {
+      job.kind = Raid5Work::parity;
+    } else if (kind != "regenerate") {
+      return fail(env, "raid5Job: unknown kind");
+    }
+    const Napi::Value columns = given.Get("columns");
+    if (!columns.IsArray()) return fail(env, "raid5Job: no columns");
+    const auto list = columns.As<Napi::Array>();
+    for (std::uint32_t i = 0; i < list.Length(); ++i) {
+      const std::int64_t column = list.Get(i).ToNumber().Int64Value();
+      if (column < 0 || column > 63) return fail(env, "raid5Job: no such column");
+      job.columns |= std::uint64_t{1} << column;
+    }
+    job.job = count(given, "job");
+    job.repair = given.Get("repair").ToBoolean();
+    job.from = count(given, "from");
+    job.bufferBlocks = bufferBlocks(given);
+    job.bytesPerSecond = count(given, "bytesPerSecond");
+    job.checkpointMillis =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(count(given, "checkpointMillis"), UINT32_MAX));
+    engine_->raid5Job(info[0].ToNumber().Uint32Value(), job);
     return env.Undefined();
   }
 

@@ -38,6 +38,20 @@ struct VerifyJob {
   std::uint64_t bytesPerSecond = 0;   // 0: no limit
 };
 
+// Of a RAID5 device; `from` and all progress in blocks of a column's data. See src/dataplane/types.ts.
+enum class Raid5Work : std::uint8_t { initialise, regenerate, parity };
+
+struct Raid5Job {
+  std::uint64_t job = 0;
+  Raid5Work kind = Raid5Work::regenerate;
+  std::uint64_t columns = 0;  // one bit each; of parity none
+  bool repair = false;
+  std::uint64_t from = 0;
+  std::uint32_t bufferBlocks = 1024;   // 1 to 2048, of each column
+  std::uint64_t bytesPerSecond = 0;    // of each column; 0: no limit
+  std::uint32_t checkpointMillis = 0;  // 0: no checkpoints
+};
+
 enum class ResyncOutcome : std::uint8_t { done, cancelled, failed };
 
 struct ResyncEnd {

@@ -9,17 +9,24 @@ namespace metadisk {
 namespace {
 
 bool reduced(const Plan& plan) noexcept {
+  if (const auto* const raid5 = std::get_if<Raid5Node>(&plan.root())) {
+    return !std::all_of(raid5->columns.begin(), raid5->columns.begin() + raid5->serving,
+                        [](const Raid5Column& column) { return column.service.okay(); });
+  }
   const auto* const mirror = std::get_if<MirrorNode>(&plan.root());
-  if (mirror == nullptr && !std::holds_alternative<Raid5Node>(plan.root())) return false;
+  if (mirror == nullptr) return false;
   const auto okay = [](const Node& node) {
     const auto* const part = std::get_if<ComponentNode>(&node);
     return part == nullptr || part->service.okay();
   };
   if (!std::all_of(plan.nodes.begin(), plan.nodes.end(), okay)) return true;
-  return mirror != nullptr && (mirror->sides.size() < 2 ||
-                               !std::all_of(mirror->sides.begin(), mirror->sides.end(),
-                                            [](const MirrorSide& side) { return side.readable && !side.stale; }));
+  return mirror->sides.size() < 2 || !std::all_of(mirror->sides.begin(), mirror->sides.end(),
+                                                  [](const MirrorSide& side) { return side.readable && !side.stale; });
 }
+
+int begin(Volume& volume, const ResyncJob& job) noexcept { return volume.startResync(job); }
+int begin(Volume& volume, const VerifyJob& job) noexcept { return volume.startVerify(job); }
+int begin(Volume& volume, const Raid5Job& job) noexcept { return volume.startRaid5(job); }
 
 }  // namespace
 
@@ -235,6 +242,12 @@ void ThreadDevice::verify(const VerifyJob& job) {
   startJob();
 }
 
+void ThreadDevice::raid5Job(const Raid5Job& job) {
+  if (jobWanted_) return jobFailed(job.job, ResyncOutcome::failed, EBUSY, job.from);
+  jobWanted_ = job;
+  startJob();
+}
+
 void ThreadDevice::marked(std::uint64_t ticket, bool ok) {
   const auto& newest = waiting_.empty() ? current_ : waiting_.back();
   log_.marked(ticket, ok, newest != nullptr && newest->open->plan->readOnly ? EROFS : EIO);
@@ -244,10 +257,12 @@ void ThreadDevice::startJob() {
   if (!jobWanted_ || held()) return;
   const auto wanted = *std::exchange(jobWanted_, std::nullopt);
   Volume& volume = *current_->volume;
-  const auto* const resync = std::get_if<ResyncJob>(&wanted);
-  const int error = resync != nullptr ? volume.startResync(*resync) : volume.startVerify(std::get<VerifyJob>(wanted));
-  if (error == 0) return;
-  std::visit([&](const auto& job) { jobFailed(job.job, ResyncOutcome::failed, error, job.from); }, wanted);
+  std::visit(
+      [&](const auto& job) {
+        const int error = begin(volume, job);
+        if (error != 0) jobFailed(job.job, ResyncOutcome::failed, error, job.from);
+      },
+      wanted);
 }
 
 void ThreadDevice::cancelResync() {

@@ -48,6 +48,7 @@ class ThreadDevice final : public nbd::Export {
   void flush(std::function<void(int)> done);
   void resync(const ResyncJob& job);
   void verify(const VerifyJob& job);
+  void raid5Job(const Raid5Job& job);
   // See src/dataplane/types.ts.
   void settle(std::uint64_t hold, bool resume);
   void marked(std::uint64_t ticket, bool ok);
@@ -125,7 +126,7 @@ class ThreadDevice final : public nbd::Export {
   std::list<std::unique_ptr<Mounted>> older_;    // still have requests
   std::list<std::unique_ptr<Mounted>> waiting_;  // wait for older ones, oldest first
   std::list<FlushJob> flushes_;
-  std::optional<std::variant<ResyncJob, VerifyJob>> jobWanted_;
+  std::optional<std::variant<ResyncJob, VerifyJob, Raid5Job>> jobWanted_;
   std::uint32_t stateFlags_ = 0;
   bool closed_ = false;
   bool replaying_ = false;  // the plan is for that alone: requests wait for the next one

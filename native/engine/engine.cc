@@ -262,6 +262,12 @@ std::vector<std::uint32_t> Engine::busyComponents() const {
   return all;
 }
 
+void Engine::raid5Job(std::uint32_t device, const Raid5Job& job) {
+  if (stopped_) return;
+  IoThread* const thread = threads_[owner(device)].get();
+  thread->post([thread, device, job] { thread->raid5Job(device, job); });
+}
+
 void Engine::cancelResync(std::uint32_t device) {
   if (stopped_) return;
   IoThread* const thread = threads_[owner(device)].get();

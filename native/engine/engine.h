@@ -53,6 +53,7 @@ class Engine {
   void disconnect(std::uint32_t connection, bool now);
   void resync(std::uint32_t device, const ResyncJob& job);
   void verify(std::uint32_t device, const VerifyJob& job);
+  void raid5Job(std::uint32_t device, const Raid5Job& job);
   void cancelResync(std::uint32_t device);
   void settle(std::uint32_t device, std::uint64_t hold, bool resume);
   void marked(std::uint32_t device, std::uint64_t ticket, bool ok);

@@ -297,6 +297,13 @@ void IoThread::verify(std::uint32_t device, const VerifyJob& job) {
   attend(device);
 }
 
+void IoThread::raid5Job(std::uint32_t device, const Raid5Job& job) {
+  ThreadDevice* const found = find(device);
+  if (found == nullptr) return jobFailed(device, job.job, job.from);
+  found->raid5Job(job);
+  attend(device);
+}
+
 void IoThread::settle(std::uint32_t device, std::uint64_t hold, bool resume) {
   ThreadDevice* const found = find(device);
   if (found == nullptr) return;

@@ -52,6 +52,7 @@ class IoThread final : public nbd::ConnectionHost {
   void flush(std::uint32_t device, std::function<void(int)> done);
   void resync(std::uint32_t device, const ResyncJob& job);
   void verify(std::uint32_t device, const VerifyJob& job);
+  void raid5Job(std::uint32_t device, const Raid5Job& job);
   void settle(std::uint32_t device, std::uint64_t hold, bool resume);
   void marked(std::uint32_t device, std::uint64_t ticket, bool ok);
   void cancelResync(std::uint32_t device);

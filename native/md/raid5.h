@@ -28,7 +28,7 @@ class Raid5Shape {
       : segment_(node.segment),
         lines_(node.lines),
         originals_(node.originals),
-        columns_(static_cast<std::uint32_t>(node.columns.size())),
+        columns_(node.serving),
         rowsPerLine_((node.segment + kPage - 1) / kPage) {}
 
   std::uint32_t columns() const noexcept { return columns_; }

@@ -59,6 +59,7 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
     const Raid5Column& column = node_.columns[i];
     const ColumnSet bit = ColumnSet{1} << i;
     files_.push_back(column.file != kNoFile ? files[column.file] : nullptr);
+    if (i >= node_.serving) continue;
     if (column.service.readable) readable_ |= bit;
     if (column.service.writable) writable_ |= bit;
     if (column.service.lastErred != 0) lastErred_ |= bit;

@@ -22,8 +22,8 @@ Raid5Replay::Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files
       done_(done),
       owner_(owner),
       ring_(static_cast<std::uint32_t>(node_.prewrite / kBlock - 1)),
-      columns_(node_.columns.size()) {
-  for (std::uint32_t c = 0; c < node_.columns.size(); c++) {
+      columns_(node_.serving) {
+  for (std::uint32_t c = 0; c < node_.serving; c++) {
     const Raid5Column& column = node_.columns[c];
     files_.push_back(column.file != kNoFile ? files[column.file] : nullptr);
     if (column.service.readable) usable_ |= ColumnSet{1} << c;

@@ -414,6 +414,7 @@ std::uint64_t Volume::size() const noexcept { return impl_->size(); }
 const Plan& Volume::plan() const noexcept { return impl_->plan(); }
 int Volume::startResync(const ResyncJob& job) noexcept { return impl_->startResync(job); }
 int Volume::startVerify(const VerifyJob& job) noexcept { return impl_->startVerify(job); }
+int Volume::startRaid5(const Raid5Job& job) noexcept { return impl_->startRaid5(job); }
 void Volume::cancelResync() noexcept { impl_->cancelResync(); }
 void Volume::quiesce() noexcept { impl_->quiesce(); }
 bool Volume::resyncing() const noexcept { return impl_->resyncing(); }

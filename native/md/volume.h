@@ -98,6 +98,8 @@ class Volume {
   int startResync(const ResyncJob& job) noexcept;
   // The same; EROFS: a repair of a read-only plan.
   int startVerify(const VerifyJob& job) noexcept;
+  // The same, of a RAID5 root that is served. EINVAL also: no such columns, or not in a state for it.
+  int startRaid5(const Raid5Job& job) noexcept;
   void cancelResync() noexcept;
   // Another plan is to take over: jobs end as cancelled, repairs go on with the next volume, and RAID5 begins nothing
   // but what requests need to end.

@@ -60,6 +60,7 @@ class Volume::Impl final {
   std::uint64_t size() const noexcept { return size_; }
   int startResync(const ResyncJob& job) noexcept;
   int startVerify(const VerifyJob& job) noexcept;
+  int startRaid5(const Raid5Job& job) noexcept;
   void cancelResync() noexcept;
   void quiesce() noexcept;
   bool resyncing() const noexcept;

@@ -26,4 +26,6 @@ unsigned Volume::Impl::inFlight() const noexcept {
   return requests_ + (working() ? 1U : 0U) + (replay_ != nullptr ? replay_->inFlight() : 0U);
 }
 
+int Volume::Impl::startRaid5(const Raid5Job&) noexcept { return raid5_ == nullptr ? EINVAL : ENOTSUP; }
+
 }  // namespace metadisk

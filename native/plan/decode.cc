@@ -213,9 +213,8 @@ class Decoder {
     const std::uint64_t second = at + kRowBytes;
     const auto prewrite = load<std::uint64_t>(bytes_, second + kRowInterlace);
     raid.unit = load<std::uint64_t>(bytes_, second + kRowBlocks);
-    if (load<std::uint32_t>(bytes_, second + kRowFirst) != 0 || load<std::uint32_t>(bytes_, second + kRowCount) != 0) {
-      return refuse("row", first + 1, "unused field is set");
-    }
+    raid.serving = load<std::uint32_t>(bytes_, second + kRowFirst);
+    if (load<std::uint32_t>(bytes_, second + kRowCount) != 0) return refuse("row", first + 1, "unused field is set");
     if (interlace < kMinRaidInterlace || interlace > kMaxInterlace) {
       return refuse("row", first, "interlace out of range");
     }
@@ -228,6 +227,9 @@ class Decoder {
       return refuse("row", first + 1, "prewrite area out of range");
     }
     if (raid.unit < 1 || raid.unit > kMaxBlocks) return refuse("row", first + 1, "unit out of range");
+    if (raid.serving < raid.originals || raid.serving > columns) {
+      return refuse("row", first + 1, "number of columns out of range");
+    }
     raid.segment = interlace * kBlockBytes;
     raid.lines = lines;
     raid.prewrite = prewrite * kBlockBytes;
@@ -240,10 +242,13 @@ class Decoder {
       if (sizes_[ref.node] < prewrite || sizes_[ref.node] - prewrite < lines * interlace) {
         return refuse("row", first, "component is too small");
       }
+      if (raid.columns.size() >= raid.serving && child->service.readable) {
+        return refuse("row", first, "joining column is readable");
+      }
       raid.columns.push_back({ref.node, child->start, child->start + raid.prewrite, child->service});
     }
     nextRow_ += 2;
-    if (blocks > lines * interlace * (columns - 1)) return refuse("node", i, "larger than its rows");
+    if (blocks > lines * interlace * (raid.serving - 1)) return refuse("node", i, "larger than its rows");
     plan.nodes.emplace_back(std::move(raid));
     return true;
   }

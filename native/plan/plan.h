@@ -93,6 +93,7 @@ struct Raid5Node {
   std::uint64_t segment = 0;  // bytes
   std::uint64_t lines = 0;    // segments in a column
   std::uint32_t originals = 0;
+  std::uint32_t serving = 0;   // columns of the device; those behind are only to be initialised, and never readable
   std::uint64_t prewrite = 0;  // bytes of the prewrite area
   std::uint64_t unit = 0;
   std::uint64_t epoch = 0;

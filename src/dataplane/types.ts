@@ -62,6 +62,28 @@ export interface VerifyJob {
   readonly bytesPerSecond: number
 }
 
+export interface Raid5Job {
+  readonly job: number
+  /**
+   * initialise: the columns are zeroed, prewrite area and data; joining ones, or any while none is readable.
+   * regenerate: the column, writable and not readable, gets what the others say, while clients go
+   * on. parity: of every line it is compared with the data, and made right when `repair` says so; every column readable.
+   */
+  readonly kind: 'initialise' | 'regenerate' | 'parity'
+  /** Places in the plan. initialise: any number; regenerate: one; parity: none. */
+  readonly columns: readonly number[]
+  /** Of parity. */
+  readonly repair: boolean
+  /** Of a column's data, as `done` and all progress of these jobs; what lies before is done. */
+  readonly from: Blocks
+  /** 1 to 2048 blocks of each column at a time. */
+  readonly bufferBlocks: number
+  /** Upper bound in bytes per second and column; 0 is unlimited. */
+  readonly bytesPerSecond: number
+  /** How often resyncCheckpoint is reported; 0: never. */
+  readonly checkpointMillis: number
+}
+
 export interface DataPlane {
   /** `wake` is a doorbell: call drain() after it. */
   start(options: DataPlaneOptions, wake: () => void): void
@@ -98,7 +120,12 @@ export interface DataPlane {
   resync(device: number, job: ResyncJob): void
   /** Like resync(); verifyMismatch names the first 1000 places. */
   verify(device: number, job: VerifyJob): void
-  /** Ends a resync or verify. */
+  /**
+   * The device's plan must be RAID5, and no replay. Ends and reports as resync() does; another plan ends it as
+   * cancelled. verifyMismatch counts and names blocks of a column's data in which parity is not the sum of the others.
+   */
+  raid5Job(device: number, job: Raid5Job): void
+  /** Ends a resync, verify or job. */
   cancelResync(device: number): void
   /** Whether the kernel still holds operations of this component that the engine gave up: it must not be used again. */
   busy(component: ComponentId): boolean

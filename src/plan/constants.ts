@@ -40,7 +40,7 @@ export const PLAN = {
   /**
    * Component: lastErred, 0. Stripe: first row and number of rows. Mirror: first reference and number of sides.
    * RAID5: the first of its two rows, 2: segment, lines, references to all columns; and blocks of the prewrite area,
-   * unit, 0, 0.
+   * unit, serving columns, 0.
    */
   NODE_FIRST: 24,
   NODE_COUNT: 28,

@@ -59,7 +59,7 @@ export type NativeEvent =
     }
   /** Everything below `done` is copied and on the target's stable storage. */
   | { readonly kind: 'resyncCheckpoint'; readonly device: number; readonly job: number; readonly done: Blocks }
-  /** The readable sides differ in these blocks of the mirror. */
+  /** The readable sides differ in these blocks of the mirror; RAID5: parity is wrong in these of the columns' data. */
   | {
       readonly kind: 'verifyMismatch'
       readonly device: number
@@ -73,11 +73,11 @@ export type NativeEvent =
       readonly job: number
       readonly outcome: 'done' | 'cancelled' | 'failed'
       readonly errno: number
-      /** Everything below this block is copied. */
+      /** Everything below this block is copied; of a RAID5 job in blocks of a column's data. */
       readonly done: Blocks
       /** failed: the component that could not be read or written; null when it was none. */
       readonly component: ComponentId | null
-      /** Blocks in which a verify found the sides different; 0 for a resync. */
+      /** Blocks in which a verify found the sides different, or parity wrong; 0 for a resync. */
       readonly mismatches: number
     }
   | { readonly kind: 'connectionClosed'; readonly connection: number; readonly device: number; readonly reason: string }

@@ -79,7 +79,7 @@ export interface MirrorNode {
 /** A RAID5 device (docs/raid5.md); always the root. */
 export interface Raid5Node {
   readonly kind: 'raid5'
-  /** External size; at most lines x interlace x (columns - 1). */
+  /** External size; at most lines x interlace x (serving - 1). */
   readonly blocks: Blocks
   /** Of a segment: 2 blocks to 100 MiB. */
   readonly interlace: Blocks
@@ -87,6 +87,11 @@ export interface Raid5Node {
   readonly lines: number
   /** The first so many columns hold parity in turn; 3 to 64. Attached ones follow. */
   readonly originals: number
+  /**
+   * The first so many columns are part of the device; originals to columns.length. Those behind are there to be
+   * initialised alone: never readable, and nothing else touches them.
+   */
+  readonly serving: number
   /** At the beginning of every column, before its data. */
   readonly prewrite: Blocks
   /** Random, from 1: what the journal's headers are known by. */

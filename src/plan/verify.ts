@@ -212,10 +212,8 @@ class Decoder {
     const columns = u32(view, at + PLAN.ROW_COUNT)
     const prewrite = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_INTERLACE)
     const unit = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_BLOCKS)
-    check(
-      u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_FIRST) === 0 && u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_COUNT) === 0,
-      () => `row ${first + 1}: unused field is set`,
-    )
+    const serving = u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_FIRST)
+    check(u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_COUNT) === 0, () => `row ${first + 1}: unused field is set`)
     check(
       interlace >= PLAN.MIN_RAID_INTERLACE && interlace <= PLAN.MAX_INTERLACE,
       () => `row ${first}: interlace out of range`,
@@ -234,21 +232,25 @@ class Decoder {
       () => `row ${first + 1}: prewrite area out of range`,
     )
     check(unit >= 1 && unit <= PLAN.MAX_BLOCKS, () => `row ${first + 1}: unit out of range`)
+    check(serving >= originals && serving <= columns, () => `row ${first + 1}: number of columns out of range`)
     const refs = this.#take(`row ${first}`, node, u32(view, at + PLAN.ROW_FIRST), columns)
-    for (const ref of refs) {
+    refs.forEach((ref, k) => {
       check(ref.flags === 0, () => `row ${first}: unknown flags`)
       const child = this.#nodes[ref.node]
       check(child?.kind === 'component', () => `row ${first}: child is not a component`)
       check((child?.blocks ?? 0) - prewrite >= lines * interlace, () => `row ${first}: component is too small`)
-    }
+      const joining = k >= serving && child?.kind === 'component'
+      check(!joining || !child.readable, () => `row ${first}: joining column is readable`)
+    })
     this.#nextRow += 2
-    check(size <= lines * interlace * (columns - 1), () => `node ${node}: larger than its rows`)
+    check(size <= lines * interlace * (serving - 1), () => `node ${node}: larger than its rows`)
     return {
       kind: 'raid5',
       blocks: blocks(size),
       interlace: blocks(interlace),
       lines,
       originals,
+      serving,
       prewrite: blocks(prewrite),
       unit,
       columns: refs.map((ref) => ref.node as NodeId),
@@ -346,7 +348,9 @@ export const describePlan = (plan: Plan): string => {
       }
     } else if (node.kind === 'raid5') {
       lines.push(`node ${i} raid5 blocks ${node.blocks} epoch ${node.epoch}${node.replay ? ' replay' : ''}`)
-      lines.push(`  interlace ${node.interlace} lines ${node.lines} originals ${node.originals}`)
+      lines.push(
+        `  interlace ${node.interlace} lines ${node.lines} originals ${node.originals} serving ${node.serving}`,
+      )
       lines.push(`  prewrite ${node.prewrite} unit ${node.unit} columns ${node.columns.join(' ')}`)
     } else {
       lines.push(`node ${i} mirror blocks ${node.blocks} ${node.read} ${node.write} region ${node.regionBlocks}`)

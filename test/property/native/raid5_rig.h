@@ -37,6 +37,7 @@ inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& 
   node.segment = s.interlace * kBlock;
   node.lines = s.lines;
   node.originals = s.originals;
+  node.serving = s.columns;
   node.prewrite = s.prewrite * kBlock;
   node.unit = 4711;
   node.epoch = 1;

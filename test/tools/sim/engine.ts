@@ -148,6 +148,9 @@ export class SimEngine implements DataPlane {
     const mirror = this.#devices.get(device)
     if (mirror !== undefined) this.#host.schedule.later(() => mirror.verify(job))
   }
+  raid5Job(device: number): void {
+    throw new Error(`device ${device}: the simulation has mirrors only`)
+  }
   cancelResync(device: number): void {
     this.#devices.get(device)?.cancel()
   }

@@ -16,6 +16,7 @@ Raid5Shape shapeOf(std::uint32_t columns, std::uint64_t blocks) {
   node.segment = blocks * 512;
   node.lines = 1000;
   node.originals = columns;
+  node.serving = columns;
   node.columns.resize(columns);
   return Raid5Shape(node);
 }

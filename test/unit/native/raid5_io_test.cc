@@ -243,6 +243,7 @@ TEST_CASE("raid5 io: a plan of another shape waits until everything is in place"
   CHECK(rig.run(Op::write, 0, 4096, 1) == 0);
   Raid5Node grown = rig.node();
   grown.columns.push_back(grown.columns.back());
+  grown.serving++;
   CHECK(Raid5Io::prepare(grown, *rig.state) == EBUSY);
   CHECK(Raid5Io::prepare(rig.node(), *rig.state) == 0);
   rig.run(Op::flush);

@@ -15,6 +15,7 @@ Raid5Shape shapeOf(std::uint32_t originals, std::uint32_t columns, std::uint64_t
   node.segment = segment;
   node.lines = lines;
   node.originals = originals;
+  node.serving = columns;
   node.columns.resize(columns);
   return Raid5Shape(node);
 }

@@ -83,6 +83,7 @@ export const raid5 = (): Plan => {
     interlace: blocks(32),
     lines: 20,
     originals: 4,
+    serving: 5,
     prewrite: blocks(340),
     unit: Number.MAX_SAFE_INTEGER,
     epoch: 12,
@@ -90,6 +91,16 @@ export const raid5 = (): Plan => {
     columns,
   })
   return b.finish(facts)
+}
+
+/** A column is being zeroed: the others serve, as many as its failed neighbour lets them. */
+const joining = (): Plan => {
+  const plan = raid5()
+  const writable = { readable: false, writable: true, lastErred: 0 }
+  const node = withNode(plan, 4, (n) => (n.kind === 'component' ? { ...n, ...writable } : n))
+  return withNode(node, node.nodes.length - 1, (n) =>
+    n.kind === 'raid5' ? { ...n, blocks: blocks(20 * 32 * 3), serving: 4, replay: false } : n,
+  )
 }
 
 /** Changes bytes and makes the checksum right again. */
@@ -125,6 +136,14 @@ const refusedRaid5 = (): readonly Fixture[] => {
     refused('interlace', changed({ interlace: blocks(1) }), 'row 0: interlace out of range'),
     refused('originals', changed({ originals: 2 }), 'row 0: number of columns out of range'),
     refused('columns', changed({ originals: 6 }), 'row 0: number of columns out of range'),
+    refused('serving-few', changed({ serving: 3 }), 'row 1: number of columns out of range'),
+    refused('serving-many', changed({ serving: 6 }), 'row 1: number of columns out of range'),
+    refused('joining-readable', changed({ serving: 4 }), 'row 0: joining column is readable'),
+    refused(
+      'joining-large',
+      encodePlan(withNode(joining(), root, (n) => ({ ...n, blocks: blocks(20 * 32 * 3 + 1) }))),
+      `node ${root}: larger than its rows`,
+    ),
     refused('no-lines', changed({ lines: 0 }), 'row 0: size out of range'),
     refused('lines', changed({ lines: 2 ** 52 }), 'row 0: size out of range'),
     refused('prewrite', changed({ prewrite: blocks(41) }), 'row 1: prewrite area out of range'),
@@ -150,13 +169,17 @@ const refusedRaid5 = (): readonly Fixture[] => {
 }
 
 export const fixtures = (): readonly Fixture[] => {
-  const accepted = Object.entries({ concat: concat(), stripe: stripe(), mirror: mirror(), raid5: raid5() }).map(
-    ([name, plan]) => ({
-      name,
-      bytes: encodePlan(plan),
-      expect: { plan: describePlan(plan) },
-    }),
-  )
+  const accepted = Object.entries({
+    concat: concat(),
+    stripe: stripe(),
+    mirror: mirror(),
+    raid5: raid5(),
+    'raid5-joining': joining(),
+  }).map(([name, plan]) => ({
+    name,
+    bytes: encodePlan(plan),
+    expect: { plan: describePlan(plan) },
+  }))
   const refused = (name: string, bytes: Uint8Array, reason: string): Fixture => ({
     name: `refused-${name}`,
     bytes,

@@ -1,12 +1,15 @@
 /**
- * The long report of metastat, byte for byte (commands.md 4.1 to 4.4, 4.7 and 4.10): blanks at line ends and
+ * The long report of metastat, byte for byte (commands.md 4.1 to 4.5, 4.7 and 4.10): blanks at line ends and
  * tabs included, because scripts have parsed them for thirty years. Devices with a parent are shown
  * under it; a submirror asked for by name is shown as a submirror.
  */
 import type {
+  ColumnsReport,
   ComponentReport,
   MirrorReport,
   PoolReport,
+  Raid5Report,
+  Raid5Work,
   RelocationReport,
   SpareReport,
   StatReport,
@@ -15,7 +18,7 @@ import type {
   UnitReport,
 } from '../msg/report.js'
 import { unreachable } from '../base/result.js'
-import { formatTime, humanSize, percentDone } from '../msg/format.js'
+import { formatTime, humanSize, percentDone, tenthsDone } from '../msg/format.js'
 import { column } from './columns.js'
 
 type Lines = string[]
@@ -98,6 +101,63 @@ const mirror = (m: MirrorReport, find: Find, times: boolean): Lines => {
   return [...lines, '']
 }
 
+const columnRow = (c: ComponentReport, len: number, times: boolean): string => {
+  const spare = c.hotSpare ?? ''
+  const dbase = yesNo(c.hasReplica)
+  if (times) {
+    const middle = `${column(String(c.startBlock), 5)} ${column(dbase, -5)} ${column(c.state, -11)}`
+    return `\t${column(c.device, -len)} ${middle} ${column(reloc(c.relocatable), -5)} ${column(spare, -9)} ${formatTime(c.changed)}`
+  }
+  const start = `${column(String(c.startBlock), 8)}     ${column(dbase, 5, 5)}`
+  return `\t${column(c.device, -len, len)} ${start} ${column(c.state, 12, 12)} ${column(reloc(c.relocatable), 5, 5)} ${spare}`
+}
+
+/** Original and concatenated columns have headings of their own. */
+const columnHeading = (len: number, original: boolean, times: boolean): string => {
+  if (times) {
+    const names = ['Start', 'Dbase', column('State', -11)]
+    return original
+      ? `\t${column('Device', -len)}  ${names.join('  ')}  Reloc   Hot Spare  Time`
+      : `\t${column('Device', -len)} ${names.join(' ')} ${column('Reloc', -9)} Hot Spare\tTime`
+  }
+  const start = `\t${column('Device', -len, len)} ${column('Start Block', -12, 12)} Dbase`
+  return original
+    ? `${start} ${column('State', 12)} Reloc  Hot Spare`
+    : `${start} ${column('State', -12)} Reloc Hot Spare`
+}
+
+const columns = (of: ColumnsReport, original: boolean, len: number, times: boolean): Lines => [
+  size(of.size),
+  columnHeading(len, original, times),
+  ...of.columns.map((c) => columnRow(c, len, times)),
+]
+
+const WORK: Readonly<Record<Raid5Work['work'], string>> = {
+  resync: 'Resync',
+  initialisation: 'Initialization',
+  regeneration: 'Parity regeneration',
+}
+
+const raid5 = (r: Raid5Report, times: boolean): Lines => {
+  const attached = r.attached?.columns ?? []
+  const len = deviceWidth([...r.original.columns, ...attached].map((c) => c.device))
+  return [
+    `${r.name}: RAID`,
+    state('    ', r.state, r.changed, times),
+    ...(r.invoke === null ? [] : [`    Invoke: ${r.invoke}`]),
+    ...(r.work === null
+      ? []
+      : [`    ${WORK[r.work.work]} in progress: ${tenthsDone(r.work.doneBlocks, r.work.totalBlocks)}% done`]),
+    ...(r.hotSparePool === null ? [] : [`    Hot spare pool: ${r.hotSparePool}`]),
+    `    Interlace: ${r.interlace} blocks`,
+    size(r.size),
+    'Original device:',
+    ...columns(r.original, true, len, times),
+    ...(r.attached === null ? [] : ['Concatenated Devices:', ...columns(r.attached, false, len, times)]),
+    '',
+  ]
+}
+
 /** Blanks and tabs as commands.md 4.7 has them: the heading begins with a tab, the rows do not. */
 const spareRow = (s: SpareReport, len: number, times: boolean): string => {
   const device = `        ${column(s.device, -len)}`
@@ -136,6 +196,8 @@ const unit = (u: UnitReport, find: Find, times: boolean): Lines => {
       return stripe(u, find, times)
     case 'mirror':
       return mirror(u, find, times)
+    case 'raid5':
+      return raid5(u, times)
     case 'pool':
       return pool(u, times)
     default:

@@ -32,6 +32,7 @@ const COMPONENT_WORDS: Readonly<Record<string, string>> = {
   'Last Erred': 'last-erred',
   Resyncing: 'resyncing',
   Unavailable: 'unavail',
+  Initializing: 'initializing',
   invalid: 'invalid',
 }
 
@@ -78,6 +79,8 @@ const entry = (u: UnitReport, find: Find, depth: number): string[] => {
       ]
     case 'mirror':
       return [line('m', submirrors(u, find)), ...below(u, find, depth)]
+    case 'raid5':
+      return [line('r', [...u.original.columns, ...(u.attached?.columns ?? [])].map(component))]
     case 'pool':
       return [line('h', u.spares.map(spare))]
     default:

@@ -1,7 +1,7 @@
 /** What runs now, as the pure operations and the status want to see it. */
 import type { Live, LiveStatus } from '../meta/kind.js'
 import { metadeviceOf, parentOf } from '../meta/tree.js'
-import type { Component, UnitName } from '../meta/types.js'
+import type { Member, UnitName } from '../meta/types.js'
 import { overlap, type Piece } from '../sys/storage.js'
 import { inService } from './serving.js'
 import type { System } from './system.js'
@@ -9,7 +9,7 @@ import type { System } from './system.js'
 /** A submirror is held open by its mirror. */
 const topOf = (system: System, name: UnitName): UnitName => parentOf(system.tree, name)?.name ?? name
 
-const isMissing = (system: System, c: Component): boolean => c.state !== 'erred' && system.serving.isMissing(c)
+const isMissing = (system: System, c: Member): boolean => c.state !== 'erred' && system.serving.isMissing(c)
 
 /** A stripe of which nothing can be opened, a mirror that is not served. */
 const isUnavailable = (system: System, name: UnitName): boolean => {

@@ -8,7 +8,7 @@ import { setTimeout } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane, NbdTerms } from '../dataplane/types.js'
 import { compilePlan } from '../meta/compile.js'
-import type { Component, Metadevice, Tree, UnitName } from '../meta/types.js'
+import type { Member, Metadevice, Tree, UnitName } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { encodePlan } from '../plan/encode.js'
 import type { OpenComponent } from '../plan/types.js'
@@ -18,7 +18,7 @@ import type { Components } from './components.js'
 interface Served {
   readonly device: number
   readonly unit: UnitName
-  components: readonly Component[]
+  components: readonly Member[]
   readonly clients: Set<number>
   /** Let in, not yet in the engine. */
   arriving: number
@@ -49,7 +49,7 @@ export class Metadevices {
     this.#links = links
   }
 
-  release(components: readonly Component[]): void {
+  release(components: readonly Member[]): void {
     for (const c of components) this.#components.release(c)
   }
 
@@ -61,7 +61,7 @@ export class Metadevices {
   async install(
     unit: Metadevice,
     tree: Tree,
-    acquired: readonly Component[],
+    acquired: readonly Member[],
     options: InstallOptions,
   ): Promise<MetaResult<boolean>> {
     const known = this.#byName.get(unit.name)

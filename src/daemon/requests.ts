@@ -2,6 +2,7 @@
  * One handler per request. Each gathers what the host knows, asks the pure operation, and has the
  * system carry out the outcome; errors and changes go back as data. Nothing here decides anything.
  */
+import { randomInt } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { err, ok, unreachable } from '../base/result.js'
@@ -21,6 +22,7 @@ import {
   replace,
 } from '../meta/operations.js'
 import { lookUpWords } from '../meta/check.js'
+import { NO_HEADERS } from '../meta/raid5header.js'
 import { statusOf } from '../meta/status.js'
 import { componentWords, NO_TAB, parseTab, type Tab } from '../meta/tab.js'
 import { isMetadevice } from '../meta/tree.js'
@@ -128,6 +130,9 @@ const carryOutBatch = async (
   return errors.length > 0 ? 1 : status
 }
 
+/** 1 to 2^53 - 1: randomInt gives 48 bits at most. */
+const randomUnit = (): number => randomInt(2 ** 21) * 2 ** 32 + randomInt(1, 2 ** 32)
+
 const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise<number> => {
   const refused = refusal(system)
   if (refused !== null) return fail(send, refused.error, refused.status)
@@ -139,7 +144,17 @@ const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise
   const { force, check } = r
   const operation = (tree: Tree): Batch => {
     const counter = Math.max(-1, ...[...tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
-    return init(entries.value, { tree, inventory, live: liveOf(system), now: Date.now(), force, counter, check })
+    return init(entries.value, {
+      tree,
+      inventory,
+      live: liveOf(system),
+      now: Date.now(),
+      force,
+      counter,
+      check,
+      random: randomUnit,
+      headers: NO_HEADERS,
+    })
   }
   return carryOutBatch(system, send, operation, check)
 }

@@ -12,7 +12,7 @@ import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
 import { isWritten } from '../meta/sources.js'
 import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
-import type { Component, Metadevice, Tree, UnitName } from '../meta/types.js'
+import type { Component, Member, Metadevice, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import type { ResyncScheduler } from '../resync/scheduler.js'
@@ -40,10 +40,10 @@ interface Lane {
   tail: Promise<unknown>
 }
 
-const keyOf = (c: Component): string => `${c.path}\0${c.identity}`
+const keyOf = (c: Member): string => `${c.path}\0${c.identity}`
 
 /** What of `unit` is read or written: the components that must be open. */
-export const inService = (unit: Metadevice, tree: Tree): readonly Component[] => {
+export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
   if (unit.kind !== 'mirror') return componentsOf(unit, tree)
   return unit.submirrors.flatMap((s) => {
     const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null
@@ -55,11 +55,11 @@ export const inService = (unit: Metadevice, tree: Tree): readonly Component[] =>
  * The tree for the plan of `unit`: what is not open (missing, or on a side that is not written) is in Maintenance,
  * so that the engine asks for no descriptor of it.
  */
-export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Component) => boolean): Tree => {
+export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Member) => boolean): Tree => {
   if (unit.kind !== 'mirror') return tree
   const put = unit.submirrors.flatMap((s) => {
     const stripe = stripeOf(tree, s.unit)
-    const closed = (c: Component): boolean => !isWritten(s) || missing(c)
+    const closed = (c: Member): boolean => !isWritten(s) || missing(c)
     if (stripe === null || !componentsOf(stripe, tree).some(closed)) return []
     const rows = stripe.rows.map((r) => ({
       ...r,
@@ -70,12 +70,11 @@ export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Component) =
   return withUnits(tree, put)
 }
 
-const servedBy = (tree: Tree): ReadonlyMap<string, Component> =>
-  new Map(topLevel(tree).flatMap((u) => inService(u, tree).map((c): [string, Component] => [keyOf(c), c])))
+const servedBy = (tree: Tree): ReadonlyMap<string, Member> =>
+  new Map(topLevel(tree).flatMap((u) => inService(u, tree).map((c): [string, Member] => [keyOf(c), c])))
 
 /** metareplace -e of a component that is still open: it is copied as a whole. */
-const isRenewed = (before: Component, after: Component): boolean =>
-  after.state === 'resync' && before.state !== 'resync'
+const isRenewed = (before: Member, after: Member): boolean => after.state === 'resync' && before.state !== 'resync'
 
 export class Serving {
   readonly #parts: ServingParts
@@ -94,7 +93,7 @@ export class Serving {
   unserved(name: UnitName): MetaError | undefined {
     return this.#unserved.get(name)
   }
-  isMissing(c: Component): boolean {
+  isMissing(c: Member): boolean {
     return this.#missing.has(keyOf(c))
   }
 
@@ -147,9 +146,9 @@ export class Serving {
   }
 
   /** Opens what `after` has in service and `before` had not; the references are the caller's. All or nothing. */
-  async acquireNew(before: Tree, after: Tree): Promise<MetaResult<readonly Component[]>> {
+  async acquireNew(before: Tree, after: Tree): Promise<MetaResult<readonly Member[]>> {
     const known = servedBy(before)
-    const got: Component[] = []
+    const got: Member[] = []
     for (const unit of topLevel(after)) {
       for (const c of inService(unit, after)) {
         const have = known.get(keyOf(c))
@@ -167,7 +166,7 @@ export class Serving {
     return ok(got)
   }
 
-  release(components: readonly Component[]): void {
+  release(components: readonly Member[]): void {
     this.#parts.metadevices.release(components)
   }
 
@@ -178,7 +177,7 @@ export class Serving {
   async probing(units: readonly Metadevice[], use: () => Promise<void>): Promise<void> {
     const { state, components } = this.#parts
     const wanted = new Map(units.flatMap((u) => inService(u, state.tree)).map((c) => [keyOf(c), c]))
-    const got: Component[] = []
+    const got: Member[] = []
     await Promise.all(
       [...wanted].map(async ([key, c]) => {
         const opened = await components.acquire(c)
@@ -220,7 +219,7 @@ export class Serving {
     return unit.kind === 'mirror' && unit.submirrors.some((s) => before.get(s.unit) !== after.get(s.unit))
   }
 
-  #found(key: string, c: Component, e: MetaError | null): void {
+  #found(key: string, c: Member, e: MetaError | null): void {
     if (e === null) this.#missing.delete(key)
     else {
       if (!this.#missing.has(key)) this.#parts.notice('warning', `md: open error on ${c.name}: ${errorText(e)}`)
@@ -233,7 +232,7 @@ export class Serving {
     const { tree } = state
     const unit = topLevel(tree).find((u) => u.name === name)
     if (unit === undefined) return this.#remove(name)
-    const open: Component[] = []
+    const open: Member[] = []
     for (const c of inService(unit, tree)) {
       if (this.isMissing(c)) continue
       const opened = await components.acquire(c)
@@ -277,7 +276,7 @@ export class Serving {
     return ok(undefined)
   }
 
-  #causeOf(c: Component): MetaError {
+  #causeOf(c: Member): MetaError {
     return this.#missing.get(keyOf(c)) ?? metaError('unavailable', c.name)
   }
 

@@ -8,7 +8,9 @@ import { commandEntry, definitionOf, errorIn, findEntry, type Tab, type TabEntry
 import { freeMinor, freePoolNumber, isMetadevice } from './tree.js'
 import type { Tree, Unit } from './types.js'
 
-export interface InitContext extends Omit<BuildContext, 'minor'> {
+export interface InitContext extends Omit<BuildContext, 'minor' | 'random'> {
+  /** See BuildContext; drawn for every unit. */
+  readonly random: () => number
   /** Where to look for the next free minor number: one more than the last given out. */
   readonly counter: number
   /** -n: entries are not simulated, so one cannot stand on another of the same file. */
@@ -55,7 +57,12 @@ const initOne = (entry: TabEntry, tree: Tree, context: InitContext): Result<Outc
   const pool = definition.value.kind === 'pool'
   const minor = pool ? freePoolNumber(tree) : freeMinor(tree, context.counter)
   if (minor === null) return err(errorIn(entry, metaError('databaseFull', entry.name)))
-  const built = kindOf(definition.value.kind).build(definition.value, { ...context, tree, minor })
+  const built = kindOf(definition.value.kind).build(definition.value, {
+    ...context,
+    tree,
+    minor,
+    random: context.random(),
+  })
   if (!built.ok) return err(errorIn(entry, built.error))
   const { unit, warnings } = built.value
   return ok(outcome(tree, { put: [unit], changes: [{ change: 'setUp', kind: unit.kind, name: unit.name }], warnings }))

@@ -8,11 +8,12 @@ import type { ResyncReport, UnitReport } from '../msg/report.js'
 import type { Blocks } from '../base/units.js'
 import type { PlanBuilder } from '../plan/builder.js'
 import type { ComponentId, NodeId } from '../plan/types.js'
+import type { Headers } from './raid5header.js'
 import type { Reader } from './reader.js'
 import type {
-  Component,
   Inventory,
   Kind,
+  Member,
   Metadevice,
   ReadPolicy,
   Slice,
@@ -47,7 +48,21 @@ export interface PoolDefinition {
   readonly name: UnitName
   readonly spares: readonly string[]
 }
-export type Definition = StripeDefinition | MirrorDefinition | PoolDefinition
+export interface Raid5Definition {
+  readonly kind: 'raid5'
+  readonly name: UnitName
+  readonly columns: readonly string[]
+  /** null: not given. */
+  readonly interlace: Blocks | null
+  readonly hotSparePool: UnitName | null
+  /** The columns hold the data of a RAID5 device of this very shape, which is kept. */
+  readonly keep: boolean
+  /** null: all of them. */
+  readonly originals: number | null
+  /** null: the default. */
+  readonly slots: number | null
+}
+export type Definition = StripeDefinition | MirrorDefinition | Raid5Definition | PoolDefinition
 
 export type UnitOf<K extends Kind> = Extract<Unit, { readonly kind: K }>
 export type DefinitionOf<K extends Kind> = Extract<Definition, { readonly kind: K }>
@@ -67,7 +82,7 @@ export interface Live {
   /** No component of this metadevice can be opened. */
   isUnavailable(name: UnitName): boolean
   /** The component is in service, and could not be opened. */
-  isMissing(c: Component): boolean
+  isMissing(c: Member): boolean
 }
 export const IDLE: Live = {
   isOpen: () => false,
@@ -85,6 +100,10 @@ export interface BuildContext {
   readonly force: boolean
   /** Of the unit to be made. */
   readonly minor: number
+  /** From 1 to 2^53 - 1, another one for every unit: what must never be taken for another unit's is known by it. */
+  readonly random: number
+  /** What the devices say that are to be columns again. */
+  readonly headers: Headers
 }
 /** Whole lines for stderr: warnings name the command but, unlike errors, not the host (commands.md 0.1). */
 export type Warning = readonly string[]
@@ -96,8 +115,10 @@ export interface Built<U extends Unit> {
 export interface CompileContext {
   readonly tree: Tree
   readonly to: PlanBuilder
-  readonly component: (c: Component) => ComponentId
+  readonly component: (c: Member) => ComponentId
   readonly child: (unit: Metadevice) => NodeId
+  /** A RAID5 device is to replay its journal, before it serves. */
+  readonly replay: boolean
 }
 
 /** What metastat shows and the tree does not hold. */
@@ -105,7 +126,7 @@ export interface LiveStatus {
   /** null: no resync runs or was cancelled. */
   resync(mirror: UnitName): ResyncReport | null
   /** The component is in service, and could not be opened. */
-  isMissing(c: Component): boolean
+  isMissing(c: Member): boolean
   hasReplica(c: Slice): boolean
   /** Identification of the drive that survives being moved; null when it has none. */
   deviceId(c: Slice): string | null

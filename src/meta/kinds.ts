@@ -2,12 +2,13 @@
 import type { DeviceModule, KindModule } from './kind.js'
 import { mirror } from './mirror.js'
 import { pool } from './pool.js'
+import { raid5 } from './raid5.js'
 import { stripe } from './stripe.js'
 import type { Kind, Metadevice } from './types.js'
 
 type DeviceKind = Metadevice['kind']
 
-const DEVICES = { stripe, mirror } satisfies { [K in DeviceKind]: DeviceModule<K> }
+const DEVICES = { stripe, mirror, raid5 } satisfies { [K in DeviceKind]: DeviceModule<K> }
 export const KINDS = { ...DEVICES, pool } satisfies { [K in Kind]: KindModule<K> }
 
 /**

@@ -1,41 +1,38 @@
 /**
  * Which spares stand in for a component, or wait until the component that relieved them is in step. Nothing
  * else says that a spare is in use, so the two cannot disagree: whoever gives a component another slice, or
- * takes its stripe away, frees the spare.
+ * takes its metadevice away, frees the spare.
  */
-import { withUnits } from './tree.js'
-import type { Component, PoolUnit, Slice, Spare, StripeUnit, Tree } from './types.js'
+import { ownComponents, takesSpares, withUnits } from './tree.js'
+import type { Member, PoolUnit, Raid5Unit, Slice, Spare, StripeUnit, Tree } from './types.js'
 
 export interface Standing {
-  readonly stripe: StripeUnit
-  readonly component: Component
+  readonly unit: StripeUnit | Raid5Unit
+  readonly component: Member
 }
 
-const spareOf = (c: Component): readonly string[] => [
+const spareOf = (c: Member): readonly string[] => [
   ...(c.spare === null ? [] : [c.name]),
   ...(c.relieves === undefined ? [] : [c.relieves]),
 ]
 
-/** A spare stands in this stripe, or waits for a component of it. */
-export const hasSpareInUse = (s: StripeUnit): boolean =>
-  s.rows.some((r) => r.components.some((c) => spareOf(c).length > 0))
+/** A spare stands in this unit, or waits for a component of it. */
+export const hasSpareInUse = (u: StripeUnit | Raid5Unit): boolean => ownComponents(u).some((c) => spareOf(c).length > 0)
 
 /** By the spare's name. */
 export const standingSpares = (tree: Tree): ReadonlyMap<string, Standing> =>
   new Map(
     [...tree.values()].flatMap((unit): [string, Standing][] =>
-      unit.kind === 'stripe'
-        ? unit.rows.flatMap((r) =>
-            r.components.flatMap((component): [string, Standing][] =>
-              spareOf(component).map((name) => [name, { stripe: unit, component }]),
-            ),
+      takesSpares(unit)
+        ? ownComponents(unit).flatMap((component): [string, Standing][] =>
+            spareOf(component).map((name) => [name, { unit, component }]),
           )
         : [],
     ),
   )
 
 /** The component as it was configured: what metastat shows, md.tab names and the layout follows from. */
-export const configured = (c: Component): Slice => c.spare?.original ?? c
+export const configured = (c: Member): Slice => c.spare?.original ?? c
 
 /** Texts of commands.md 4.7. */
 export type SpareState = 'Available' | 'In use' | 'Broken'

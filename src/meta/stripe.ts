@@ -28,7 +28,7 @@ import { blocksPerComponent, MAX_BLOCKS, rowBlocks, startBlock, stripeSize } fro
 import { parsePoolName, tabComponent } from './names.js'
 import type { Reader } from './reader.js'
 import { componentText, isUnavailable } from './mirrorreport.js'
-import { decodeSlice, sliceOf } from './slice.js'
+import { decodeMember, sliceOf } from './slice.js'
 import { configured } from './standing.js'
 import { parentOf, poolOf } from './tree.js'
 import type { Component, ComponentState, Device, Row, StripeUnit, Tree, UnitName } from './types.js'
@@ -233,17 +233,10 @@ const report = (u: StripeUnit, tree: Tree, live: LiveStatus): StripeReport => {
   }
 }
 
-const decodeComponent = (c: Reader): Component => {
-  const spare = c.objectOrNull('spare')
-  return {
-    ...decodeSlice(c),
-    state: c.word('state', ['okay', 'erred', 'lastErred', 'resync']),
-    erredOrder: c.integer('erredOrder', 0, Number.MAX_SAFE_INTEGER),
-    spare: spare === null ? null : { pool: spare.name('pool'), original: decodeSlice(spare.object('original')) },
-    ...(c.has('relieves') ? { relieves: c.text('relieves') } : {}),
-    changed: c.time('changed'),
-  }
-}
+const decodeComponent = (c: Reader): Component => ({
+  ...decodeMember(c),
+  state: c.word('state', ['okay', 'erred', 'lastErred', 'resync']),
+})
 
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): StripeUnit => ({
   kind: 'stripe',

@@ -12,7 +12,7 @@ import { isKind, KINDS, kindOf } from './kinds.js'
 import { parseQualifiedName, type QualifiedName } from './names.js'
 import type { Kind, UnitName } from './types.js'
 
-export type TabType = 'mirror' | 'raid' | 'softpart' | 'trans' | 'replicas' | 'stripe' | 'pool'
+export type TabType = 'mirror' | 'raid5' | 'softpart' | 'trans' | 'replicas' | 'stripe' | 'pool'
 
 export interface TabWord {
   readonly text: string
@@ -71,7 +71,7 @@ const typeOf = (name: string, word: string | undefined): TabType => {
     case '-m':
       return 'mirror'
     case '-r':
-      return 'raid'
+      return 'raid5'
     case '-p':
       return 'softpart'
     case '-t':
@@ -131,7 +131,6 @@ export const errorIn = (entry: TabEntry, error: ParseError): TabError => {
 }
 
 const UNSUPPORTED: Readonly<Record<Exclude<TabType, Kind>, string>> = {
-  raid: 'RAID',
   softpart: 'soft partition',
   trans: 'trans',
   replicas: 'a replica location as a metadevice',

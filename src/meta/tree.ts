@@ -1,11 +1,12 @@
 /** The device graph: who stands on whom, what is used, and in which order metastat shows it. */
 import { unreachable } from '../base/result.js'
 import type {
-  Component,
   Kind,
+  Member,
   Metadevice,
   MirrorUnit,
   PoolUnit,
+  Raid5Unit,
   Slice,
   StripeUnit,
   Tree,
@@ -38,6 +39,7 @@ export const poolOf = (tree: Tree, name: UnitName): PoolUnit | null => {
 export const childrenOf = (unit: Unit): readonly UnitName[] => {
   switch (unit.kind) {
     case 'stripe':
+    case 'raid5':
     case 'pool':
       return []
     case 'mirror':
@@ -72,10 +74,12 @@ export const stripesOf = (unit: Metadevice, tree: Tree): readonly StripeUnit[] =
       })
 
 /** What `unit` itself reads and writes. */
-const ownComponents = (unit: Metadevice): readonly Component[] => {
+export const ownComponents = (unit: Metadevice): readonly Member[] => {
   switch (unit.kind) {
     case 'stripe':
       return unit.rows.flatMap((r) => r.components)
+    case 'raid5':
+      return unit.columns
     case 'mirror':
       return []
     default:
@@ -83,12 +87,12 @@ const ownComponents = (unit: Metadevice): readonly Component[] => {
   }
 }
 /** Components of `unit` and everything below it. */
-export const componentsOf = (unit: Metadevice, tree: Tree): readonly Component[] =>
+export const componentsOf = (unit: Metadevice, tree: Tree): readonly Member[] =>
   withChildren(unit, tree).flatMap(ownComponents)
 
 export interface UsedComponent {
   readonly unit: UnitName
-  readonly component: Component
+  readonly component: Member
 }
 /** Components that are read and written now. */
 export const usedComponents = (tree: Tree): readonly UsedComponent[] =>
@@ -107,13 +111,12 @@ export const usedSlices = (tree: Tree): readonly UsedSlice[] =>
   [...tree.values()].flatMap((unit): readonly UsedSlice[] => {
     switch (unit.kind) {
       case 'stripe':
-        return unit.rows.flatMap((r) =>
-          r.components.flatMap((c) => [
-            { unit: unit.name, slice: c, spare: c.spare !== null },
-            // It comes back when the spare leaves, so it is not free.
-            ...(c.spare === null ? [] : [{ unit: unit.name, slice: c.spare.original, spare: false }]),
-          ]),
-        )
+      case 'raid5':
+        return ownComponents(unit).flatMap((c) => [
+          { unit: unit.name, slice: c, spare: c.spare !== null },
+          // It comes back when the spare leaves, so it is not free.
+          ...(c.spare === null ? [] : [{ unit: unit.name, slice: c.spare.original, spare: false }]),
+        ])
       case 'pool':
         return unit.spares.map((slice) => ({ unit: unit.name, slice, spare: true }))
       case 'mirror':
@@ -124,7 +127,7 @@ export const usedSlices = (tree: Tree): readonly UsedSlice[] =>
   })
 
 /** Kinds in the order of metastat (commands.md 4.1). */
-const KIND_ORDER: Readonly<Record<Kind, number>> = { mirror: 0, stripe: 1, pool: 2 }
+const KIND_ORDER: Readonly<Record<Kind, number>> = { mirror: 0, raid5: 1, stripe: 2, pool: 3 }
 
 /** Every unit by kind, most recent first within a kind. */
 export const statOrder = (tree: Tree): readonly Unit[] =>
@@ -141,9 +144,13 @@ export const topLevel = (tree: Tree): readonly Metadevice[] => {
 /** Hot spare pools, most recent first. */
 export const poolsOf = (tree: Tree): readonly PoolUnit[] => statOrder(tree).filter((u) => u.kind === 'pool')
 
+/** Its members may be replaced by hot spares. */
+export const takesSpares = (unit: Unit): unit is StripeUnit | Raid5Unit =>
+  unit.kind === 'stripe' || unit.kind === 'raid5'
+
 /** Some metadevice takes its spares from this pool. */
 export const isReferenced = (pool: UnitName, tree: Tree): boolean =>
-  [...tree.values()].some((u) => u.kind === 'stripe' && u.hotSparePool === pool)
+  [...tree.values()].some((u) => takesSpares(u) && u.hotSparePool === pool)
 
 /** A metadevice followed by what it stands on, as metastat prints it. */
 export const withChildren = (unit: Metadevice, tree: Tree): readonly Metadevice[] => [

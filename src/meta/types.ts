@@ -44,16 +44,22 @@ export interface Slice {
  */
 export type ComponentState = 'okay' | 'erred' | 'lastErred' | 'resync'
 
+/**
+ * State of a column of a RAID5 device. `init` and `initErred` have no data yet; `okay` and `lastErred` are
+ * read; all but `erred`, `initErred` are written (`lastErred` while it is the only one that is not in step).
+ */
+export type ColumnState = 'okay' | 'init' | 'initErred' | 'erred' | 'lastErred' | 'resync'
+
 /** What a component's slice was before a hot spare of `pool` stood in for it. */
 export interface SpareInPlace {
   readonly pool: UnitName
   readonly original: Slice
 }
 
-/** One slice under a row. While a hot spare stands in, the slice is the spare's. */
-export interface Component extends Slice {
-  readonly state: ComponentState
-  /** The mirror's change counter when the state last changed; 0: never. */
+/** A slice that a metadevice reads and writes itself. While a hot spare stands in, the slice is the spare's. */
+export interface Member extends Slice {
+  readonly state: ComponentState | ColumnState
+  /** The change counter of the mirror or RAID5 device when the state last changed; 0: never. */
   readonly erredOrder: number
   readonly spare: SpareInPlace | null
   /**
@@ -63,6 +69,11 @@ export interface Component extends Slice {
   readonly relieves?: string
   /** Time of the last state change, ms since the epoch. */
   readonly changed: number
+}
+
+/** A member under a row. */
+export interface Component extends Member {
+  readonly state: ComponentState
 }
 
 export interface Row {
@@ -147,6 +158,57 @@ export interface MirrorUnit {
   readonly growPending?: true
 }
 
+/** A member of a RAID5 device: from `start` on its prewrite area, then its data. */
+export interface Column extends Member {
+  readonly state: ColumnState
+}
+
+/** How far the resync of a column has come; it goes on from there only while the column is the same storage. */
+export interface ColumnCheckpoint {
+  readonly column: number
+  readonly identity: string
+  /** Everything below this block of the column's data is in step. */
+  readonly done: Blocks
+}
+
+/** Where the blocks are: raid5geometry.ts and docs/raid5.md. */
+export interface Raid5Unit {
+  readonly kind: 'raid5'
+  readonly name: UnitName
+  readonly minor: number
+  /** The original ones, then those that were attached. */
+  readonly columns: readonly Column[]
+  /** The first so many columns hold parity in turn. */
+  readonly originals: number
+  /** The first so many columns hold data; those behind them are being initialised to join. */
+  readonly serving: number
+  /** Of a segment. */
+  readonly interlace: Blocks
+  /** Segments of a column. */
+  readonly lines: number
+  /** Of the area before the data of every column. */
+  readonly prewrite: Blocks
+  /** How many slots SVM would make of it: `-w`. */
+  readonly slots: number
+  readonly hotSparePool: UnitName | null
+  readonly geometry: Geometry
+  /** Of the data of the columns that serve. */
+  readonly actualBlocks: Blocks
+  /** External size: actualBlocks rounded down to cylinders. */
+  readonly blocks: Blocks
+  /** Counts changes of column states; see Member.erredOrder. */
+  readonly errors: number
+  readonly journal: {
+    /** Random, from 1: what the journal's headers are known by. */
+    readonly unit: number
+    /** From 1; one more at every start. */
+    readonly epoch: number
+  }
+  readonly checkpoint: ColumnCheckpoint | null
+  /** Parity is to be made again, or that runs. */
+  readonly regen: boolean
+}
+
 /** `start` is where a component that needs no label area begins. */
 export interface Spare extends Slice {
   /** The slice begins with the disk's label: a component that holds one too may begin at block 0. */
@@ -170,7 +232,7 @@ export interface PoolUnit {
   readonly spares: readonly Spare[]
 }
 
-export type Metadevice = StripeUnit | MirrorUnit
+export type Metadevice = StripeUnit | MirrorUnit | Raid5Unit
 /** Metadevices and hot spare pools share one name space. */
 export type Unit = Metadevice | PoolUnit
 export type Kind = Unit['kind']

@@ -35,8 +35,11 @@ const toVersion2 = (r: Fields): Fields => {
   }
 }
 
+/** Version 2 knew no RAID5 devices; nothing else is different. */
+const toVersion3 = (r: Fields): Fields => r
+
 /** From the version a record was written in to the next. */
-const STEPS: readonly ((r: Fields) => Fields)[] = [toVersion2]
+const STEPS: readonly ((r: Fields) => Fields)[] = [toVersion2, toVersion3]
 
 export const RECORD_VERSION = STEPS.length + 1
 

@@ -46,6 +46,10 @@ export const ERRORS = {
   resyncInProgress: 'resync in progress',
   invalidStripe: 'invalid stripe configuration',
   invalidMirror: 'invalid mirror configuration',
+  invalidRaid: 'invalid RAID configuration',
+  invalidColumns: 'invalid column count',
+  invalidSlots: 'simultaneous writes out of range',
+  notRaided: 'devices were not RAIDed previously or are specified in the wrong order',
   notEnoughStripes: 'not enough stripes specified',
   notEnoughComponents: 'not enough components specified',
   notEnoughSubmirrors: 'not enough submirrors specified',
@@ -111,6 +115,10 @@ export const ERRORS = {
   damagedRecord: 'state database record is damaged: %s',
   /** args: kind of component that this release does not serve. */
   unsupported: '%s is not supported by this release',
+  /** args: the maximum. */
+  tooManyColumns: 'a RAID metadevice has at most %s columns',
+  /** A column of a volume that Solaris made, which was not closed since it was written. */
+  solarisJournal: 'journal holds writes that are not in place yet; let Solaris open and close the metadevice',
   /** args: what the server said. */
   protocol: 'control socket: %s',
   daemonAbsent: 'metad is not running (%s)',

@@ -50,11 +50,14 @@ export const permille = (done: number, total: number): number =>
 /** Mirrors above 1 TB (64-bit records) count tenths. */
 const TENTHS_ABOVE_BLOCKS = 2 ** 31
 
-export const percentDone = (done: number, total: number, mirrorBlocks: number): string => {
+/** `%2d.%1d`, as for RAID5 devices. */
+export const tenthsDone = (done: number, total: number): string => {
   const p = permille(done, total)
-  return mirrorBlocks > TENTHS_ABOVE_BLOCKS
-    ? `${String(Math.floor(p / 10)).padStart(2)}.${p % 10}`
-    : String(Math.floor(p / 10))
+  return `${String(Math.floor(p / 10)).padStart(2)}.${p % 10}`
+}
+
+export const percentDone = (done: number, total: number, mirrorBlocks: number): string => {
+  return mirrorBlocks > TENTHS_ABOVE_BLOCKS ? tenthsDone(done, total) : String(Math.floor(permille(done, total) / 10))
 }
 
 /** Errors that SVM's commands print themselves: no host, no empty line (commands.md 0.1, second printer). */

@@ -73,12 +73,42 @@ export interface PoolReport {
   readonly spares: readonly SpareReport[]
   readonly tab: string
 }
-export type UnitReport = StripeReport | MirrorReport | PoolReport
+/** What makes a RAID5 device whole. */
+export interface Raid5Work {
+  readonly work: 'resync' | 'initialisation' | 'regeneration'
+  readonly doneBlocks: number
+  readonly totalBlocks: number
+}
+export interface ColumnsReport {
+  /** Of their data; not rounded to cylinders. */
+  readonly size: number
+  readonly columns: readonly ComponentReport[]
+}
+export interface Raid5Report {
+  readonly kind: 'raid5'
+  readonly name: string
+  readonly parent: string | null
+  readonly size: number
+  /** commands.md 4.5 */
+  readonly state: string
+  readonly changed: number
+  /** The action to take, without the word Invoke; null when none is needed. */
+  readonly invoke: string | null
+  readonly work: Raid5Work | null
+  readonly hotSparePool: string | null
+  readonly interlace: number
+  readonly original: ColumnsReport
+  /** Columns that were attached; null when there are none. */
+  readonly attached: ColumnsReport | null
+  readonly tab: string
+}
+export type UnitReport = StripeReport | MirrorReport | Raid5Report | PoolReport
 export type KindWord = UnitReport['kind']
 /** As metainit says it (commands.md 3.1). */
 export const KIND_TITLES = {
   stripe: 'Concat/Stripe',
   mirror: 'Mirror',
+  raid5: 'RAID',
   pool: 'Hotspare pool',
 } as const satisfies Readonly<Record<KindWord, string>>
 
@@ -90,7 +120,7 @@ export interface RelocationReport {
 }
 export interface StatReport {
   readonly stale: boolean
-  /** In metastat order: mirrors, stripes, hot spare pools, most recent first; children are here too and found by name. */
+  /** In metastat order: mirrors, RAID5 devices, stripes, hot spare pools, most recent first; children are here too and found by name. */
   readonly units: readonly UnitReport[]
   /** Names asked for (or every top-level unit and every pool), in print order. */
   readonly show: readonly string[]

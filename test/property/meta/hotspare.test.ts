@@ -15,7 +15,7 @@ import { readTree, recordChanges } from '../../../src/meta/records.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { stripeComponents } from '../../../src/meta/sources.js'
 import { spareState, standingSpares } from '../../../src/meta/standing.js'
-import { EMPTY_TREE, poolsOf } from '../../../src/meta/tree.js'
+import { EMPTY_TREE, poolsOf, stripeOf } from '../../../src/meta/tree.js'
 import type { Component, MirrorUnit, Slot, StripeUnit, Tree } from '../../../src/meta/types.js'
 import type { MetaResult } from '../../../src/msg/errors.js'
 import { CYLINDER, device, inventoryOf, metainit } from '../../unit/meta/world.js'
@@ -99,11 +99,11 @@ const check = (tree: Tree): void => {
       if (s.broken) equal(spareState(s, standing), 'Broken')
     }
   }
-  for (const [name, { stripe, component }] of standing) {
+  for (const [name, { unit, component }] of standing) {
     ok(seen.has(name), 'what is in use is in a pool')
     ok(component.state !== 'erred', 'no failed spare stands in')
-    const of = component.spare === null ? stripe.hotSparePool : component.spare.pool
-    equal(stripe.hotSparePool, of, 'it came from the pool of its stripe')
+    const of = component.spare === null ? unit.hotSparePool : component.spare.pool
+    equal(unit.hotSparePool, of, 'it came from the pool of its stripe')
     ok(
       poolsOf(tree)
         .find((p) => p.name === of)
@@ -185,10 +185,11 @@ const apply = (tree: Tree, [what, a, b, c, flag]: Step, now: number): Tree => {
       const standing = pick([...standingSpares(tree).values()], a)
       const original = standing?.component.spare?.original
       if (standing === undefined || original === undefined) return tree
-      const m = mirrorsOf(tree).find((x) => x.submirrors.some((side) => side.unit === standing.stripe.name))
-      const slot = m?.submirrors.find((side) => side.unit === standing.stripe.name)?.slot
-      if (m === undefined || slot === undefined) return tree
-      const component = stripeComponents(standing.stripe).indexOf(standing.component)
+      const stripe = stripeOf(tree, standing.unit.name)
+      const m = mirrorsOf(tree).find((x) => x.submirrors.some((side) => side.unit === standing.unit.name))
+      const slot = m?.submirrors.find((side) => side.unit === standing.unit.name)?.slot
+      if (stripe === null || m === undefined || slot === undefined) return tree
+      const component = stripeComponents(stripe).findIndex((c) => c === standing.component)
       const next = advance(stateOf(m, tree), { event: 'replace', place: { slot, component }, by: original }, now)
       if (!next.ok) return tree
       seenSteps.back++

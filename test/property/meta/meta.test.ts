@@ -13,6 +13,7 @@ import { locate } from '../../../src/meta/layout.js'
 import { isUnitName, parseQualifiedName, parseUnitName } from '../../../src/meta/names.js'
 import { attach, clear, detach, init, type Outcome } from '../../../src/meta/operations.js'
 import { mdCf } from '../../../src/meta/mdcf.js'
+import { NO_HEADERS } from '../../../src/meta/raid5header.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { decodeUnit, encodeUnit, readTree, recordChanges } from '../../../src/meta/records.js'
 import {
@@ -175,7 +176,16 @@ const layout = fc
     }
     const d: Definition = { kind: 'stripe', name: 'd0' as UnitName, rows, hotSparePool: null }
     const inventory = inventoryOf(devices)
-    const context = { tree: EMPTY_TREE, inventory, live: IDLE, now: 1, force: false, minor: 0 }
+    const context = {
+      tree: EMPTY_TREE,
+      inventory,
+      live: IDLE,
+      now: 1,
+      force: false,
+      minor: 0,
+      random: 1,
+      headers: NO_HEADERS,
+    }
     const built = kindOf('stripe').build(d, context)
     return { devices, context, unit: built.ok && built.value.unit.kind === 'stripe' ? built.value.unit : null }
   })
@@ -354,6 +364,8 @@ t.test('any sequence of operations leaves a tree that fits together and a md.cf 
       force: false,
       check: false,
       counter: 0,
+      random: () => 1,
+      headers: NO_HEADERS,
     })
     return made.errors.length === 0 && made.outcome.tree.size === tree.size
   })

@@ -33,7 +33,7 @@ import {
   stripeComponents,
 } from '../../../src/meta/sources.js'
 import { withUnits } from '../../../src/meta/tree.js'
-import type { Component, MirrorUnit, Slot, Tree, UnitName } from '../../../src/meta/types.js'
+import type { Component, Member, MirrorUnit, Slot, Tree, UnitName } from '../../../src/meta/types.js'
 import { encodePlan } from '../../../src/plan/encode.js'
 import type { ComponentId } from '../../../src/plan/types.js'
 import { decodePlan } from '../../../src/plan/verify.js'
@@ -147,8 +147,8 @@ const violation = (w: Model): string | null => {
 }
 
 const planViolation = (w: Model, sides: readonly Side[]): string | null => {
-  const ids = new Map<Component, number>()
-  const component = (c: Component): ComponentId => {
+  const ids = new Map<Member, number>()
+  const component = (c: Member): ComponentId => {
     ids.set(c, ids.size + 1)
     return (ids.get(c) ?? 0) as ComponentId
   }

@@ -17,6 +17,7 @@ import {
   replace,
 } from '../../../src/meta/operations.js'
 import { parseTab } from '../../../src/meta/tab.js'
+import { NO_HEADERS } from '../../../src/meta/raid5header.js'
 import { isMetadevice } from '../../../src/meta/tree.js'
 import type { Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaResult, metaError } from '../../../src/msg/errors.js'
@@ -38,7 +39,8 @@ const initOf = (world: World, line: string): Operation => {
     const entries = initEntries([], true, tab.value)
     if (!entries.ok) return entries
     const counter = Math.max(-1, ...[...tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
-    const context = { tree, inventory: world.inventory, live, now: Date.now(), force: false, counter, check: false }
+    const options = { force: false, check: false, random: () => 1, headers: NO_HEADERS }
+    const context = { tree, inventory: world.inventory, live, now: Date.now(), counter, ...options }
     const { outcome, errors } = init(entries.value, context)
     const [problem] = errors
     return problem === undefined ? ok(outcome) : err(problem)

@@ -1,4 +1,5 @@
 /** What happens in a simulation, thrown by the dice: requests, faults, deaths, commands, and the checks after each step. */
+import { ownComponents } from '../../../src/meta/tree.js'
 import type { UnitName } from '../../../src/meta/types.js'
 import type { Verified } from '../../../src/resync/scheduler.js'
 import { Administrator, type Command } from './administrator.js'
@@ -317,7 +318,7 @@ export class Play {
       } else if (u.kind === 'pool') {
         for (const s of u.spares) if (news(`spare ${s.name}`, String(s.broken)) && s.broken) this.tally.brokenSpares++
       } else {
-        for (const [i, c] of u.rows.flatMap((r) => r.components).entries()) {
+        for (const [i, c] of ownComponents(u).entries()) {
           if (news(`standing ${u.name} ${i}`, c.spare === null ? '' : c.name) && c.spare !== null) this.tally.spared++
           if (!news(`state ${u.name} ${i}`, c.state)) continue
           if (c.state === 'erred') this.tally.evictions++

@@ -13,6 +13,7 @@ import { System } from '../../../src/daemon/system.js'
 import type { ResyncJob } from '../../../src/dataplane/types.js'
 import { IDLE } from '../../../src/meta/kind.js'
 import { init, initEntries, type Outcome } from '../../../src/meta/operations.js'
+import { NO_HEADERS } from '../../../src/meta/raid5header.js'
 import { parseTab } from '../../../src/meta/tab.js'
 import type { Device, Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaResult, metaError } from '../../../src/msg/errors.js'
@@ -197,7 +198,8 @@ export class World {
     const entries = initEntries([], true, tab.value)
     if (!entries.ok) throw new Error(errorText(entries.error))
     const operation = (tree: Tree): MetaResult<Outcome> => {
-      const context = { inventory: this.inventory, live: IDLE, now: 0, force: false, counter: 0, check: false }
+      const options = { force: false, check: false, random: () => 1, headers: NO_HEADERS }
+      const context = { inventory: this.inventory, live: IDLE, now: 0, counter: 0, ...options }
       const batch = init(entries.value, { ...context, tree })
       const [problem] = batch.errors
       return problem === undefined ? ok(batch.outcome) : err(problem)

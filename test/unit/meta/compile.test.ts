@@ -2,7 +2,7 @@ import t from 'tap'
 import { blocks } from '../../../src/base/units.js'
 import { compilePlan } from '../../../src/meta/compile.js'
 import { withUnits } from '../../../src/meta/tree.js'
-import type { Component, SubmirrorState } from '../../../src/meta/types.js'
+import type { Member, SubmirrorState } from '../../../src/meta/types.js'
 import { IN_SERVICE } from '../../../src/plan/builder.js'
 import { encodePlan } from '../../../src/plan/encode.js'
 import type { ComponentId } from '../../../src/plan/types.js'
@@ -18,7 +18,7 @@ const inventory = inventoryOf([
 ])
 const TREE = treeOf(['d1 2 2 /a /b -i 16b 1 c0t0d0s3', 'd2 1 1 /d', 'd0 -m d1 d2 -g -S'], { inventory })
 const ids = new Map<string, number>()
-const component = (c: Component): ComponentId => {
+const component = (c: Member): ComponentId => {
   const id = ids.get(c.name) ?? ids.size + 1
   ids.set(c.name, id)
   return id as ComponentId

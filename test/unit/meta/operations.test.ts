@@ -70,7 +70,7 @@ t.test('metainit refusals', async (t) => {
   t.equal(r('d9 -m d8'), 'd8: unit not set up')
   t.equal(r('d9 -m d2 d2'), 'd2: has appeared more than once in the specification of d9')
   t.equal(r('d9 -m d2', { isOpen: only('d2') }), 'd2: metadevice is open')
-  t.equal(r('d9 -r /a /b /c'), 'd9: RAID is not supported by this release')
+  t.equal(r('d9 -p /a 1g'), 'd9: soft partition is not supported by this release')
   t.equal(r('d9 /disks/x'), '/disks/x: No such file or directory')
   t.equal(r('blue/d9 1 1 /disks/c'), 'setname "blue": no such set')
   t.equal(r('9d 1 1 /disks/c'), '9d: Invalid name for metadevice or hot spare pool.')
@@ -112,15 +112,14 @@ t.test('a name alone is looked up in md.tab', async (t) => {
 })
 
 t.test('metainit -a', async (t) => {
-  const tab =
-    'd0 -m d1 1\nd1 1 1 /disks/a\nd5 -r /x /y /z\nmddb01 /r\nblue/d7 1 1 /disks/c\nd2 1 1 /disks/b\nd2 1 1 /q\n'
+  const tab = 'd0 -m d1 1\nd1 1 1 /disks/a\nd5 -p /x 1g\nmddb01 /r\nblue/d7 1 1 /disks/c\nd2 1 1 /disks/b\nd2 1 1 /q\n'
   const { outcome, errors } = metainitAll(tab, { counter: 3 })
   t.same(
     outcome.changes.map((c) => (c.change === 'setUp' ? c.name : '')),
     ['d1', 'd2', 'd0'],
     'order in the file does not matter',
   )
-  t.same(errors.map(text), ['md.tab line 3: d5: RAID is not supported by this release'])
+  t.same(errors.map(text), ['md.tab line 3: d5: soft partition is not supported by this release'])
   t.same(
     outcome.put.map((u) => u.minor),
     [3, 4, 5],
@@ -130,7 +129,7 @@ t.test('metainit -a', async (t) => {
   t.same(again.errors.map(text), [
     'md.tab line 1: d0: unit already set up',
     'md.tab line 2: d1: unit already set up',
-    'md.tab line 3: d5: RAID is not supported by this release',
+    'md.tab line 3: d5: soft partition is not supported by this release',
     'md.tab line 6: d2: unit already set up',
   ])
 })

@@ -61,7 +61,7 @@ t.test('version 1 had no component states, and cancelled submirrors', async (t) 
 
 t.test('damage is reported with the record and leaves what stands on it out', async (t) => {
   const cases: readonly [string, (r: Loose) => void, RegExp][] = [
-    ['later release', (r) => Object.assign(r, { version: 3 }), /written by a later release/],
+    ['later release', (r) => Object.assign(r, { version: 4 }), /written by a later release/],
     ['no version', (r) => delete r['version'], /version/],
     ['kind', (r) => Object.assign(r, { kind: 'raid' }), /unknown kind raid/],
     ['prototype kind', (r) => Object.assign(r, { kind: 'constructor' }), /unknown kind/],

@@ -4,6 +4,7 @@ import { blocks } from '../../../src/base/units.js'
 import { IDLE, type Live } from '../../../src/meta/kind.js'
 import { type Batch, init, initEntries, type Outcome } from '../../../src/meta/operations.js'
 import { NO_TAB, parseTab } from '../../../src/meta/tab.js'
+import { type Headers, NO_HEADERS } from '../../../src/meta/raid5header.js'
 import { EMPTY_TREE, stripeOf } from '../../../src/meta/tree.js'
 import type { Device, Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaError, metaError } from '../../../src/msg/errors.js'
@@ -50,8 +51,10 @@ export interface InitOptions {
   readonly check?: boolean
   readonly counter?: number
   readonly now?: number
+  readonly headers?: Headers
 }
 
+let drawn = 0
 const batch = (words: readonly string[], all: boolean, tabText: string, options: InitOptions): Batch => {
   const {
     tree = EMPTY_TREE,
@@ -61,6 +64,7 @@ const batch = (words: readonly string[], all: boolean, tabText: string, options:
     check = false,
     counter = 0,
     now = 1000,
+    headers = NO_HEADERS,
   } = options
   const failed = (error: MetaError): Batch => ({
     outcome: { tree, put: [], remove: [], changes: [], warnings: [] },
@@ -70,7 +74,19 @@ const batch = (words: readonly string[], all: boolean, tabText: string, options:
   if (!tab.ok) return failed(tab.error)
   const entries = initEntries(words, all, tab.value)
   if (!entries.ok) return failed(entries.error)
-  return init(entries.value, { tree, inventory, live: { ...IDLE, ...live }, force, check, counter, now })
+  // Distinct, and the same in every run.
+  const random = (): number => (drawn += 1)
+  return init(entries.value, {
+    tree,
+    inventory,
+    live: { ...IDLE, ...live },
+    force,
+    check,
+    counter,
+    now,
+    random,
+    headers,
+  })
 }
 export const metainit = (line: string, options: InitOptions = {}, tab = ''): Batch =>
   batch(line.split(' '), false, tab, options)

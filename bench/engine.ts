@@ -76,6 +76,7 @@ const main = async (): Promise<void> => {
       maxRequestBytes: MAX_REQUEST_BYTES,
       spinMicros: Number(values.spin ?? 20),
       regionSweepMillis: 10_000,
+      raid5CacheBytes: 64 << 20,
     },
     () => {
       for (const e of engine.drain(1024))

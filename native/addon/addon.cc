@@ -86,6 +86,10 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     options.maxRequestBytes = number("maxRequestBytes", 4096, 64U << 20U, 32U << 20U);
     options.spinMicros = number("spinMicros", 0, 1000, 20);
     options.regionSweepMillis = number("regionSweepMillis", 10, 3'600'000, 10'000);
+    const Napi::Value cache = given.Get("raid5CacheBytes");
+    if (cache.IsNumber())
+      options.raid5CacheBytes = static_cast<std::size_t>(
+          std::clamp<std::int64_t>(cache.As<Napi::Number>().Int64Value(), 8LL << 20U, 64LL << 30U));
     wake_ = Napi::Persistent(info[1].As<Napi::Function>());
     doorbell_ = TypedDoorbell::New(env, "metadisk doorbell", 0, 1, this);
     doorbell_.Unref(env);

@@ -121,7 +121,8 @@ void ThreadDevice::Mounted::replayed(const Raid5Replayed& result) noexcept {
 }
 
 ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
-                           std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, std::function<void()> attend)
+                           std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, std::size_t cacheBytes,
+                           std::function<void()> attend)
     : number_(number),
       backend_(backend),
       sinks_(sinks),
@@ -132,6 +133,7 @@ ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceS
             .attend = [this] { attend_(); },
             .flush = [this](std::function<void(int)> done) { flush(std::move(done)); }}) {
   state_.stale = &log_.stale();
+  state_.raid5CacheBytes = cacheBytes;
 }
 
 void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {

@@ -30,6 +30,7 @@ Engine::Engine(const EngineOptions& options, std::function<void()> doorbell)
   each.bufferBytes = options.bufferBytes / std::max(1U, options.threads);
   each.forceWorkers = options.forceWorkers;
   each.regionSweepMillis = options.regionSweepMillis;
+  each.raid5CacheBytes = options.raid5CacheBytes;
   for (unsigned i = 0; i < std::max(1U, options.threads); ++i) {
     each.index = i;
     threads_.push_back(std::make_unique<IoThread>(each, sinks_));

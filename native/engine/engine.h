@@ -31,6 +31,7 @@ struct EngineOptions {
   std::size_t bufferBytes = 1024UL * 1024 * 1024;
   bool forceWorkers = false;
   std::uint32_t regionSweepMillis = 10'000;
+  std::size_t raid5CacheBytes = 64UL * 1024 * 1024;
 };
 
 class Engine {

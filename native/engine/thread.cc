@@ -265,8 +265,9 @@ void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& co
                        std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {
   Local& local = devices_[device];
   if (!local.device)
-    local.device = std::make_unique<ThreadDevice>(
-        device, *backend_, sinks_, counters, options_.regionSweepMillis * kMillis, [this, device] { attend(device); });
+    local.device =
+        std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters, options_.regionSweepMillis * kMillis,
+                                       options_.raid5CacheBytes, [this, device] { attend(device); });
   if (!stopping_) {
     // A removal under way only made room on this thread: the device is wanted here again.
     for (const auto& report : std::exchange(local.gone, {})) report();

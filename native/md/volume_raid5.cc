@@ -14,7 +14,10 @@ void Volume::Impl::begin() noexcept {
     replay_ = std::make_unique<Raid5Replay>(*plan_, files_, backend_, host_, over, this);
     return replay_->start();
   }
-  if (state_.raid5 == nullptr) state_.raid5 = std::make_unique<Raid5State>();
+  if (state_.raid5 == nullptr) {
+    state_.raid5 = std::make_unique<Raid5State>();
+    state_.raid5->options.cacheBytes = state_.raid5CacheBytes;
+  }
   raid5Error_ = Raid5Io::prepare(*raid5Node_, *state_.raid5);
   if (raid5Error_ == 0) {
     raid5_ = std::make_unique<Raid5Io>(*plan_, files_, backend_, host_, state_.hold, *state_.raid5);

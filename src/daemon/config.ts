@@ -35,6 +35,8 @@ export interface Config {
   readonly componentReadErrors: number
   /** A dirty region becomes clean one to two of these after its last write, 1-3600 seconds. */
   readonly regionCleanSeconds: number
+  /** Memory for the stripes of each RAID5 metadevice in bytes, 8 MiB - 64 GiB. */
+  readonly raid5CacheBytes: number
   readonly logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error'
 }
 
@@ -53,6 +55,7 @@ export const DEFAULTS: Config = {
   componentTimeoutSeconds: 30,
   componentReadErrors: 20,
   regionCleanSeconds: 10,
+  raid5CacheBytes: 64 << 20,
   logLevel: 'info',
 }
 
@@ -74,6 +77,7 @@ const NUMBERS = {
   component_timeout: ['componentTimeoutSeconds', 0, 3600],
   component_read_errors: ['componentReadErrors', 0, 1_000_000],
   region_clean_seconds: ['regionCleanSeconds', 1, 3600],
+  raid5_cache_bytes: ['raid5CacheBytes', 8 << 20, 2 ** 36],
 } as const satisfies Record<string, readonly [keyof Config, number, number]>
 
 const address = (value: string): Config['nbdTcp'] | undefined => {

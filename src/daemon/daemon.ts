@@ -67,9 +67,10 @@ export class Daemon {
       },
     })
     const engine = loadDataPlane()
-    const { threads, queueDepth, maxRequestBytes, spinMicros, regionCleanSeconds } = this.#config
+    const { threads, queueDepth, maxRequestBytes, spinMicros, regionCleanSeconds, raid5CacheBytes } = this.#config
     const regionSweepMillis = regionCleanSeconds * 1000
-    engine.start({ threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis }, () => this.#drain())
+    const limits = { threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis, raid5CacheBytes }
+    engine.start(limits, () => this.#drain())
     const components = new Components(this.#config, (id) => engine.busy(id))
     const nbdPath = join(this.#where.run, 'nbd.sock')
     const links = new DeviceLinks(this.#where.dev, nbdPath, (text) => this.#log.warn(text))

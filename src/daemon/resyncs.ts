@@ -1,12 +1,20 @@
 /**
- * What the resync scheduler needs of the daemon: which copy comes next, how the engine begins it, and what
+ * What the scheduler needs of the daemon for mirrors: which copy comes next, how the engine begins it, and what
  * its end means. A side becomes readable only by the commit that says it is in step, which is made only after
  * the engine said that all of it is on stable storage.
  */
 import { err, ok } from '../base/result.js'
 import { type Blocks, blocks } from '../base/units.js'
 import type { DataPlane } from '../dataplane/types.js'
-import { advance, componentAt, type MirrorEvent, stateOf, stateOutcome, targetIdentity } from '../meta/mirrorstate.js'
+import {
+  advance,
+  componentAt,
+  type MirrorEvent,
+  type ResyncTarget,
+  stateOf,
+  stateOutcome,
+  targetIdentity,
+} from '../meta/mirrorstate.js'
 import { finishGrowth, then, type Outcome, unchanged } from '../meta/operations.js'
 import { nextResync } from '../meta/resyncs.js'
 import type { Place } from '../meta/sources.js'
@@ -16,13 +24,16 @@ import type { MirrorUnit, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaResult, metaError } from '../msg/errors.js'
 import type { NoticeText } from '../msg/notices.js'
 import type { ComponentId } from '../plan/types.js'
-import type { End, Ending, Job, ResyncHost, Work } from '../resync/scheduler.js'
+import type { End, Ending, Job as AnyJob, ResyncHost, Work as AnyWork } from '../resync/scheduler.js'
 import type { Components } from './components.js'
 import type { Config } from './config.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
 import type { Serving } from './serving.js'
 import type { State } from './state.js'
+
+type Job = AnyJob<ResyncTarget>
+type Work = AnyWork<ResyncTarget>
 
 export interface ResyncParts {
   readonly config: Config
@@ -58,7 +69,7 @@ export const mirrorEvent = (tree: Tree, name: UnitName, e: MirrorEvent): MetaRes
   return ok({ outcome: stateOutcome(tree, next.value.state), notices: next.value.notices })
 }
 
-export class ResyncHosting implements ResyncHost {
+export class ResyncHosting implements ResyncHost<ResyncTarget> {
   readonly #parts: ResyncParts
   /** What metasync asked for, until the next metasync. */
   readonly #bufferBlocks = new Map<UnitName, number>()

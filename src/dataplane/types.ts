@@ -17,6 +17,8 @@ export interface DataPlaneOptions {
   readonly spinMicros: number
   /** How often idle dirty regions are looked for, milliseconds, 10 to 3 600 000 (md_mdelay: 10 000). */
   readonly regionSweepMillis: number
+  /** Memory for the stripes of each RAID5 device, 8 MiB to 64 GiB; a quarter of it more for what is being journaled. */
+  readonly raid5CacheBytes: number
 }
 
 /** What the handshake agreed on; the transmission phase obeys it. */

@@ -1,19 +1,24 @@
 /**
- * Runs copies and comparisons: one at a time per mirror, mirrors side by side, and at start mirrors by pass
- * number, each pass after the one before it (commands.md 3.10). It decides when one runs; what a mirror wants
- * and what an end means is the host's business, durable before the next one starts.
+ * Runs background work, copies and comparisons: one at a time per metadevice, metadevices side by side, and at
+ * start mirrors by pass number, each pass after the one before it (commands.md 3.10). It decides when one runs;
+ * what a metadevice wants and what an end means is the host's business, durable before the next one starts.
  *
- * A copy that is wanted goes before a comparison, and interrupts one that runs. A plan swap interrupts
+ * A copy here is whatever its unit's record asks for: a mirror's resync, a RAID5 column's resync or zeroing. One
+ * that is wanted goes before a comparison, and interrupts one that runs. A plan swap interrupts
  * either; it goes on afterwards if it is still wanted.
  */
 import type { Blocks } from '../base/units.js'
 import { blocks } from '../base/units.js'
 import type { ResyncTarget } from '../meta/mirrorstate.js'
+import type { Raid5Target } from '../meta/raid5jobs.js'
 import type { UnitName } from '../meta/types.js'
 import type { NativeEvent } from '../plan/events.js'
 
-export interface Job {
-  readonly target: ResyncTarget
+/** What a copy writes. */
+export type Target = ResyncTarget | Raid5Target
+
+export interface Job<T extends Target = Target> {
+  readonly target: T
   /** Everything below is copied already. */
   readonly from: Blocks
   /** Another one when the target stopped wanting its copy in between, or is other storage. */
@@ -23,26 +28,27 @@ export interface Job {
 /** `stopped`: metad ends; the copy goes on at the next start. */
 export type Ending = 'done' | 'cancelled' | 'failed' | 'stopped'
 
-export type Work = { readonly kind: 'copy'; readonly job: Job } | { readonly kind: 'verify'; readonly repair: boolean }
+export type Work<T extends Target = Target> =
+  { readonly kind: 'copy'; readonly job: Job<T> } | { readonly kind: 'verify'; readonly repair: boolean }
 
-export interface ResyncHost {
-  /** The next copy that `mirror` wants and may have, none of those `tried`; records what has to be recorded before. */
-  next(mirror: UnitName, tried: readonly ResyncTarget[]): Promise<Job | undefined>
+export interface ResyncHost<T extends Target = Target> {
+  /** The next copy that `unit` wants and may have, none of those `tried`; records what has to be recorded before. */
+  next(unit: UnitName, tried: readonly T[]): Promise<Job<T> | undefined>
   /** Records the end; done: the target may be read from now on. */
-  ended(mirror: UnitName, job: Job, end: End, ending: Ending): Promise<void>
+  ended(unit: UnitName, job: Job<T>, end: End, ending: Ending): Promise<void>
   /** Everything below `done` is on the target's stable storage. */
-  checkpoint(mirror: UnitName, job: Job, done: Blocks): void
-  /** Starts the engine; its events carry `number`. @throws when the mirror is not served */
-  start(mirror: UnitName, work: Work, number: number, from: Blocks): void
-  cancel(mirror: UnitName): void
-  /** A defect ended what `mirror` was at. */
-  broke(mirror: UnitName, e: unknown): void
-  /** Nothing of `mirror` runs or is about to. */
-  rested(mirror: UnitName): void
+  checkpoint(unit: UnitName, job: Job<T>, done: Blocks): void
+  /** Starts the engine; its events carry `number`. @throws when it is not served */
+  start(unit: UnitName, work: Work<T>, number: number, from: Blocks): void
+  cancel(unit: UnitName): void
+  /** A defect ended what `unit` was at. */
+  broke(unit: UnitName, e: unknown): void
+  /** Nothing of `unit` runs or is about to. */
+  rested(unit: UnitName): void
 }
 
 export interface Progress {
-  readonly kind: ResyncTarget['kind'] | 'verify'
+  readonly kind: Target['kind'] | 'verify'
   readonly done: number
   readonly total: number
 }
@@ -71,7 +77,7 @@ export type End = Pick<
 
 interface Running {
   readonly number: number
-  readonly mirror: UnitName
+  readonly unit: UnitName
   readonly work: Work
   readonly entry: Entry
   end(e: End): void
@@ -86,7 +92,7 @@ interface Verification {
   settle(v: Verified): void
 }
 
-/** One mirror at work. */
+/** One metadevice at work. */
 interface Entry {
   running: Running | undefined
   finished: Promise<void>
@@ -108,7 +114,7 @@ type ResyncEvent = Extract<
 export class ResyncScheduler {
   readonly #host: ResyncHost
   readonly #running = new Map<number, Running>()
-  readonly #mirrors = new Map<UnitName, Entry>()
+  readonly #units = new Map<UnitName, Entry>()
   readonly #verifications = new Map<UnitName, Verification>()
   /** Settles when a plan swap is over. */
   readonly #swaps = new Map<UnitName, Promise<void>>()
@@ -123,12 +129,12 @@ export class ResyncScheduler {
     this.#host = host
   }
 
-  /** A mirror at work looks again, also at what failed before. Resolves when it has nothing left to do. */
-  kick(mirror: UnitName): Promise<void> {
-    const at = this.#mirrors.get(mirror)
+  /** A metadevice at work looks again, also at what failed before. Resolves when it has nothing left to do. */
+  kick(unit: UnitName): Promise<void> {
+    const at = this.#units.get(unit)
     if (at !== undefined) {
       at.again = true
-      if (at.running?.work.kind === 'verify') this.#host.cancel(mirror)
+      if (at.running?.work.kind === 'verify') this.#host.cancel(unit)
       return at.finished
     }
     const entry: Entry = {
@@ -139,16 +145,16 @@ export class ResyncScheduler {
       copying: false,
       progress: undefined,
     }
-    this.#mirrors.set(mirror, entry)
-    const run = this.#run(mirror, entry).catch((e: unknown) => this.#host.broke(mirror, e))
+    this.#units.set(unit, entry)
+    const run = this.#run(unit, entry).catch((e: unknown) => this.#host.broke(unit, e))
     entry.finished = run.finally(() => {
-      this.#mirrors.delete(mirror)
-      this.#interrupted.delete(mirror)
+      this.#units.delete(unit)
+      this.#interrupted.delete(unit)
       if (entry.cancelled || !entry.again)
-        this.#settle(mirror, entry.cancelled || this.#stopping ? 'cancelled' : 'failed', 0)
+        this.#settle(unit, entry.cancelled || this.#stopping ? 'cancelled' : 'failed', 0)
       // Wanted again after it was cancelled.
-      if (entry.again && !this.#stopping) void this.kick(mirror)
-      else this.#host.rested(mirror)
+      if (entry.again && !this.#stopping) void this.kick(unit)
+      else this.#host.rested(unit)
     })
     return entry.finished
   }
@@ -159,51 +165,51 @@ export class ResyncScheduler {
       await Promise.all(mirrors.filter((m) => m.pass === pass).map((m) => this.kick(m.name)))
   }
 
-  /** Compares the sides. Waits for copies; null when the mirror is being compared already. */
-  verify(mirror: UnitName, repair: boolean): Promise<Verified> | null {
-    if (this.#verifications.has(mirror)) return null
+  /** Compares the sides, or data and parity. Waits for copies; null when the metadevice is being compared already. */
+  verify(unit: UnitName, repair: boolean): Promise<Verified> | null {
+    if (this.#verifications.has(unit)) return null
     const verified = new Promise<Verified>((settle) =>
-      this.#verifications.set(mirror, { repair, from: blocks(0), mismatchBlocks: 0, ranges: [], settle }),
+      this.#verifications.set(unit, { repair, from: blocks(0), mismatchBlocks: 0, ranges: [], settle }),
     )
-    void this.kick(mirror)
+    void this.kick(unit)
     return verified
   }
 
   /** Copies are made; a comparison is none. */
-  isRunning(mirror: UnitName): boolean {
-    return this.#mirrors.get(mirror)?.copying ?? false
+  isRunning(unit: UnitName): boolean {
+    return this.#units.get(unit)?.copying ?? false
   }
 
   /** Of what runs, or of the copy that was cancelled last. */
-  progress(mirror: UnitName): Progress | undefined {
-    return this.#mirrors.get(mirror)?.progress ?? this.#cancelled.get(mirror)
+  progress(unit: UnitName): Progress | undefined {
+    return this.#units.get(unit)?.progress ?? this.#cancelled.get(unit)
   }
 
   /** Ends what runs, a comparison for good. @returns false when nothing runs */
-  async cancel(mirror: UnitName): Promise<boolean> {
-    const at = this.#mirrors.get(mirror)
+  async cancel(unit: UnitName): Promise<boolean> {
+    const at = this.#units.get(unit)
     if (at === undefined) return false
     at.cancelled = true
     at.again = false
-    if (at.running !== undefined) this.#host.cancel(mirror)
+    if (at.running !== undefined) this.#host.cancel(unit)
     await at.finished
     return true
   }
 
-  /** Runs `swap` while nothing of `mirror` runs in the engine, which cannot swap a plan under it. */
-  async paused<T>(mirror: UnitName, swap: () => Promise<T>): Promise<T> {
-    while (this.#swaps.has(mirror)) await this.#swaps.get(mirror)
+  /** Runs `swap` while nothing of `unit` runs in the engine, which cannot swap a plan under it. */
+  async paused<T>(unit: UnitName, swap: () => Promise<T>): Promise<T> {
+    while (this.#swaps.has(unit)) await this.#swaps.get(unit)
     let over: () => void = () => undefined
-    this.#swaps.set(mirror, new Promise((resolve) => (over = resolve)))
+    this.#swaps.set(unit, new Promise((resolve) => (over = resolve)))
     try {
-      const running = this.#mirrors.get(mirror)?.running
+      const running = this.#units.get(unit)?.running
       if (running !== undefined) {
-        this.#host.cancel(mirror)
+        this.#host.cancel(unit)
         await running.over
       }
       return await swap()
     } finally {
-      this.#swaps.delete(mirror)
+      this.#swaps.delete(unit)
       over()
     }
   }
@@ -211,13 +217,13 @@ export class ResyncScheduler {
   event(e: ResyncEvent): void {
     const running = this.#running.get(e.job)
     if (running === undefined) return
-    const verification = this.#verifications.get(running.mirror)
+    const verification = this.#verifications.get(running.unit)
     switch (e.kind) {
       case 'resyncProgress':
         running.entry.progress = { kind: kindOf(running.work), done: e.done, total: e.total }
         return
       case 'resyncCheckpoint':
-        if (running.work.kind === 'copy') this.#host.checkpoint(running.mirror, running.work.job, e.done)
+        if (running.work.kind === 'copy') this.#host.checkpoint(running.unit, running.work.job, e.done)
         return
       case 'verifyMismatch':
         if (verification !== undefined && verification.ranges.length < MAX_RANGES)
@@ -232,19 +238,19 @@ export class ResyncScheduler {
   /** Everything ends, and goes on at the next start. */
   async stop(): Promise<void> {
     this.#stopping = true
-    for (const [mirror, at] of this.#mirrors) if (at.running !== undefined) this.#host.cancel(mirror)
-    await Promise.allSettled([...this.#mirrors.values()].map((m) => m.finished))
-    for (const mirror of [...this.#verifications.keys()]) this.#settle(mirror, 'cancelled', 0)
+    for (const [unit, at] of this.#units) if (at.running !== undefined) this.#host.cancel(unit)
+    await Promise.allSettled([...this.#units.values()].map((m) => m.finished))
+    for (const unit of [...this.#verifications.keys()]) this.#settle(unit, 'cancelled', 0)
   }
 
-  async #run(mirror: UnitName, entry: Entry): Promise<void> {
-    let tried: ResyncTarget[] = []
+  async #run(unit: UnitName, entry: Entry): Promise<void> {
+    let tried: Target[] = []
     while (!this.#stopping && !entry.cancelled) {
       if (entry.again) tried = []
       entry.again = false
-      const job = await this.#host.next(mirror, tried)
+      const job = await this.#host.next(unit, tried)
       // Whoever swaps the plan may have taken away what was found.
-      const swap = this.#swaps.get(mirror)
+      const swap = this.#swaps.get(unit)
       if (swap !== undefined) {
         await swap
         continue
@@ -252,58 +258,58 @@ export class ResyncScheduler {
       entry.copying = job !== undefined
       if (this.#stopping || entry.cancelled) return
       if (entry.again) continue
-      const verification = this.#verifications.get(mirror)
-      if (job !== undefined) await this.#copy(mirror, entry, job, tried)
-      else if (verification !== undefined) await this.#compare(mirror, entry, verification)
+      const verification = this.#verifications.get(unit)
+      if (job !== undefined) await this.#copy(unit, entry, job, tried)
+      else if (verification !== undefined) await this.#compare(unit, entry, verification)
       else return
     }
   }
 
-  async #copy(mirror: UnitName, entry: Entry, job: Job, tried: ResyncTarget[]): Promise<void> {
-    const before = this.#interrupted.get(mirror)
-    this.#interrupted.delete(mirror)
+  async #copy(unit: UnitName, entry: Entry, job: Job, tried: Target[]): Promise<void> {
+    const before = this.#interrupted.get(unit)
+    this.#interrupted.delete(unit)
     const goesOn = before?.identity === job.identity && before.done > job.from
-    const end = await this.#execute(mirror, entry, { kind: 'copy', job }, goesOn ? before.done : job.from)
+    const end = await this.#execute(unit, entry, { kind: 'copy', job }, goesOn ? before.done : job.from)
     const { outcome, done } = end
     if (outcome === 'cancelled' && !entry.cancelled && !this.#stopping) {
-      this.#interrupted.set(mirror, { identity: job.identity, done })
+      this.#interrupted.set(unit, { identity: job.identity, done })
       return
     }
     tried.push(job.target)
-    if (outcome === 'cancelled' && entry.progress !== undefined) this.#cancelled.set(mirror, entry.progress)
-    await this.#host.ended(mirror, job, end, outcome === 'cancelled' && this.#stopping ? 'stopped' : outcome)
+    if (outcome === 'cancelled' && entry.progress !== undefined) this.#cancelled.set(unit, entry.progress)
+    await this.#host.ended(unit, job, end, outcome === 'cancelled' && this.#stopping ? 'stopped' : outcome)
   }
 
-  async #compare(mirror: UnitName, entry: Entry, v: Verification): Promise<void> {
+  async #compare(unit: UnitName, entry: Entry, v: Verification): Promise<void> {
     const { outcome, done, errno, mismatches } = await this.#execute(
-      mirror,
+      unit,
       entry,
       { kind: 'verify', repair: v.repair },
       v.from,
     )
     v.from = done
     v.mismatchBlocks += mismatches
-    if (outcome !== 'cancelled') this.#settle(mirror, outcome, errno)
+    if (outcome !== 'cancelled') this.#settle(unit, outcome, errno)
   }
 
-  #settle(mirror: UnitName, ending: Verified['ending'], errno: number): void {
-    const v = this.#verifications.get(mirror)
-    this.#verifications.delete(mirror)
+  #settle(unit: UnitName, ending: Verified['ending'], errno: number): void {
+    const v = this.#verifications.get(unit)
+    this.#verifications.delete(unit)
     v?.settle({ ending, errno, mismatchBlocks: v.mismatchBlocks, ranges: v.ranges })
   }
 
-  async #execute(mirror: UnitName, entry: Entry, work: Work, from: Blocks): Promise<End> {
+  async #execute(unit: UnitName, entry: Entry, work: Work, from: Blocks): Promise<End> {
     let end: (e: End) => void = () => undefined
     const over = new Promise<End>((resolve) => (end = resolve))
-    this.#cancelled.delete(mirror)
-    const running: Running = { number: this.#nextNumber++, mirror, work, entry, end, over }
+    this.#cancelled.delete(unit)
+    const running: Running = { number: this.#nextNumber++, unit, work, entry, end, over }
     this.#running.set(running.number, running)
     entry.running = running
     // The total is known at the first report; until then what an interrupted copy showed stays.
     const kind = kindOf(work)
     if (entry.progress?.kind !== kind || from === 0) entry.progress = { kind, done: from, total: 0 }
     try {
-      this.#host.start(mirror, work, running.number, from)
+      this.#host.start(unit, work, running.number, from)
       return await over
     } finally {
       this.#running.delete(running.number)

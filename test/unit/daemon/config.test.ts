@@ -21,6 +21,7 @@ resync_checkpoint_seconds = 60
 component_timeout = 0
 component_read_errors = 3
 region_clean_seconds = 1
+raid5_cache_bytes = 8388608
 log_level = debug
 `)
   t.ok(parsed.ok)
@@ -40,6 +41,7 @@ log_level = debug
     componentTimeoutSeconds: 0,
     componentReadErrors: 3,
     regionCleanSeconds: 1,
+    raid5CacheBytes: 8 << 20,
     logLevel: 'debug',
   })
   t.same([...ioOf], [['/disks/a', 'buffered']])
@@ -51,6 +53,7 @@ t.test('a wrong line is named, and nothing is taken by halves', async (t) => {
     ['\nthreads = 1e3', 'line 2: threads must be 1 to 64'],
     ['spin_micros = x', 'line 1: spin_micros must be 0 to 1000'],
     ['component_timeout = 3601', 'line 1: component_timeout must be 0 to 3600'],
+    ['raid5_cache_bytes = 8388607', 'line 1: raid5_cache_bytes must be 8388608 to 68719476736'],
     ['region_clean_seconds = 0', 'line 1: region_clean_seconds must be 1 to 3600'],
     ['io = fast', 'line 1: io must be one of auto, buffered, direct'],
     ['nbd_tcp = 10809', 'line 1: nbd_tcp must be HOST:PORT or off'],

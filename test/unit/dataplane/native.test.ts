@@ -54,7 +54,14 @@ t.test('refusals are rejections with a reason', async (t) => {
   t.throws(() => rig.engine.adopt(file.component.fd, 0, TERMS, new Uint8Array(0)), { message: 'not a socket' })
   t.throws(() =>
     rig.engine.start(
-      { threads: 1, queueDepth: 1, maxRequestBytes: 65536, spinMicros: 0, regionSweepMillis: 10_000 },
+      {
+        threads: 1,
+        queueDepth: 1,
+        maxRequestBytes: 65536,
+        spinMicros: 0,
+        regionSweepMillis: 10_000,
+        raid5CacheBytes: 8 << 20,
+      },
       () => {},
     ),
   )
@@ -250,7 +257,7 @@ t.test('stop is idempotent, ends connections, and the engine can be forgotten wi
   t.equal((await receive(socket, 1)).length, 0)
   const source = `
     import { loadDataPlane } from ${JSON.stringify(new URL('../../../src/dataplane/native.js', import.meta.url).href)}
-    loadDataPlane().start({ threads: 2, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 20, regionSweepMillis: 10000 }, () => {})
+    loadDataPlane().start({ threads: 2, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 20, regionSweepMillis: 10000, raid5CacheBytes: 8 << 20 }, () => {})
     console.log('running')`
   const run = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', source])
   t.equal(run.stdout, 'running\n')
@@ -259,7 +266,7 @@ t.test('stop is idempotent, ends connections, and the engine can be forgotten wi
 t.test('an engine that was stopped and collected does not haunt the end of the process', async (t) => {
   const source = `
     import { loadDataPlane } from ${JSON.stringify(new URL('../../../src/dataplane/native.js', import.meta.url).href)}
-    const options = { threads: 1, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 0, regionSweepMillis: 10000 }
+    const options = { threads: 1, queueDepth: 8, maxRequestBytes: 65536, spinMicros: 0, regionSweepMillis: 10000, raid5CacheBytes: 8 << 20 }
     const kept = []
     for (let i = 0; i < 10; i++) {
       const engine = loadDataPlane()

@@ -45,7 +45,14 @@ export class Rig {
 
   async start(threads = 2): Promise<void> {
     this.engine.start(
-      { threads, queueDepth: 64, maxRequestBytes: 1 << 20, spinMicros: 20, regionSweepMillis: 100 },
+      {
+        threads,
+        queueDepth: 64,
+        maxRequestBytes: 1 << 20,
+        spinMicros: 20,
+        regionSweepMillis: 100,
+        raid5CacheBytes: 8 << 20,
+      },
       () => {
         this.events.push(...this.engine.drain(1000))
         for (const wake of this.#wanted.splice(0)) wake()

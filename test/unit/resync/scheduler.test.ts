@@ -7,7 +7,7 @@ import { type Job, type ResyncHost, ResyncScheduler } from '../../../src/resync/
 
 const name = (s: string): UnitName => s as UnitName
 const d0 = name('d0')
-const full = (slot: 0 | 1 | 2 | 3, from = 0, identity = `disk ${slot}`): Job => ({
+const full = (slot: 0 | 1 | 2 | 3, from = 0, identity = `disk ${slot}`): Job<ResyncTarget> => ({
   target: { kind: 'full', slot },
   from: blocks(from),
   identity,
@@ -15,11 +15,11 @@ const full = (slot: 0 | 1 | 2 | 3, from = 0, identity = `disk ${slot}`): Job => 
 const sameTarget = (a: ResyncTarget, b: ResyncTarget): boolean => a.kind === b.kind && a.slot === b.slot
 
 /** A host with the copies every mirror wants; `log` is what was asked of it, in order. */
-const fixture = (wanted: Record<string, Job[]>) => {
+const fixture = (wanted: Record<string, Job<ResyncTarget>[]>) => {
   const log: string[] = []
   const rested: string[] = []
   const running = new Map<string, number>()
-  const host: ResyncHost = {
+  const host: ResyncHost<ResyncTarget> = {
     next: async (m, tried) => wanted[m]?.find((j) => !tried.some((t) => sameTarget(t, j.target))),
     ended: async (m, job, end, ending) => {
       log.push(`ended ${m} ${job.target.slot} ${ending} ${end.done}`)

@@ -95,7 +95,7 @@ export const parseConfig = (text: string): Result<Config, string> => {
     const line = raw.replace(/#.*/, '').trim()
     if (line === '') continue
     const bad = (why: string): Result<Config, string> => err(`line ${index + 1}: ${why}`)
-    const m = /^([a-z_]+)(?:\s+(\/\S+))?\s*=\s*(\S+)$/.exec(line)
+    const m = /^([a-z][a-z0-9_]*)(?:\s+(\/\S+))?\s*=\s*(\S+)$/.exec(line)
     const name = m?.[1] ?? ''
     const value = m?.[3] ?? ''
     if (name === '' || value === '') return bad('expected `name = value`')

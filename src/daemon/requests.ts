@@ -22,9 +22,8 @@ import {
   replace,
 } from '../meta/operations.js'
 import { lookUpWords } from '../meta/check.js'
-import { NO_HEADERS } from '../meta/raid5header.js'
 import { statusOf } from '../meta/status.js'
-import { componentWords, NO_TAB, parseTab, type Tab } from '../meta/tab.js'
+import { componentWords, keptWords, NO_TAB, parseTab, type Tab } from '../meta/tab.js'
 import { isMetadevice } from '../meta/tree.js'
 import type { Inventory, Tree } from '../meta/types.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
@@ -34,6 +33,7 @@ import { examine, type Piece } from '../sys/storage.js'
 import { addReplicas, deleteReplicas, listReplicas, patchLocations } from './databases.js'
 import { changeHotSpares } from './hotspares.js'
 import { liveOf, liveStatusOf } from './live.js'
+import { gatherHeaders } from './raid5headers.js'
 import type { Handler, Send } from './server.js'
 import { sync } from './sync.js'
 import type { System } from './system.js'
@@ -141,6 +141,11 @@ const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise
   const entries = initEntries(r.words, r.all, tab.value)
   if (!entries.ok) return fail(send, entries.error)
   const inventory = await inventoryFor(system, lookUpWords(componentWords(entries.value), system.tree), r.cwd)
+  const kept = keptWords(entries.value).map(inventory)
+  const headers = await gatherHeaders(
+    kept.flatMap((d) => (d.ok ? [d.value] : [])),
+    limitOf(system),
+  )
   const { force, check } = r
   const operation = (tree: Tree): Batch => {
     const counter = Math.max(-1, ...[...tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
@@ -153,7 +158,7 @@ const doInit = async (system: System, send: Send, r: RequestOf<'init'>): Promise
       counter,
       check,
       random: randomUnit,
-      headers: NO_HEADERS,
+      headers,
     })
   }
   return carryOutBatch(system, send, operation, check)

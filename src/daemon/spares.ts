@@ -15,16 +15,10 @@ import { poolsOf } from '../meta/tree.js'
 import type { Slice, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { OpenComponent } from '../plan/types.js'
-import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from '../sys/errno.js'
 import { HOST_FILES, type HostFiles } from '../sys/hostfiles.js'
+import { limited, type Opener } from './limited.js'
 import type { Logger, Notice } from './log.js'
-
-/** Opens storage as components are opened: identity and size compared, exclusive, alone. */
-export interface Opener {
-  acquire(slice: Slice): Promise<MetaResult<OpenComponent>>
-  release(slice: Slice): void
-}
 
 /** First and last whole unit of I/O between two blocks of the slice, as byte offsets of the storage. */
 const ends = (slice: Slice, from: number, blocks: number, align: number): readonly number[] => {
@@ -49,32 +43,21 @@ const exercise = async (files: HostFiles, open: OpenComponent, at: readonly numb
     throw Object.assign(new Error('other data came back'), { code: 'EIO' })
 }
 
-/**
- * `job` on the opened slice. After `limitSeconds` (0: never) the answer is ETIMEDOUT; the storage stays
- * open until the kernel gives the operation back, because a descriptor in use must not be reused.
- */
-const within = async (
+const within = (
   opener: Opener,
   slice: Slice,
   limitSeconds: number,
   job: (open: OpenComponent) => Promise<void>,
-): Promise<MetaResult<void>> => {
-  const opened = await opener.acquire(slice)
-  if (!opened.ok) return opened
-  const done = job(opened.value)
-    .then((): MetaResult<void> => ok(undefined))
-    .catch((e: unknown): MetaResult<void> => {
+): Promise<MetaResult<void>> =>
+  limited(opener, slice, limitSeconds, async (open) => {
+    try {
+      await job(open)
+      return ok(undefined)
+    } catch (e) {
       if (errnoOf(e) === undefined) throw e
       return err(sysError(e, slice.name))
-    })
-    .finally(() => opener.release(slice))
-  if (limitSeconds === 0) return done
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<MetaResult<void>>((resolve) => {
-    timer = setTimeout(() => resolve(err(metaError('sys', slice.name, strerror('ETIMEDOUT')))), limitSeconds * 1000)
+    }
   })
-  return Promise.race([done, late]).finally(() => clearTimeout(timer))
-}
 
 /** Whether the spare can be read and written where the component's data would be. Changes no data. */
 export const verifySpare = (

@@ -195,5 +195,12 @@ export const componentWords = (entries: readonly TabEntry[]): readonly string[] 
     return d.ok ? kindOf(d.value.kind).componentWords(d.value) : []
   })
 
+/** Components whose headers must be read before the entries can be built. */
+export const keptWords = (entries: readonly TabEntry[]): readonly string[] =>
+  entries.flatMap((e) => {
+    const d = definitionOf(e)
+    return d.ok && d.value.kind === 'raid5' && d.value.keep ? d.value.columns : []
+  })
+
 /** An md.tab that does not exist is empty. */
 export const NO_TAB = (file: string): Tab => ({ file, entries: [] })

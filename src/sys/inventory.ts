@@ -8,9 +8,9 @@ import { err, ok } from '../base/result.js'
 import { blocks } from '../base/units.js'
 import type { Device, Inventory } from '../meta/types.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
-import { strerror } from '../msg/strerror.js'
 import { errnoOf, sysError } from './errno.js'
 import { DEFAULT_GEOMETRY, type Label, LABEL_BYTES, parseLabel, parseX86, solarisPartitions } from './label.js'
+import { within } from './limit.js'
 import { examine, kernelUse, kernelUses, overlap, type Piece, type Storage } from './storage.js'
 
 export interface InventoryOptions {
@@ -135,28 +135,6 @@ const examined = async (
     (await kernelUse(device.path, storage, piece, uses)) ??
     (replicas.includes('part') ? ({ how: 'replica', where: 'metadevice state database' } as const) : null)
   return ok({ ...device, usedBy, isReplica: replicas.includes('same') })
-}
-
-/** Looks that came to no end yet. Each holds one of Node's few threads for file operations, so one per path is enough. */
-const stuck = new Set<string>()
-
-const within = async (
-  millis: number,
-  word: string,
-  look: () => Promise<MetaResult<Device>>,
-): Promise<MetaResult<Device>> => {
-  if (millis === 0) return look()
-  const late = err(metaError('sys', word, strerror('ETIMEDOUT')))
-  if (stuck.has(word)) return late
-  let timer: NodeJS.Timeout | undefined
-  const limit = new Promise<MetaResult<Device>>((resolve) => {
-    timer = setTimeout(() => {
-      stuck.add(word)
-      resolve(late)
-    }, millis)
-  })
-  const looking = look().finally(() => stuck.delete(word))
-  return Promise.race([looking, limit]).finally(() => clearTimeout(timer))
 }
 
 /** Looks every word up now; the Inventory answers from that moment's picture. */

@@ -14,6 +14,7 @@ import { toBytes } from '../base/units.js'
 import type { NativeEvent } from '../plan/events.js'
 import { HOST_FILES } from '../sys/hostfiles.js'
 import { DeviceLinks } from '../sys/links.js'
+import { errorText } from '../msg/errors.js'
 import { KIND_TITLES } from '../msg/report.js'
 import { Clients } from './clients.js'
 import { Components } from './components.js'
@@ -123,6 +124,7 @@ export class Daemon {
         readOnly: system.readOnly,
         description: KIND_TITLES[e.unit.kind],
         preferredBlockBytes: 0,
+        ...(e.refusal === undefined ? {} : { refusal: errorText(e.refusal) }),
       }))
     return new NbdListener({
       exports: makeExportTable(units, { maxRequestBytes: this.#config.maxRequestBytes }),

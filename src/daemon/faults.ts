@@ -7,7 +7,7 @@
 import { type DecideContext, type Decision, decide, type Failure } from '../meta/decide.js'
 import { ALL_OPENABLE, hasOtherSource, sidesIn, stripeComponents } from '../meta/sources.js'
 import { metadeviceOf, stripesOf } from '../meta/tree.js'
-import type { Slot, Tree, UnitName } from '../meta/types.js'
+import type { Member, Slot, Tree, UnitName } from '../meta/types.js'
 import { errorText } from '../msg/errors.js'
 import { notice as noticeOf } from '../msg/notices.js'
 import type { DataPlane } from '../dataplane/types.js'
@@ -219,14 +219,20 @@ export class Faults {
     const name = metadevices.nameOf(e.device)
     const top = name === undefined ? null : metadeviceOf(tree, name)
     if (top === null) return null
+    const indexIn = (members: readonly Member[]): number =>
+      members.findIndex(
+        (c) =>
+          components.isOf(e.component, c) &&
+          ((e.kind === 'componentError' && e.op === 'flush') || (e.block >= c.offset && e.block < c.offset + c.size)),
+      )
+    if (top.kind === 'raid5') {
+      const component = indexIn(top.columns)
+      return component < 0 ? null : { unit: top.name, component, slot: 0 }
+    }
     for (const stripe of stripesOf(top, tree)) {
       const slot = top.kind === 'mirror' ? (top.submirrors.find((s) => s.unit === stripe.name)?.slot ?? 0) : 0
-      for (const [component, c] of stripeComponents(stripe).entries()) {
-        if (!components.isOf(e.component, c)) continue
-        const here =
-          (e.kind === 'componentError' && e.op === 'flush') || (e.block >= c.offset && e.block < c.offset + c.size)
-        if (here) return { unit: stripe.name, component, slot }
-      }
+      const component = indexIn(stripeComponents(stripe))
+      if (component >= 0) return { unit: stripe.name, component, slot }
     }
     return null
   }

@@ -24,7 +24,7 @@ interface Served {
   arriving: number
   /** The plan in use, as if it were of generation 0. */
   plan: Uint8Array
-  /** Its real generation. */
+  /** Its real generation; 0: the engine does not know it yet. */
   generation: number
 }
 
@@ -32,7 +32,11 @@ export interface InstallOptions {
   readonly readOnly: boolean
   /** Of the log, when the engine does not know the mirror yet. */
   readonly dirty: Uint8Array | null
+  /** A RAID5 journal is to be replayed, once more if it was before, and nothing else. */
+  readonly replay?: boolean
 }
+
+const NO_PLAN = new Uint8Array(0)
 
 export class Metadevices {
   readonly #engine: DataPlane
@@ -54,6 +58,17 @@ export class Metadevices {
   }
 
   /**
+   * `name` is exported under a number, without the engine: it is given a plan when the first client comes.
+   */
+  async reserve(name: UnitName): Promise<number> {
+    const known = this.#byName.get(name)
+    if (known !== undefined) return known.device
+    const { device } = this.#served(name, this.#nextDevice++)
+    await this.#links.add(name)
+    return device
+  }
+
+  /**
    * Makes `unit` exist in the engine or swaps its plan; resolves when no request runs on the old one. Takes
    * over the references of `acquired`: the components that are open, the others are out of service in `tree`.
    * @returns whether the plan is another one now
@@ -65,13 +80,15 @@ export class Metadevices {
     options: InstallOptions,
   ): Promise<MetaResult<boolean>> {
     const known = this.#byName.get(unit.name)
+    const replay = options.replay === true
     const plan = compilePlan(unit, tree, {
       generation: 0,
       readOnly: options.readOnly,
+      replay,
       component: (c) => this.#components.numberOf(c),
     })
     const bytes = encodePlan(plan)
-    if (known !== undefined && Buffer.compare(known.plan, bytes) === 0) {
+    if (known !== undefined && !replay && Buffer.compare(known.plan, bytes) === 0) {
       this.release(acquired)
       return ok(false)
     }
@@ -88,23 +105,10 @@ export class Metadevices {
       this.release(acquired)
       return err(metaError('refusedByEngine', unit.name, (e as Error).message))
     }
-    if (known === undefined) {
-      const served: Served = {
-        device,
-        unit: unit.name,
-        components: acquired,
-        clients: new Set<number>(),
-        arriving: 0,
-        plan: bytes,
-        generation,
-      }
-      this.#byName.set(unit.name, served)
-      this.#byDevice.set(device, served)
-      await this.#links.add(unit.name)
-    } else {
-      this.release(known.components)
-      Object.assign(known, { components: acquired, plan: bytes, generation })
-    }
+    if (known !== undefined) this.release(known.components)
+    const served = known ?? this.#served(unit.name, device)
+    Object.assign(served, { components: acquired, plan: bytes, generation })
+    if (known === undefined) await this.#links.add(unit.name)
     return ok(true)
   }
 
@@ -113,12 +117,18 @@ export class Metadevices {
     if (served === undefined) return
     this.#byName.delete(name)
     await this.#links.remove(name)
-    await this.#engine.remove(served.device)
+    if (served.generation > 0) await this.#engine.remove(served.device)
     this.#byDevice.delete(served.device)
     this.release(served.components)
   }
 
+  /** Of what the engine has. */
   deviceOf(name: UnitName): number | undefined {
+    const served = this.#byName.get(name)
+    return served !== undefined && served.generation > 0 ? served.device : undefined
+  }
+  /** Clients ask for it; the engine need not have it yet. */
+  exportOf(name: UnitName): number | undefined {
     return this.#byName.get(name)?.device
   }
   nameOf(device: number): UnitName | undefined {
@@ -167,6 +177,21 @@ export class Metadevices {
     for (const c of clients()) this.#engine.disconnect(c, 'now')
     const grace = Date.now() + 1000
     while (clients().length > 0 && Date.now() < grace) await setTimeout(5)
+  }
+
+  #served(unit: UnitName, device: number): Served {
+    const served: Served = {
+      device,
+      unit,
+      components: [],
+      clients: new Set<number>(),
+      arriving: 0,
+      plan: NO_PLAN,
+      generation: 0,
+    }
+    this.#byName.set(unit, served)
+    this.#byDevice.set(device, served)
+    return served
   }
 
   /** @returns the metadevice whose last client this was. */

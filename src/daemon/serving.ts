@@ -5,20 +5,24 @@
  *
  * A component that cannot be opened is served as if it were in Maintenance, without being recorded: it misses
  * nothing until somebody writes, and before that it is recorded (open()). It is tried again only when asked
- * to (probe), because trying may take as long as the time limit.
+ * to (probe), because trying may take as long as the time limit. A RAID5 device without a column that is to be
+ * there is not served before that is recorded, because its start writes (raid5start.ts).
  */
+import { setTimeout } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
 import { isWritten } from '../meta/sources.js'
 import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
-import type { Component, Member, Metadevice, Tree, UnitName } from '../meta/types.js'
+import type { Component, Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import type { ResyncScheduler } from '../resync/scheduler.js'
 import type { Components } from './components.js'
-import type { Notice } from './log.js'
+import type { NativeEvent } from '../plan/events.js'
+import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { isRaw, Raid5Starts } from './raid5start.js'
 import type { State } from './state.js'
 
 export interface ServingParts {
@@ -27,12 +31,16 @@ export interface ServingParts {
   readonly metadevices: Metadevices
   readonly components: Components
   readonly resyncs: Pick<ResyncScheduler, 'paused'>
+  readonly log: Pick<Logger, 'info'>
   readonly notice: Notice
   /** Without a healthy state database nothing is written. */
   readonly readOnly: () => boolean
   /** Requests that wait for a decision are answered before their metadevice goes. */
   readonly giveUp: (device: number) => void
 }
+
+/** Of a RAID5 device that the engine is to forget. */
+const LAST_FLUSH_MS = 2000
 
 interface Lane {
   /** Not begun: whoever asks now is served by it too. */
@@ -44,6 +52,7 @@ const keyOf = (c: Member): string => `${c.path}\0${c.identity}`
 
 /** What of `unit` is read or written: the components that must be open. */
 export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
+  if (unit.kind === 'raid5') return unit.columns.filter((c) => c.state !== 'erred' && c.state !== 'initErred')
   if (unit.kind !== 'mirror') return componentsOf(unit, tree)
   return unit.submirrors.flatMap((s) => {
     const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null
@@ -51,11 +60,22 @@ export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
   })
 }
 
+/** Without it `unit` is another one: a column that only waits to join is not missed by anybody. */
+const isEssential = (unit: Metadevice, c: Member): boolean =>
+  unit.kind !== 'raid5' || unit.columns.slice(0, unit.serving).some((own) => own === c)
+
 /**
  * The tree for the plan of `unit`: what is not open (missing, or on a side that is not written) is in Maintenance,
  * so that the engine asks for no descriptor of it.
  */
 export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Member) => boolean): Tree => {
+  if (unit.kind === 'raid5') {
+    const left = (c: Member): boolean => missing(c) && !isEssential(unit, c)
+    if (!unit.columns.some(left)) return tree
+    return withUnits(tree, [
+      { ...unit, columns: unit.columns.map((c) => (left(c) ? { ...c, state: 'initErred' } : c)) },
+    ])
+  }
   if (unit.kind !== 'mirror') return tree
   const put = unit.submirrors.flatMap((s) => {
     const stripe = stripeOf(tree, s.unit)
@@ -85,9 +105,15 @@ export class Serving {
   readonly #shown = new Map<UnitName, Tree>()
   /** Components in service that cannot be opened. */
   readonly #missing = new Map<string, MetaError>()
+  readonly #starts: Raid5Starts
 
   constructor(parts: ServingParts) {
     this.#parts = parts
+    this.#starts = new Raid5Starts(parts)
+  }
+
+  event(e: Extract<NativeEvent, { kind: 'replayed' }>): void {
+    this.#starts.event(e)
   }
 
   unserved(name: UnitName): MetaError | undefined {
@@ -177,6 +203,7 @@ export class Serving {
   async probing(units: readonly Metadevice[], use: () => Promise<void>): Promise<void> {
     const { state, components } = this.#parts
     const wanted = new Map(units.flatMap((u) => inService(u, state.tree)).map((c) => [keyOf(c), c]))
+    for (const u of units) this.#starts.retry(u.name)
     const got: Member[] = []
     await Promise.all(
       [...wanted].map(async ([key, c]) => {
@@ -192,13 +219,26 @@ export class Serving {
     }
   }
 
+  /** Why no client is let in to a metadevice that is there. */
+  refusal(name: UnitName): MetaError | undefined {
+    const unit = this.#parts.state.tree.get(name)
+    return unit?.kind === 'raid5' && isRaw(unit) ? metaError('notInitialised', name) : this.#unserved.get(name)
+  }
+
+  /** The engine has it and takes its requests: they can be flushed. */
+  isStarted(name: UnitName): boolean {
+    return this.#starts.isStarted(name)
+  }
+
   /**
    * Before the first write, by a client or a copy: what is missing is recorded as failed when the rest has all
-   * the data, and the mirror stays closed when it has not (driver.md 2.7).
+   * the data, and the metadevice stays closed when it has not (driver.md 2.7, 4.8).
+   * @param first a client comes and there is no other: a RAID5 column that is Last Erred is tried again
    */
-  async open(name: UnitName): Promise<MetaResult<void>> {
+  async open(name: UnitName, first = false): Promise<MetaResult<void>> {
     const { state } = this.#parts
     const unit = state.tree.get(name)
+    if (unit?.kind === 'raid5') return this.#openRaid5(name, first)
     if (unit?.kind === 'mirror' && inService(unit, state.tree).some((c) => this.isMissing(c))) {
       const recorded = await this.#recordMissing(name)
       if (!recorded.ok) return recorded
@@ -206,6 +246,23 @@ export class Serving {
     }
     const e = this.#unserved.get(name)
     return e === undefined ? ok(undefined) : err(e)
+  }
+
+  async #openRaid5(name: UnitName, first: boolean): Promise<MetaResult<void>> {
+    const { state, readOnly } = this.#parts
+    // It may be starting.
+    await this.#lanes.get(name)?.tail
+    const unit = state.tree.get(name)
+    if (unit?.kind !== 'raid5') return err(metaError('unitNotSetUp', name))
+    const again = first && unit.columns.some((c) => c.state === 'lastErred')
+    if (!isRaw(unit) && !readOnly() && (again || this.#goneFrom(unit, state.tree) !== undefined)) {
+      const recorded = await this.#recordMissing(name)
+      if (!recorded.ok) return recorded
+      await this.show(name)
+    }
+    const e = this.#unserved.get(name)
+    if (e !== undefined) return err(e)
+    return this.#starts.isStarted(name) ? ok(undefined) : err(metaError(readOnly() ? 'stale' : 'unavailable', name))
   }
 
   async idle(): Promise<void> {
@@ -239,15 +296,17 @@ export class Serving {
       if (opened.ok) open.push(c)
       else this.#found(keyOf(c), c, opened.error)
     }
-    const gone = inService(unit, tree).find((c) => this.isMissing(c))
+    const gone = this.#goneFrom(unit, tree)
     if (gone !== undefined) {
       const recorded = await this.#serveWithout(unit, tree)
       if (recorded !== 'unrecorded') metadevices.release(open)
       if (recorded === 'recorded') return this.#show(name)
+      if (recorded === 'waits') return this.#wait(name)
       if (recorded === 'impossible')
         return this.#refuse(name, { ...this.#causeOf(gone), object: `${name}: ${gone.name}` })
     }
     const served = asServed(unit, tree, (c) => this.isMissing(c))
+    if (unit.kind === 'raid5' && this.#starts.isNeeded(unit)) return this.#start(unit, served, open)
     const shown = await resyncs.paused(name, () =>
       metadevices.install(unit, served, open, {
         readOnly: this.#parts.readOnly(),
@@ -257,15 +316,56 @@ export class Serving {
     if (!shown.ok) return this.#refuse(name, shown.error)
     this.#shown.set(name, tree)
     this.#unserved.delete(name)
+    if (unit.kind === 'raid5') this.#starts.serves(name)
     return shown.value
   }
 
-  /** Nothing is recorded of a mirror that nobody writes to; one in use records it now, or is served no longer. */
-  async #serveWithout(unit: Metadevice, tree: Tree): Promise<'recorded' | 'unrecorded' | 'impossible'> {
-    if (unit.kind !== 'mirror') return 'impossible'
-    if (this.#parts.metadevices.isOpen(unit.name) && !this.#parts.readOnly())
-      return (await this.#recordMissing(unit.name)).ok ? 'recorded' : 'impossible'
-    return decideOpen(tree, unit.name, (c) => !this.isMissing(c), 0).ok ? 'unrecorded' : 'impossible'
+  /** Replays, and then shows what the tree says by then; what `open` refers to becomes the engine's. */
+  async #start(unit: Raid5Unit, served: Tree, open: readonly Member[]): Promise<boolean> {
+    const { metadevices, resyncs, readOnly } = this.#parts
+    const { name } = unit
+    // Without a healthy state database nothing is written, and a start writes. It comes when the database is well.
+    if (readOnly() || this.#starts.hasFailed(unit)) {
+      metadevices.release(open)
+      return readOnly() ? this.#refuse(name, metaError('stale', name)) : false
+    }
+    this.#shown.delete(name)
+    const started = await this.#starts.start(unit, () =>
+      resyncs.paused(name, () =>
+        metadevices.install(unit, served, open, { readOnly: false, dirty: null, replay: true }),
+      ),
+    )
+    if (started.ok) return this.#show(name)
+    // The engine keeps it: what failed is being decided, and the next show() replays without it.
+    this.#unserved.set(name, started.error)
+    this.#parts.notice('warning', `md: ${name}: open error: ${errorText(started.error)}`)
+    return true
+  }
+
+  /** Clients may ask for it; what is missing is recorded when the first one comes. */
+  async #wait(name: UnitName): Promise<boolean> {
+    await this.#parts.metadevices.reserve(name)
+    this.#unserved.delete(name)
+    return false
+  }
+
+  /**
+   * Nothing is recorded of what nobody writes to: a mirror is served without, a RAID5 device waits. What is in use
+   * records it now, or is served no longer.
+   */
+  async #serveWithout(unit: Metadevice, tree: Tree): Promise<'recorded' | 'unrecorded' | 'waits' | 'impossible'> {
+    const { state, metadevices, readOnly } = this.#parts
+    if (unit.kind !== 'mirror' && unit.kind !== 'raid5') return 'impossible'
+    const used = metadevices.isOpen(unit.name) || (unit.kind === 'raid5' && this.#starts.isStarted(unit.name))
+    if (used && !readOnly())
+      return (await this.#recordMissing(unit.name)).ok && state.tree !== tree ? 'recorded' : 'impossible'
+    if (!decideOpen(tree, unit.name, (c) => !this.isMissing(c), 0).ok) return 'impossible'
+    return unit.kind === 'mirror' ? 'unrecorded' : 'waits'
+  }
+
+  /** Something that must be open and is not. */
+  #goneFrom(unit: Metadevice, tree: Tree): Member | undefined {
+    return inService(unit, tree).find((c) => this.isMissing(c) && isEssential(unit, c))
   }
 
   async #recordMissing(name: UnitName): Promise<MetaResult<void>> {
@@ -288,12 +388,17 @@ export class Serving {
   }
 
   async #remove(name: UnitName): Promise<boolean> {
-    const { metadevices, resyncs, giveUp } = this.#parts
-    const device = metadevices.deviceOf(name)
+    const { engine, metadevices, resyncs, giveUp } = this.#parts
+    const device = metadevices.exportOf(name)
     this.#shown.delete(name)
     if (device === undefined) return false
     giveUp(device)
+    // Whoever meant it to go has flushed it; here nobody is left who could decide about an error.
+    if (this.#starts.isStarted(name))
+      await Promise.race([engine.flush(device).catch(() => undefined), setTimeout(LAST_FLUSH_MS)])
+    giveUp(device)
     await resyncs.paused(name, () => metadevices.remove(name))
+    this.#starts.forget(name)
     return true
   }
 }

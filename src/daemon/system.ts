@@ -4,6 +4,7 @@
  * go to Faults, the ResyncScheduler and Dirt. Who waits for whom is in docs/commit-order.md.
  */
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane, NbdTerms } from '../dataplane/types.js'
 import type { DatabaseHealth, StateDatabase } from '../db/types.js'
@@ -24,6 +25,7 @@ import { Dirt } from './dirt.js'
 import { Faults } from './faults.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { toBeDrained } from './raid5start.js'
 import { openMarks, recovered, syncedForBoot, withoutMarks } from './recovery.js'
 import { ResyncHosting } from './resyncs.js'
 import { Serving } from './serving.js'
@@ -46,6 +48,8 @@ export interface SystemParts {
 export interface Exported {
   readonly unit: Metadevice
   readonly device: number
+  /** Why no client may use it now. */
+  readonly refusal?: MetaError
 }
 
 /** A client that was let in and is not yet in the engine. */
@@ -58,6 +62,8 @@ export interface Admission {
 
 /** How long a stop waits for regions to be clean and for what is being decided. */
 const PATIENCE_MS = 5000
+/** How long for what RAID5 devices have in memory; a column that hangs is given up in between. */
+const DRAIN_PATIENCE_MS = 60_000
 
 export class System {
   readonly parts: SystemParts
@@ -103,7 +109,11 @@ export class System {
       readOnly,
       tree: () => state.tree,
       live: () => ({ isResyncing: (name) => this.resyncs.isRunning(name) }),
-      change: (decide) => state.change(decide),
+      change: async (decide) => {
+        const tentative = decide(state.tree)
+        if (tentative.ok) await this.#drain(toBeDrained(state.tree, tentative.value.outcome.tree))
+        return state.change(decide)
+      },
       taken: async (name) => {
         await serving.show(name)
         void this.resyncs.kick(name)
@@ -131,10 +141,10 @@ export class System {
   }
 
   /** Opens what can be opened; mirrors that were not served until now are recovered before they are. */
-  #probe(): Promise<void> {
+  async #probe(): Promise<void> {
     const { db, log, metadevices } = this.parts
     const top = topLevel(this.tree)
-    return this.serving.probing(top, async () => {
+    await this.serving.probing(top, async () => {
       const fresh = new Set(top.map((u) => u.name).filter((name) => metadevices.deviceOf(name) === undefined))
       if (!this.readOnly && fresh.size > 0) {
         const marks = openMarks(db.records)
@@ -152,6 +162,8 @@ export class System {
       }
       await this.serving.showAll()
     })
+    // A start that an error ended goes on with what was decided about it.
+    await this.#faults.idle()
   }
 
   /** Mirrors that want a copy get it, pass by pass (commands.md 3.10), in the background. */
@@ -176,6 +188,7 @@ export class System {
     const seen = state.tree
     const tentative = operation(seen)
     if (!tentative.ok || tentative.value.tree === seen) return tentative
+    await this.#drain(toBeDrained(seen, tentative.value.tree))
     const acquired = await serving.acquireNew(seen, tentative.value.tree)
     if (!acquired.ok) return acquired
     try {
@@ -189,25 +202,42 @@ export class System {
     }
   }
 
-  /** Mirrors among `units` look for copies they want. */
+  /** Mirrors and RAID5 devices among `units` look for copies they want. */
   kickResyncs(units: readonly Unit[]): void {
-    for (const u of units) if (u.kind === 'mirror') void this.resyncs.kick(u.name)
+    for (const u of units) if (u.kind === 'mirror' || u.kind === 'raid5') void this.resyncs.kick(u.name)
+  }
+
+  /**
+   * What RAID5 devices have in memory is on their columns afterwards. An error is decided like any other, so the
+   * operation that follows meets the states that it led to.
+   */
+  async #drain(names: readonly UnitName[]): Promise<void> {
+    const { engine, metadevices, log } = this.parts
+    const one = async (name: UnitName): Promise<void> => {
+      const device = metadevices.deviceOf(name)
+      if (device === undefined || !this.serving.isStarted(name)) return
+      await engine.flush(device).catch((e: unknown) => log.warn({ metadevice: name }, `not flushed: ${String(e)}`))
+    }
+    await Promise.all(names.map(one))
   }
 
   exported(): readonly Exported[] {
     return topLevel(this.tree).flatMap((unit) => {
-      const device = this.parts.metadevices.deviceOf(unit.name)
-      return device === undefined ? [] : [{ unit, device }]
+      const device = this.parts.metadevices.exportOf(unit.name)
+      if (device === undefined) return []
+      const refusal = this.serving.refusal(unit.name)
+      return [refusal === undefined ? { unit, device } : { unit, device, refusal }]
     })
   }
 
   /** From the first step on its metadevice counts as open; before the last one it may be written to. */
   async admit(device: number, readOnly: boolean): Promise<MetaResult<Admission>> {
     const { metadevices } = this.parts
-    const arrived = await this.state.still(() => metadevices.arrive(device))
     const name = metadevices.nameOf(device)
+    const first = name !== undefined && !metadevices.isOpen(name)
+    const arrived = await this.state.still(() => metadevices.arrive(device))
     if (arrived === undefined || name === undefined) return err(metaError('unitNotSetUp'))
-    const opened = readOnly || this.readOnly ? ok(undefined) : await this.serving.open(name)
+    const opened = await this.#opened(name, readOnly, first)
     if (!opened.ok) {
       arrived()
       return opened
@@ -217,6 +247,14 @@ export class System {
         metadevices.adopt(name, fd, { ...terms, readOnly: terms.readOnly || this.readOnly }, residual),
       over: arrived,
     })
+  }
+
+  async #opened(name: UnitName, readOnly: boolean, first: boolean): Promise<MetaResult<void>> {
+    const refusal = this.serving.refusal(name)
+    if (refusal !== undefined) return err(refusal)
+    // Its start writes, whoever comes.
+    if (this.tree.get(name)?.kind === 'raid5') return this.serving.open(name, first)
+    return readOnly || this.readOnly ? ok(undefined) : this.serving.open(name)
   }
 
   event(e: NativeEvent): void {
@@ -230,6 +268,8 @@ export class System {
       case 'verifyMismatch':
       case 'resyncEnded':
         return this.resyncs.event(e)
+      case 'replayed':
+        return this.serving.event(e)
       case 'regionsDirty':
       case 'regionsIdle':
         return this.#dirt.event(e)
@@ -249,6 +289,10 @@ export class System {
   async probe(): Promise<readonly Warning[]> {
     await this.#probe()
     if (this.readOnly) return []
+    // A column that failed last of all may be well again.
+    for (const u of topLevel(this.tree))
+      if (u.kind === 'raid5' && u.columns.some((c) => c.state === 'lastErred') && this.serving.isStarted(u.name))
+        await this.serving.open(u.name, true)
     this.kickResyncs(topLevel(this.tree))
     const { components, config, files } = this.parts
     const failed = await unreadableSpares(this.tree, components, config.componentTimeoutSeconds, files)
@@ -258,19 +302,22 @@ export class System {
 
   /** Copies remember where they are, clients are drained, regions get clean, what is being decided is decided. */
   async stop(): Promise<void> {
-    const patience = (): Promise<'late'> =>
-      new Promise((resolve) => setTimeout(() => resolve('late'), PATIENCE_MS).unref())
+    const patience = (): Promise<'late'> => setTimeout(PATIENCE_MS, 'late' as const, { ref: false })
     // A copy from or to a disk that hangs ends with its time limit.
     if ((await Promise.race([this.resyncs.stop(), patience()])) === 'late')
       this.parts.log.warn('a resync did not stop; it goes on from its last checkpoint')
     await this.parts.metadevices.disconnectAll()
+    const drained = this.#drain(topLevel(this.tree).map((u) => u.name)).then(() => 'drained' as const)
+    const limit = setTimeout(DRAIN_PATIENCE_MS, 'late' as const, { ref: false })
+    if ((await Promise.race([drained, limit])) === 'late')
+      this.parts.log.warn('RAID5: not everything is on the columns; what was flushed is in the journal')
     const late = patience()
     const quiet = (async (): Promise<void> => {
       await this.#faults.idle()
       await this.writer.idle()
       await this.#spares.idle()
       await this.serving.idle()
-      while (this.#cleaning()) await new Promise((resolve) => setTimeout(resolve, 10))
+      while (this.#cleaning()) await setTimeout(10)
       await this.#dirt.idle()
       await this.state.idle()
       await this.#mdCf

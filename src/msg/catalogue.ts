@@ -43,6 +43,8 @@ export const ERRORS = {
   invalidType: 'invalid metadevice type %s',
   inUse: 'metadevice in use',
   isOpen: 'metadevice is open',
+  /** metadisk: an open while a RAID5 metadevice has no data yet; SVM only answers EAGAIN. */
+  notInitialised: 'metadevice is not initialized',
   resyncInProgress: 'resync in progress',
   invalidStripe: 'invalid stripe configuration',
   invalidMirror: 'invalid mirror configuration',

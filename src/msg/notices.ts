@@ -20,6 +20,8 @@ export const NOTICES = {
   hotSpareOpenError: ['warning', 'md: %s: open error of hotspare %s'],
   /** args: mirror. */
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
+  /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */
+  journalDamaged: ['warning', 'md: %s: %s parts of the journal were damaged, parity may be wrong'],
   stale: ['warning', 'md: state database is stale'],
   commitFailed: ['warning', 'md: state database commit failed'],
 } as const satisfies Record<string, readonly ['notice' | 'warning', string]>

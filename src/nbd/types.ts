@@ -13,6 +13,8 @@ export interface ExportInfo {
   readonly maxRequestBytes: number
   /** Engine device number. */
   readonly device: number
+  /** Why nobody may use it now. */
+  readonly refusal?: string
 }
 
 /** Looked up at the moment a client asks, so growth is visible to new connections. */

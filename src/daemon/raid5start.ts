@@ -1,0 +1,139 @@
+/**
+ * The start of a RAID5 metadevice: its journal is replayed, then the next epoch is committed, and only then does a
+ * plan serve that writes in it (docs/raid5.md, "Replay"; docs/commit-order.md).
+ *
+ * Invariants:
+ * - a replay is made exactly when the engine has forgotten the device, or never knew it: while it knows it, what it
+ *   has in memory is newer than the journal, and another epoch would hide groups that are still needed;
+ * - every replay that succeeded is followed by one commit of the next epoch, before anything is written in it;
+ * - a replay that failed is made again when the record has changed, or somebody asks: else its error would be
+ *   decided, shown and replayed for ever.
+ */
+import { err, ok } from '../base/result.js'
+import { outcome } from '../meta/operations.js'
+import type { Raid5Unit, Tree, UnitName } from '../meta/types.js'
+import { metaError, type MetaResult } from '../msg/errors.js'
+import { notice as noticeOf } from '../msg/notices.js'
+import type { NativeEvent } from '../plan/events.js'
+import { strerrorOf } from '../sys/errno.js'
+import type { Logger, Notice } from './log.js'
+import type { Metadevices } from './metadevices.js'
+import type { State } from './state.js'
+
+type Replayed = Extract<NativeEvent, { kind: 'replayed' }>
+
+/** It has no data yet, and nobody may open it: it is being initialised, or that failed. */
+export const isRaw = (u: Raid5Unit): boolean =>
+  u.columns.slice(0, u.serving).some((c) => c.state === 'init' || c.state === 'initErred')
+
+export interface StartParts {
+  readonly state: Pick<State, 'change'>
+  readonly metadevices: Pick<Metadevices, 'reserve' | 'deviceOf'>
+  readonly log: Pick<Logger, 'info'>
+  readonly notice: Notice
+}
+
+export class Raid5Starts {
+  readonly #parts: StartParts
+  /** The device whose plan serves. */
+  readonly #started = new Map<UnitName, number>()
+  /** The record with which a replay failed. */
+  readonly #failed = new Map<UnitName, Raid5Unit>()
+  readonly #waiting = new Map<number, (r: Replayed) => void>()
+
+  constructor(parts: StartParts) {
+    this.#parts = parts
+  }
+
+  event(e: Replayed): void {
+    this.#waiting.get(e.device)?.(e)
+    this.#waiting.delete(e.device)
+  }
+
+  /** Before anything else of `unit` is served. One without data was never written to. */
+  isNeeded(unit: Raid5Unit): boolean {
+    return !isRaw(unit) && !this.isStarted(unit.name)
+  }
+
+  /** The engine serves it, in an epoch of its own. */
+  isStarted(name: UnitName): boolean {
+    const device = this.#started.get(name)
+    return device !== undefined && device === this.#parts.metadevices.deviceOf(name)
+  }
+
+  /** It failed with this very record. */
+  hasFailed(unit: Raid5Unit): boolean {
+    return this.#failed.get(unit.name) === unit
+  }
+
+  /** A plan that serves was installed. */
+  serves(name: UnitName): void {
+    const device = this.#parts.metadevices.deviceOf(name)
+    if (device !== undefined) this.#started.set(name, device)
+    this.#failed.delete(name)
+  }
+
+  /** A replay that failed may be made again: somebody asks for it. */
+  retry(name: UnitName): void {
+    this.#failed.delete(name)
+  }
+
+  /** The engine does not have it any more. */
+  forget(name: UnitName): void {
+    this.#failed.delete(name)
+    this.#started.delete(name)
+  }
+
+  /** @param install puts the plan of the replay in place. On success the record has a new epoch. */
+  async start(unit: Raid5Unit, install: () => Promise<MetaResult<unknown>>): Promise<MetaResult<void>> {
+    const { name } = unit
+    // Known by its number from here on: what fails during the replay is reported by it.
+    const device = await this.#parts.metadevices.reserve(name)
+    const over = new Promise<Replayed>((resolve) => this.#waiting.set(device, resolve))
+    const installed = await install()
+    if (!installed.ok) {
+      this.#waiting.delete(device)
+      return installed
+    }
+    const { errno, groups, blocks, damaged } = await over
+    if (errno !== 0) {
+      this.#failed.set(name, unit)
+      return err(metaError('sys', name, strerrorOf(errno)))
+    }
+    if (groups > 0) this.#parts.log.info({ metadevice: name, groups, blocks }, 'journal replayed')
+    if (damaged > 0) {
+      const { level, text } = noticeOf('journalDamaged', name, String(damaged))
+      this.#parts.notice(level, text)
+    }
+    return this.#raise(unit)
+  }
+
+  async #raise({ name, journal }: Raid5Unit): Promise<MetaResult<void>> {
+    const done = await this.#parts.state.change((tree: Tree) => {
+      const now = tree.get(name)
+      if (now?.kind !== 'raid5' || now.journal.unit !== journal.unit || now.journal.epoch !== journal.epoch)
+        return err(metaError('unitNotSetUp', name))
+      const raised: Raid5Unit = { ...now, journal: { ...journal, epoch: journal.epoch + 1 } }
+      return ok({ outcome: outcome(tree, { put: [raised] }) })
+    })
+    return done.ok ? ok(undefined) : done
+  }
+}
+
+/**
+ * RAID5 metadevices of which `after` clears something or brings something back: what they have in memory is to be on
+ * their columns first. The engine only ends what is in flight of a device that goes, and a column that comes back
+ * should find no group under way that it was not part of.
+ */
+export const toBeDrained = (before: Tree, after: Tree): readonly UnitName[] =>
+  [...before.values()].flatMap((unit) => {
+    if (unit.kind !== 'raid5') return []
+    const next = after.get(unit.name)
+    if (next === unit) return []
+    if (next?.kind !== 'raid5' || next.serving !== unit.serving) return [unit.name]
+    const comesBack = next.columns.some((c, i) => {
+      const was = unit.columns[i]
+      return c.state === 'resync' && (was?.state !== 'resync' || was.identity !== c.identity)
+    })
+    return comesBack ? [unit.name] : []
+  })

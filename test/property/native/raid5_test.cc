@@ -77,12 +77,19 @@ TEST_CASE("raid5: degraded, with every column missing in turn") {
   });
 }
 
+// Sanitizers make it several times slower, and look for other things than lost data: they get a third.
+#ifdef __SANITIZE_ADDRESS__
+constexpr unsigned kCrashSeeds = 100;
+#else
+constexpr unsigned kCrashSeeds = 300;
+#endif
+
 TEST_CASE("raid5: crashes, and columns lost with them") {
   unsigned crashes = 0;
   unsigned replayCrashes = 0;
   std::uint64_t replays = 0;
   std::uint64_t torn = 0;
-  eachSeed(300, [&](std::uint64_t seed) {
+  eachSeed(kCrashSeeds, [&](std::uint64_t seed) {
     std::mt19937_64 random(seed);
     Rig5 rig(anyShape(random), seed, anySim(random), anyOptions(random));
     Load5 load(rig);
@@ -113,8 +120,8 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   if (std::getenv("SEED") != nullptr) return;
   MESSAGE("crashes " << crashes << ", in replays " << replayCrashes << ", groups replayed " << replays << ", torn "
                      << torn);
-  CHECK(crashes >= 2000);
-  CHECK(replayCrashes > 200);
-  CHECK(replays > 1000);
-  CHECK(torn > 100);
+  CHECK(crashes * 3 >= kCrashSeeds * 20);
+  CHECK(replayCrashes * 3 > kCrashSeeds * 2);
+  CHECK(replays * 3 > kCrashSeeds * 10);
+  CHECK(torn * 3 > kCrashSeeds);
 }

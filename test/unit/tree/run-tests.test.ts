@@ -1,6 +1,6 @@
 /** The runner's arithmetic: a run that says "0 failed" must be one in which everything ran. */
 import t from 'tap'
-import { countDoctest, countTap, excerpt } from '../../tools/run-tests.js'
+import { countDoctest, countTap, excerpt, longFirst } from '../../tools/run-tests.js'
 
 const TAP = `TAP version 14
 # Subtest: a
@@ -43,4 +43,10 @@ t.test('doctest summaries are added up, a crash is a failure', async (t) => {
 t.test('the excerpt begins at the failure', async (t) => {
   const text = `${'ok 1 - a\n'.repeat(200)}    not ok 2 - the reason\n      ---\n`
   t.match(excerpt(text), /the reason/)
+})
+
+t.test('files of the folders that take long come first', async (t) => {
+  const files = ['test/conformance/a', 'test/fault/z', 'test/property/b', 'test/unit/a', 'test/unit/b']
+  const order = ['test/fault/z', 'test/property/b', 'test/conformance/a', 'test/unit/a', 'test/unit/b']
+  t.strictSame(longFirst(files), order)
 })

@@ -13,7 +13,8 @@ import { forgetSpares } from '../meta/hotspare.js'
 import type { Warning } from '../meta/kind.js'
 import type { Outcome } from '../meta/operations.js'
 import { topLevel } from '../meta/tree.js'
-import type { Component, Metadevice, Tree, Unit, UnitName } from '../meta/types.js'
+import type { Openable } from '../meta/sources.js'
+import type { Metadevice, Tree, Unit, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { NativeEvent } from '../plan/events.js'
 import { ResyncScheduler } from '../resync/scheduler.js'
@@ -150,7 +151,7 @@ export class System {
         const marks = openMarks(db.records)
         const suspect = new Set(marks.values())
         const isDirty = (name: UnitName): boolean => suspect.has(name) || this.state.logs.dirty(name) > 0
-        const openable = (c: Component): boolean => !this.serving.isMissing(c)
+        const openable: Openable = (c) => !this.serving.isMissing(c)
         const done = await this.state.change((tree) => recovered(tree, fresh, isDirty, openable, Date.now()), {
           records: withoutMarks(marks),
           suspect,

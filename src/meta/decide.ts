@@ -1,22 +1,24 @@
 /**
- * What errors of components mean (driver.md 2.3, 2.7): the states to commit, what to say, and what
+ * What errors of components mean (driver.md 2.3, 2.7, 4.8): the states to commit, what to say, and what
  * becomes of the requests that wait. One call takes everything that was reported since the last, so
  * that a dead disk with a queue of writes is one decision and one commit.
  */
-import { err, ok } from '../base/result.js'
+import { err, ok, type Result } from '../base/result.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { notice, type NoticeText } from '../msg/notices.js'
-import { type Advanced, advance, componentAt, type MirrorState, stateOf, stateOutcome } from './mirrorstate.js'
-import { type Outcome, unchanged } from './operations.js'
+import { type Advanced, advance, componentAt, stateOf, stateOutcome } from './mirrorstate.js'
+import { outcome, type Outcome, unchanged } from './operations.js'
+import { advanceRaid5, type Raid5Advanced } from './raid5state.js'
+import { isInitFailed, isInitialising, isInService, servingColumns } from './raid5tables.js'
 import { blockWithoutSource, isWritten, type Openable, type Place, sidesIn, stripeComponents } from './sources.js'
 import { stripeOf } from './tree.js'
-import type { MirrorUnit, Tree, UnitName } from './types.js'
+import type { ColumnState, ComponentState, MirrorUnit, Raid5Unit, Tree, UnitName } from './types.js'
 
 /** One report about a component, by what it is now; the same one may come many times. */
 export interface Failure {
-  /** The stripe. */
+  /** The stripe, or the RAID5 device. */
   readonly unit: UnitName
-  /** Index over all rows. */
+  /** Index over all rows, or of the column. */
   readonly component: number
   readonly op: 'read' | 'write' | 'flush'
   /** No client has seen the error, and another source had the data. */
@@ -45,12 +47,45 @@ export interface Decision {
 const counts = (f: Failure, { readErrorLimit }: DecideContext): boolean =>
   f.op !== 'read' || !f.masked || f.repairFailed || f.readErrors > readErrorLimit
 
-const placeOf = (m: MirrorUnit, tree: Tree, unit: UnitName, component: number): Place | null => {
+/** How a kind with states takes an error; `P` is where a component is. */
+interface Patient<S, P> {
+  readonly state: S
+  /** null: replaced meanwhile. */
+  readonly placeOf: (f: Failure) => P | null
+  readonly fail: (state: S, place: P) => Result<{ readonly state: S; readonly notices: readonly NoticeText[] }, unknown>
+  readonly stateAt: (state: S, place: P) => ComponentState | ColumnState | undefined
+  readonly outcome: (state: S) => Outcome
+}
+
+/** States in which an error changes nothing any more: the component is out, or its errors are its clients'. */
+const isSettled = (s: ComponentState | ColumnState | undefined): boolean =>
+  s === 'erred' || s === 'lastErred' || s === 'initErred'
+
+const examine = <S, P>(patient: Patient<S, P>, failures: readonly Failure[], context: DecideContext): Decision => {
+  let { state } = patient
+  const notices: NoticeText[] = []
+  const judged: P[] = []
+  for (const f of failures) {
+    const place = counts(f, context) ? patient.placeOf(f) : null
+    if (place === null) continue
+    const next = patient.fail(state, place)
+    if (!next.ok) continue
+    judged.push(place)
+    state = next.value.state
+    notices.push(...next.value.notices)
+  }
+  const stuck = judged.some((place) => !isSettled(patient.stateAt(state, place)))
+  return { outcome: patient.outcome(state), notices, verdict: stuck ? 'fail' : 'resume' }
+}
+
+const placeIn = (m: MirrorUnit, tree: Tree, { unit, component }: Failure): Place | null => {
   const slot = m.submirrors.find((s) => s.unit === unit)?.slot
   const stripe = stripeOf(tree, unit)
   if (slot === undefined || stripe === null || stripeComponents(stripe)[component] === undefined) return null
   return { slot, component }
 }
+
+const raid5Outcome = (tree: Tree, u: Raid5Unit): Outcome => outcome(tree, { put: tree.get(u.name) === u ? [] : [u] })
 
 /**
  * Failures in the order they were reported, of one metadevice. A stripe outside a mirror has no states:
@@ -63,26 +98,38 @@ export const decide = (
   failures: readonly Failure[],
   context: DecideContext,
 ): Decision => {
-  const m = tree.get(device)
-  if (m?.kind !== 'mirror') return { outcome: unchanged(tree), notices: [], verdict: 'fail' }
-  let state: MirrorState = stateOf(m, tree)
-  const notices: NoticeText[] = []
-  const judged: Place[] = []
-  for (const f of failures) {
-    if (!counts(f, context)) continue
-    const place = placeOf(m, tree, f.unit, f.component)
-    if (place === null) continue
-    const next = advance(state, { event: 'error', place }, context.now)
-    if (!next.ok) continue
-    judged.push(place)
-    state = next.value.state
-    notices.push(...next.value.notices)
+  const u = tree.get(device)
+  switch (u?.kind) {
+    case 'mirror':
+      return examine(
+        {
+          state: stateOf(u, tree),
+          placeOf: (f) => placeIn(u, tree, f),
+          fail: (state, place) => advance(state, { event: 'error', place }, context.now),
+          stateAt: (state, place) => componentAt(state, place)?.state,
+          outcome: (state) => stateOutcome(tree, state),
+        },
+        failures,
+        context,
+      )
+    case 'raid5':
+      return examine(
+        {
+          state: u,
+          placeOf: (f) => (f.unit === u.name && u.columns[f.component] !== undefined ? f.component : null),
+          fail: (state, column) => {
+            const next = advanceRaid5(state, { event: 'error', column }, context.now)
+            return next.ok ? ok({ state: next.value.unit, notices: next.value.notices }) : next
+          },
+          stateAt: (state, column) => state.columns[column]?.state,
+          outcome: (state) => raid5Outcome(tree, state),
+        },
+        failures,
+        context,
+      )
+    default:
+      return { outcome: unchanged(tree), notices: [], verdict: 'fail' }
   }
-  const stuck = judged.some((place) => {
-    const s = componentAt(state, place)?.state
-    return s !== 'erred' && s !== 'lastErred'
-  })
-  return { outcome: stateOutcome(tree, state), notices, verdict: stuck ? 'fail' : 'resume' }
 }
 
 /** Components of sides that are written, which cannot be opened and are not known to be erred. */
@@ -96,7 +143,40 @@ export const unopened = (m: MirrorUnit, tree: Tree, openable: Openable): readonl
   )
 
 /**
- * The mirror is about to be used: what cannot be opened is in Maintenance if everything can be read
+ * One column may be missing, and is in Maintenance then; a Last Erred one that can be opened was away only for a
+ * while. With two missing nothing is recorded, and before there is data nothing is missing that a start could do
+ * without. Columns that only join are not needed.
+ */
+const openRaid5 = (
+  tree: Tree,
+  u: Raid5Unit,
+  openable: Openable,
+  now: number,
+): MetaResult<Omit<Decision, 'verdict'>> => {
+  const insufficient = err(metaError('insufficientDevices', u.name))
+  const serving = servingColumns(u)
+  const missing = serving.flatMap((c, i) => (isInService(c) && !openable(c) ? [i] : []))
+  if (isInitialising(u)) return missing.length > 0 ? insufficient : ok({ outcome: unchanged(tree), notices: [] })
+  if (isInitFailed(u)) return ok({ outcome: unchanged(tree), notices: [] })
+  if (missing.length + serving.filter((c) => c.state === 'erred').length > 1) return insufficient
+  const back = serving.flatMap((c, column) =>
+    c.state === 'lastErred' && openable(c) ? [{ event: 'opened', column } as const] : [],
+  )
+  // What came back counts for what did not.
+  const events = [...back, ...missing.map((column) => ({ event: 'openError', column }) as const)]
+  let all: Raid5Advanced = { unit: u, notices: [] }
+  for (const e of events) {
+    const next = advanceRaid5(all.unit, e, now)
+    // A column in resync has nothing that could be read instead of the missing one's.
+    if (!next.ok) return insufficient
+    const said = e.event === 'openError' ? [notice('raid5OpenError', u.name, serving[e.column]?.name ?? '')] : []
+    all = { unit: next.value.unit, notices: [...all.notices, ...said, ...next.value.notices] }
+  }
+  return ok({ outcome: raid5Outcome(tree, all.unit), notices: all.notices })
+}
+
+/**
+ * The metadevice is about to be used: what cannot be opened is in Maintenance if everything can be read
  * without it. Otherwise the open fails and nothing is recorded: it may only be a cable.
  */
 export const decideOpen = (
@@ -106,6 +186,7 @@ export const decideOpen = (
   now: number,
 ): MetaResult<Omit<Decision, 'verdict'>> => {
   const m = tree.get(device)
+  if (m?.kind === 'raid5') return openRaid5(tree, m, openable, now)
   if (m?.kind !== 'mirror') return ok({ outcome: unchanged(tree), notices: [] })
   const failed = unopened(m, tree, openable)
   const sides = sidesIn(m, tree)

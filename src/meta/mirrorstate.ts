@@ -26,6 +26,7 @@ import {
   sidesOf,
   stripeComponents,
 } from './sources.js'
+import { relievedBy } from './standing.js'
 import type { Checkpoint, Component, MirrorUnit, Slice, Slot, StripeUnit, Submirror, Tree, UnitName } from './types.js'
 
 /** What a resync writes. */
@@ -113,12 +114,6 @@ const withComponent = (state: MirrorState, place: Place, component: Component): 
     components: r.components.map((c) => (index++ === place.component ? component : c)),
   }))
   return { ...state, stripes: new Map(state.stripes).set(side.stripe.name, { ...side.stripe, rows }) }
-}
-
-/** A spare that was whole, or on its way there, is kept until its successor is; one that failed is no use to anybody. */
-const relievedBy = (c: Component, slice: object | null): Pick<Component, 'relieves'> => {
-  if (slice !== null && c.spare !== null) return c.state === 'okay' || c.state === 'resync' ? { relieves: c.name } : {}
-  return c.relieves === undefined ? {} : { relieves: c.relieves }
 }
 
 /** Moves a component by the table; `slice` puts other storage in its place. */

@@ -1,15 +1,66 @@
-/** What of a RAID5 metadevice is to be made in the background (driver.md 4.9): zeroing, a column's resync, parity. */
+/**
+ * What a RAID5 device wants made next (driver.md 4.9): zeroes, a column from the others, parity. Pure; the daemon
+ * runs one job at a time and asks again.
+ */
+import { type Blocks, blocks } from '../base/units.js'
+import { isGrowing, isInitialising, othersReadable } from './raid5tables.js'
+import type { Raid5Unit } from './types.js'
 
 export type Raid5Target =
-  /** Zeroes over the columns, all of a new unit or those that were attached. */
   | { readonly kind: 'initialise'; readonly columns: readonly number[] }
-  /** The content of one column from all others. */
   | { readonly kind: 'regenerate'; readonly column: number }
-  /** metasync -p: parity that does not fit its line is written anew. */
   | { readonly kind: 'parity' }
 
-export const sameRaid5Target = (a: Raid5Target, b: Raid5Target): boolean => {
-  if (a.kind === 'regenerate') return b.kind === 'regenerate' && a.column === b.column
-  if (a.kind === 'initialise') return b.kind === 'initialise' && a.columns.join() === b.columns.join()
-  return b.kind === 'parity'
+export interface Raid5Plan {
+  readonly target: Raid5Target
+  /** Everything below, in blocks of a column's data, was made on this very storage before. */
+  readonly from: Blocks
+}
+
+const columnsOf = (t: Raid5Target): readonly number[] => {
+  switch (t.kind) {
+    case 'initialise':
+      return t.columns
+    case 'regenerate':
+      return [t.column]
+    case 'parity':
+      return []
+  }
+}
+
+export const sameRaid5Target = (a: Raid5Target, b: Raid5Target): boolean =>
+  a.kind === b.kind && columnsOf(a).join() === columnsOf(b).join()
+
+/**
+ * What is written, and since when it wants it: a column that failed in between missed writes, and one that was
+ * replaced is other storage. `started` does not count: the journal saw to what was under way.
+ */
+export const raid5TargetIdentity = (u: Raid5Unit, t: Raid5Target): string =>
+  JSON.stringify([t.kind, ...columnsOf(t).map((i) => [i, u.columns[i]?.identity ?? '', u.columns[i]?.erredOrder ?? 0])])
+
+/** Everything that is wanted and could be made now, in order. */
+export const wantedRaid5Jobs = (u: Raid5Unit): readonly Raid5Target[] => {
+  const initial = u.columns.flatMap((c, i) => (c.state === 'init' ? [i] : []))
+  const stale = u.columns.flatMap((c, i) => (c.state === 'resync' && othersReadable(u, i) ? [i] : []))
+  return [
+    ...stale.map((column) => ({ kind: 'regenerate', column }) as const),
+    ...(isInitialising(u) || isGrowing(u) ? [{ kind: 'initialise', columns: initial } as const] : []),
+    ...(u.regen && u.columns.every((c) => c.state === 'okay') ? [{ kind: 'parity' } as const] : []),
+  ]
+}
+
+/** Only the resync of a column is recorded: zeroes and parity are made from the start again, as driver.md 4.9 has it. */
+const startOf = (u: Raid5Unit, t: Raid5Target): Blocks => {
+  const { checkpoint: c } = u
+  const goesOn = t.kind === 'regenerate' && c?.column === t.column && c.identity === u.columns[t.column]?.identity
+  return goesOn ? c.done : blocks(0)
+}
+
+/**
+ * @param tried targets that failed since the last time something changed: they are not tried again.
+ * @returns null when nothing is wanted.
+ */
+export const nextRaid5Job = (u: Raid5Unit, tried: readonly Raid5Target[] = []): Raid5Plan | null => {
+  const target = wantedRaid5Jobs(u).find((t) => !tried.some((other) => sameRaid5Target(t, other)))
+  return target === undefined ? null : { target, from: startOf(u, target) }
 }

@@ -9,7 +9,7 @@
  */
 import { type Blocks, blocks } from '../base/units.js'
 import { stripeOf } from './tree.js'
-import type { Component, MirrorUnit, Row, Slot, StripeUnit, Submirror, Tree, UnitName } from './types.js'
+import type { Component, Member, MirrorUnit, Row, Slot, StripeUnit, Submirror, Tree, UnitName } from './types.js'
 
 export interface Side {
   readonly submirror: Submirror
@@ -133,7 +133,7 @@ export const isSource = (s: Submirror, c: Component): boolean =>
   inStep(s) && (c.state === 'okay' || c.state === 'lastErred')
 
 /** Whether the storage can be opened, as far as it was tried. */
-export type Openable = (c: Component) => boolean
+export type Openable = (c: Member) => boolean
 export const ALL_OPENABLE: Openable = () => true
 
 /** The first block that nothing can be read from once the side `without` is gone; null when all of it can be. */

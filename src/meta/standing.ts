@@ -34,6 +34,15 @@ export const standingSpares = (tree: Tree): ReadonlyMap<string, Standing> =>
 /** The component as it was configured: what metastat shows, md.tab names and the layout follows from. */
 export const configured = (c: Member): Slice => c.spare?.original ?? c
 
+/**
+ * What a component that gets `slice` (null: keeps its own) owes to a spare. One that was whole, or on its way
+ * there, is kept until its successor is; one that failed is no use to anybody.
+ */
+export const relievedBy = (c: Member, slice: object | null): Pick<Member, 'relieves'> => {
+  if (slice !== null && c.spare !== null) return c.state === 'okay' || c.state === 'resync' ? { relieves: c.name } : {}
+  return c.relieves === undefined ? {} : { relieves: c.relieves }
+}
+
 /** Texts of commands.md 4.7. */
 export type SpareState = 'Available' | 'In use' | 'Broken'
 export const spareState = (s: Spare, standing: ReadonlyMap<string, Standing>): SpareState => {

@@ -110,6 +110,8 @@ export const ERRORS = {
   replaced: 'storage was replaced since it was configured',
   /** args: blocks now, blocks recorded. */
   shrunk: 'storage shrank to %s blocks, %s were configured',
+  /** A defect of metadisk. args: what happened to which column in which state. */
+  columnState: 'operation on a column in illegal state: %s',
   verifyInProgress: 'the submirrors are being compared already',
   verifyCancelled: 'comparison of the submirrors was cancelled',
   nothingToCompare: 'fewer than two submirrors are in step',

@@ -3,13 +3,17 @@
  * filled in order. Errors that answer a command are in catalogue.ts.
  */
 export const NOTICES = {
-  /** args: submirror, component. Maintenance or Last Erred. */
+  /** args: submirror or RAID5 device, component. Maintenance or Last Erred. */
   needsMaintenance: ['warning', 'md: %s: %s needs maintenance'],
   /** args: submirror, component. Said after needsMaintenance. */
   lastErred: ['warning', 'md: %s: %s last erred'],
   /** args: metadevice, component. */
   readError: ['warning', 'md: %s: read error on %s'],
   writeError: ['warning', 'md: %s: write error on %s'],
+  /** The driver of RAID5 leaves out the colon. args: metadevice, column. */
+  raid5ReadError: ['warning', 'md %s: read error on %s'],
+  raid5WriteError: ['warning', 'md %s: write error on %s'],
+  raid5OpenError: ['warning', 'md: %s failed to open. open error on %s'],
   /** Ours, md(7D) has nothing to rewrite. args: submirror, component, blocks, the first of them on the component. */
   readRepaired: ['notice', 'md: %s: read error on %s repaired: %s blocks rewritten at block %s'],
   /** args: mirror, component. */
@@ -18,6 +22,8 @@ export const NOTICES = {
   hotSpared: ['notice', 'md: %s: hotspared device %s with %s'],
   /** args: submirror, spare. */
   hotSpareOpenError: ['warning', 'md: %s: open error of hotspare %s'],
+  /** Of RAID5: it goes back to its pool as Broken. args: metadevice, spare. */
+  spareReleased: ['warning', 'md: %s: %s hotspare errored and released'],
   /** args: mirror. */
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
   /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */

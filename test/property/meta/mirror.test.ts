@@ -27,6 +27,7 @@ import {
   isSource,
   isStale,
   isWritten,
+  type Openable,
   type Place,
   type Side,
   sidesIn,
@@ -307,7 +308,7 @@ const crash = (w: Model, log: number, closed: number): void => {
   const lost = log % 5 === 0
   if (lost) w.dirty.fill(1)
   const out = places(w).filter((_, i) => closed % 3 === 0 && ((closed >> i) & 5) === 5)
-  const openable = (c: Component): boolean => !out.some((p) => p.c.identity === c.identity)
+  const openable: Openable = (c) => !out.some((p) => p.c.identity === c.identity)
   happen(w, { event: 'load', log: lost ? 'lost' : w.dirty.some((d) => d === 1) ? 'dirty' : 'clean', openable })
   // Otherwise the mirror stays closed, until everything can be opened again.
   const opened = decideOpen(w.tree, MIRROR, openable, w.now)

@@ -3,6 +3,7 @@ import { decide, decideOpen, type Failure, unopened } from '../../../src/meta/de
 import type { Openable } from '../../../src/meta/sources.js'
 import type { Tree, UnitName } from '../../../src/meta/types.js'
 import { changed, componentStates, sideStates } from './mirrors.js'
+import { raid5, raid5In, statesOf, treeWith } from './raid5s.js'
 import { mirrorIn, name, text, treeOf } from './world.js'
 
 const TREE = treeOf(['d1 2 1 /disks/a 1 /disks/b', 'd2 2 1 /disks/c 1 /disks/d', 'd0 -m d1 d2', 'd7 1 1 /disks/e'])
@@ -117,4 +118,80 @@ t.test('what is not written need not be open', async (t) => {
       ['okay okay | erred okay', 'okay resync'],
     )
   t.ok(decideOpen(TREE, name('d7'), closed('/disks/e'), 1).ok, 'a stripe has nothing to decide')
+})
+
+const RAID = raid5('okay okay okay okay')
+const raidDecided = (states: string, failures: readonly Failure[]) => {
+  const d = decide(treeWith(raid5(states)), name('d5'), failures, context)
+  return { states: statesOf(raid5In(d.outcome.tree)), put: d.outcome.put.length, verdict: d.verdict }
+}
+
+t.test('RAID5: one column is out, every further one Last Erred, in one change', async (t) => {
+  const dead = [failure('d5', 1), failure('d5', 1), failure('d5', 1, { op: 'flush' })]
+  t.same(raidDecided('okay okay okay', dead), { states: 'okay erred okay', put: 1, verdict: 'resume' })
+  t.same(raidDecided('okay okay okay', [failure('d5', 2), failure('d5', 0)]), {
+    states: 'lastErred okay erred',
+    put: 1,
+    verdict: 'resume',
+  })
+  t.same(raidDecided('lastErred okay erred', [failure('d5', 0)]), {
+    states: 'lastErred okay erred',
+    put: 0,
+    verdict: 'resume',
+  })
+  t.same(raidDecided('init init init', [failure('d5', 0)]).states, 'initErred init init')
+  t.same(
+    decide(treeWith(RAID), name('d5'), [failure('d5', 0)], context).notices.map((n) => n.text),
+    ['md: d5: /disks/a needs maintenance'],
+  )
+})
+
+t.test('RAID5: read errors that were repaired count only when there are too many', async (t) => {
+  const read = (facts: Partial<Failure>) => raidDecided('okay okay okay', [failure('d5', 1, { op: 'read', ...facts })])
+  t.same(read({ masked: true, readErrors: 20 }), { states: 'okay okay okay', put: 0, verdict: 'resume' })
+  t.equal(read({ masked: true, readErrors: 21 }).states, 'okay erred okay')
+  t.equal(read({ masked: true, readErrors: Infinity }).states, 'okay erred okay', 'it hangs')
+  t.equal(read({ masked: true, repairFailed: true }).states, 'okay erred okay')
+  t.equal(read({ masked: false }).states, 'okay erred okay')
+})
+
+t.test('RAID5: what is not a column is nobody', async (t) => {
+  t.match(raidDecided('okay okay okay', [failure('d5', 9), failure('d1', 0)]), { put: 0, verdict: 'resume' })
+})
+
+const raidOpened = (states: string, missing: string) => {
+  const tree = treeWith(raid5(states))
+  const d = decideOpen(tree, name('d5'), closed(...missing.split(' ').map((c) => `/disks/${c}`)), 5000)
+  if (!d.ok) return text(d.error)
+  const { outcome, notices } = d.value
+  return { states: statesOf(raid5In(outcome.tree)), put: outcome.put.length, notices: notices.map((n) => n.text) }
+}
+
+t.test('RAID5: one column that cannot be opened', async (t) => {
+  t.same(raidOpened('okay okay okay', 'b'), {
+    states: 'okay erred okay',
+    put: 1,
+    notices: ['md: d5 failed to open. open error on /disks/b', 'md: d5: /disks/b needs maintenance'],
+  })
+  t.match(raidOpened('okay okay okay', ''), { put: 0, notices: [] })
+  t.match(raidOpened('okay erred okay', 'b'), { put: 0, notices: [] }, 'known already')
+  t.match(raidOpened('okay resync okay', 'b'), { states: 'okay erred okay' })
+  t.match(raidOpened('okay okay okay | init', 'd'), { put: 0 }, 'it does not serve yet')
+})
+
+t.test('RAID5: two that cannot be opened, and nothing is recorded', async (t) => {
+  const refused = 'd5: insufficient devices to open'
+  t.equal(raidOpened('okay okay okay', 'a b'), refused)
+  t.equal(raidOpened('okay erred okay', 'a'), refused)
+  t.equal(raidOpened('okay resync okay', 'a'), refused)
+  t.equal(raidOpened('lastErred erred okay', 'a'), refused)
+  t.equal(raidOpened('init init init', 'a'), refused, 'it may be a cable')
+  t.match(raidOpened('init initErred init', 'a'), { put: 0 })
+})
+
+t.test('RAID5: Last Erred columns that can be opened are Okay again', async (t) => {
+  t.match(raidOpened('lastErred erred okay', ''), { states: 'okay erred okay', put: 1, notices: [] })
+  t.match(raidOpened('lastErred erred lastErred', ''), { states: 'okay erred okay' })
+  t.match(raidOpened('lastErred okay lastErred', 'a'), { states: 'erred okay okay' })
+  t.match(raidOpened('lastErred resync okay', ''), { states: 'okay resync okay' })
 })

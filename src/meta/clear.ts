@@ -7,6 +7,7 @@ import { derive, isRunning } from './mirrortables.js'
 import { parseUnitName } from './names.js'
 import { type Batch, outcome, type Outcome, then, unchanged } from './operations.js'
 import { sidesIn } from './sources.js'
+import { isWhole } from './raid5.js'
 import { isReferenced, parentOf, poolsOf, topLevel, withChildren } from './tree.js'
 import type { Metadevice, PoolUnit, Tree, UnitName } from './types.js'
 
@@ -19,11 +20,12 @@ export interface ClearRequest {
   readonly names: readonly string[]
 }
 
-/** A running resync holds its mirror open, and force opens nothing that is held. */
+/** What runs holds its metadevice open, and force opens nothing that is held. */
 const refusal = (unit: Metadevice, force: boolean, tree: Tree, live: Live): MetaError | null => {
   if (live.isOpen(unit.name) || live.isResyncing(unit.name)) return metaError('isOpen', unit.name)
   if (unit.kind === 'mirror' && !force && sidesIn(unit, tree).some((s) => !isRunning(derive(s.submirror, s.stripe))))
     return metaError('clearBadSubmirrors', unit.name)
+  if (unit.kind === 'raid5' && !force && !isWhole(unit)) return metaError('forceNeeded', unit.name)
   return null
 }
 
@@ -60,6 +62,12 @@ const clearPool = (pool: PoolUnit, tree: Tree): MetaResult<Outcome> => {
   return ok(outcome(tree, { remove: [pool.name], changes: [{ change: 'cleared', kind: 'pool', name: pool.name }] }))
 }
 
+/** As metastat has them, but RAID5 devices before mirrors (commands.md 3.2). */
+const byClearOrder = (units: readonly Metadevice[]): readonly Metadevice[] => [
+  ...units.filter((u) => u.kind === 'raid5'),
+  ...units.filter((u) => u.kind !== 'raid5'),
+]
+
 /**
  * Operands are independent of each other; `all` is everything at the top, kind by kind, with what is
  * below, then the pools.
@@ -68,7 +76,7 @@ export const clear = (request: ClearRequest, tree: Tree, live: Live): Batch => {
   const { force, recursive } = request.all ? { force: true, recursive: true } : request
   let done = unchanged(tree)
   const errors: MetaError[] = []
-  const words = request.all ? [...topLevel(tree), ...poolsOf(tree)].map((u) => u.name) : request.names
+  const words = request.all ? [...byClearOrder(topLevel(tree)), ...poolsOf(tree)].map((u) => u.name) : request.names
   for (const word of words) {
     const cleared = request.softPartitions
       ? noSoftPartitions(word)

@@ -1,12 +1,13 @@
 /** metaparam: shows or changes policies (commands.md 3.11). */
 import { err, ok } from '../base/result.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
+import { KIND_TITLES } from '../msg/report.js'
 import { READ_POLICIES, WRITE_POLICIES } from './mirror.js'
 import { parsePoolName, parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
 import { hasSpareInUse } from './standing.js'
-import { poolOf } from './tree.js'
-import type { MirrorUnit, StripeUnit, Tree } from './types.js'
+import { poolOf, takesSpares } from './tree.js'
+import type { MirrorUnit, Raid5Unit, StripeUnit, Tree, Unit } from './types.js'
 
 /** null: not given. */
 export interface ParamRequest {
@@ -20,7 +21,10 @@ export interface ParamRequest {
 const READ_WORDS = { roundrobin: 'default', geometric: '-g', first: '-r' } as const
 const WRITE_WORDS = { parallel: 'default', serial: '-S' } as const
 
-const lines = (unit: MirrorUnit | StripeUnit): readonly string[] =>
+type Parametric = MirrorUnit | StripeUnit | Raid5Unit
+const hasParameters = (unit: Unit): unit is Parametric => unit.kind === 'mirror' || takesSpares(unit)
+
+const lines = (unit: Parametric): readonly string[] =>
   unit.kind === 'mirror'
     ? [
         `${unit.name}: Mirror current parameters are:`,
@@ -28,18 +32,21 @@ const lines = (unit: MirrorUnit | StripeUnit): readonly string[] =>
         `    Read option: ${unit.read} (${READ_WORDS[unit.read]})`,
         `    Write option: ${unit.write} (${WRITE_WORDS[unit.write]})`,
       ]
-    : [`${unit.name}: Concat/Stripe current parameters are:`, `    Hot spare pool: ${unit.hotSparePool ?? 'none'}`]
+    : [
+        `${unit.name}: ${KIND_TITLES[unit.kind]} current parameters are:`,
+        `    Hot spare pool: ${unit.hotSparePool ?? 'none'}`,
+      ]
 
 export const param = (request: ParamRequest, tree: Tree): MetaResult<Outcome> => {
   const name = parseUnitName(request.name)
   if (!name.ok) return name
   const unit = tree.get(name.value)
   if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
-  if (unit.kind !== 'mirror' && unit.kind !== 'stripe') return err(metaError('unknownType', unit.name))
+  if (!hasParameters(unit)) return err(metaError('unknownType', unit.name))
   const { read, write, pass, hotSparePool } = request
   if (read === null && write === null && pass === null && hotSparePool === null)
     return ok(outcome(tree, { changes: [{ change: 'parameters', lines: lines(unit) }] }))
-  const changed = unit.kind === 'mirror' ? mirrorWith(unit, request) : stripeWith(unit, request, tree)
+  const changed = unit.kind === 'mirror' ? mirrorWith(unit, request) : sparedWith(unit, request, tree)
   if (!changed.ok) return changed
   return ok(changed.value === unit ? unchanged(tree) : outcome(tree, { put: [changed.value] }))
 }
@@ -56,7 +63,7 @@ const mirrorWith = (m: MirrorUnit, request: ParamRequest): MetaResult<MirrorUnit
   return ok(read === m.read && write === m.write && pass === m.pass ? m : { ...m, read, write, pass })
 }
 
-const stripeWith = (s: StripeUnit, request: ParamRequest, tree: Tree): MetaResult<StripeUnit> => {
+const sparedWith = <U extends StripeUnit | Raid5Unit>(s: U, request: ParamRequest, tree: Tree): MetaResult<U> => {
   const letter = request.read !== null ? '-r' : request.write !== null ? '-w' : request.pass !== null ? '-p' : null
   if (letter !== null) return err(metaError('illegalOption', `${s.name}: "${letter}"`))
   const word = request.hotSparePool ?? 'none'
@@ -64,7 +71,7 @@ const stripeWith = (s: StripeUnit, request: ParamRequest, tree: Tree): MetaResul
   if (!pool.ok) return pool
   if (pool.value !== null && poolOf(tree, pool.value) === null) return err(metaError('invalidHsp', pool.value))
   if (pool.value === s.hotSparePool) return ok(s)
-  // The spare would go back to a pool that the stripe does not know any more.
+  // The spare would go back to a pool that the metadevice does not know any more.
   if (hasSpareInUse(s)) return err(metaError('hspNotChanged', s.name))
   return ok({ ...s, hotSparePool: pool.value })
 }

@@ -42,6 +42,7 @@ export const ERRORS = {
   /** args: name of the unit, name of its type. */
   invalidType: 'invalid metadevice type %s',
   inUse: 'metadevice in use',
+  forceNeeded: 'operation requires -f (force) flag',
   isOpen: 'metadevice is open',
   /** metadisk: an open while a RAID5 metadevice has no data yet; SVM only answers EAGAIN. */
   notInitialised: 'metadevice is not initialized',

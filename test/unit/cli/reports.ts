@@ -1,5 +1,12 @@
 /** Reports for the tests of the layouts: invented devices, every state that can be shown. */
-import type { ComponentReport, MirrorReport, PoolReport, StatReport, StripeReport } from '../../../src/msg/report.js'
+import type {
+  ComponentReport,
+  MirrorReport,
+  PoolReport,
+  Raid5Report,
+  StatReport,
+  StripeReport,
+} from '../../../src/msg/report.js'
 
 export const NOON = new Date(2031, 2, 4, 12, 0, 0).getTime()
 
@@ -51,6 +58,27 @@ export const pool = (name: string, spares: readonly (readonly [string, string, n
   size: 0,
   spares: spares.map(([device, state, size]) => ({ device, state, size, changed: NOON, relocatable: true })),
   tab: [name, ...spares.map(([device]) => device)].join(' '),
+})
+
+export const raid5 = (
+  name: string,
+  devices: readonly ComponentReport[],
+  more: Partial<Raid5Report> = {},
+): Raid5Report => ({
+  kind: 'raid5',
+  name,
+  parent: null,
+  size: 409600,
+  state: 'Okay',
+  changed: NOON,
+  invoke: null,
+  work: null,
+  hotSparePool: null,
+  interlace: 1024,
+  original: { size: 410624, columns: devices },
+  attached: null,
+  tab: `${name} -r ${devices.map((d) => d.device).join(' ')} -k -i 1024b`,
+  ...more,
 })
 
 /** A mirror that resyncs its second side, a two-row concatenation, one of each beside them. */

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { longReport } from '../../../src/cli/stat-long.js'
 import type { StatReport } from '../../../src/msg/report.js'
-import { NOON, busy, component, mirror, pool, stripe } from './reports.js'
+import { NOON, busy, component, mirror, pool, raid5, stripe } from './reports.js'
 
 /** A mark keeps blanks at line ends visible, and editors from eating them. */
 const ended = (s: string): string => s.replaceAll('¶', '')
@@ -186,6 +186,92 @@ t.test('hot spare pools: tab before the heading, blanks before the rows', (t) =>
     longReport({ ...r, show: ['one'] }, { times: true, relocation: false }),
     'one: 1 hot spare\n\tDevice   Status      Length  \t\tReloc\n' +
       '        sdq     \t    Broken             9 blocksYes\tTue Mar  4 12:00:00 2031\n\n',
+  )
+  t.end()
+})
+
+const COLUMNS = ['/srv/a.img', 'vdb', 'c9t0d0s0'].map((d) => component(d, { startBlock: 10240 }))
+const shown = (r: StatReport['units'][number], times = false): string =>
+  longReport({ stale: false, units: [r], show: [r.name], relocation: [] }, { times, relocation: false })
+
+t.test('RAID5: state, work, columns', (t) => {
+  t.equal(
+    shown(raid5('vol', COLUMNS, { hotSparePool: 'hsp009' })),
+    ended(`vol: RAID
+    State: Okay         ¶
+    Hot spare pool: hsp009
+    Interlace: 1024 blocks
+    Size: 409600 blocks (200 MB)
+Original device:
+    Size: 410624 blocks (200 MB)
+\tDevice       Start Block  Dbase        State Reloc  Hot Spare
+\t/srv/a.img      10240        No         Okay   Yes ¶
+\tvdb             10240        No         Okay   Yes ¶
+\tc9t0d0s0        10240        No         Okay   Yes ¶
+
+`),
+  )
+  const bad = [
+    component('vdb', { startBlock: 10240, hasReplica: true, state: 'Maintenance', relocatable: false }),
+    component('vdc', { startBlock: 12288, state: 'Last Erred', hotSpare: 'vds' }),
+    component('vdd', { startBlock: 10240, state: 'Unavailable' }),
+  ]
+  const attached = { size: 205312, columns: [component('c10t11d12s3', { startBlock: 10240, state: 'Initializing' })] }
+  const work = { work: 'initialisation', doneBlocks: 74, totalBlocks: 1000 } as const
+  t.equal(
+    shown(
+      raid5('vol', bad, { state: 'Needs Maintenance', invoke: 'metareplace -f vol vdb <new device>', attached, work }),
+    ),
+    ended(`vol: RAID
+    State: Needs Maintenance ¶
+    Invoke: metareplace -f vol vdb <new device>
+    Initialization in progress:  7.4% done
+    Interlace: 1024 blocks
+    Size: 409600 blocks (200 MB)
+Original device:
+    Size: 410624 blocks (200 MB)
+\tDevice        Start Block  Dbase        State Reloc  Hot Spare
+\tvdb              10240       Yes  Maintenance   No  ¶
+\tvdc              12288        No   Last Erred   Yes vds
+\tvdd              10240        No  Unavailable   Yes ¶
+Concatenated Devices:
+    Size: 205312 blocks (100 MB)
+\tDevice        Start Block  Dbase State        Reloc Hot Spare
+\tc10t11d12s3      10240        No Initializing   Yes ¶
+
+`),
+  )
+  const lines = (work: { work: 'resync' | 'regeneration'; doneBlocks: number; totalBlocks: number }): string[] =>
+    shown(raid5('vol', COLUMNS, { work }))
+      .split('\n')
+      .slice(2, 3)
+  t.same(lines({ work: 'resync', doneBlocks: 999, totalBlocks: 1000 }), ['    Resync in progress: 99.9% done'])
+  t.same(lines({ work: 'regeneration', doneBlocks: 0, totalBlocks: 1000 }), [
+    '    Parity regeneration in progress:  0.0% done',
+  ])
+  t.end()
+})
+
+t.test('RAID5 with times', (t) => {
+  const time = 'Tue Mar  4 12:00:00 2031'
+  const attached = { size: 205312, columns: [component('vdd', { startBlock: 10240 })] }
+  const columns = [component('c9t0d0s0', { startBlock: 10240, hotSpare: 'c9t9d0s0', state: 'Resyncing' })]
+  t.equal(
+    shown(raid5('vol', columns, { attached }), true),
+    ended(`vol: RAID
+    State: Okay         ${time}
+    Interlace: 1024 blocks
+    Size: 409600 blocks (200 MB)
+Original device:
+    Size: 410624 blocks (200 MB)
+\tDevice      Start  Dbase  State        Reloc   Hot Spare  Time
+\tc9t0d0s0   10240 No    Resyncing   Yes   c9t9d0s0  ${time}
+Concatenated Devices:
+    Size: 205312 blocks (100 MB)
+\tDevice     Start Dbase State       Reloc     Hot Spare\tTime
+\tvdd        10240 No    Okay        Yes             ${time}
+
+`),
   )
   t.end()
 })

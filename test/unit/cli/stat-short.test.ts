@@ -1,7 +1,7 @@
 import t from 'tap'
 import { conciseReport, tabReport } from '../../../src/cli/stat-short.js'
 import type { StatReport } from '../../../src/msg/report.js'
-import { busy, component, mirror, pool, stripe } from './reports.js'
+import { busy, component, mirror, pool, raid5, stripe } from './reports.js'
 
 t.test('-p: submirrors after their mirror, rows on lines of their own', (t) => {
   t.equal(
@@ -86,5 +86,23 @@ t.test('-c: every word in parentheses', (t) => {
       '',
     ].join('\n'),
   )
+  t.end()
+})
+
+t.test('RAID5: every column, those that were attached too', (t) => {
+  const states = ['Okay', 'Maintenance', 'Last Erred', 'Resyncing', 'Unavailable', 'Initializing']
+  const columns = states.map((state, i) => component(`vd${i}`, { state }))
+  const spared = { size: 1, columns: [component('vdx', { hotSpare: 'vds' })] }
+  const r: StatReport = {
+    stale: false,
+    units: [raid5('vol', columns, { attached: spared })],
+    show: ['vol'],
+    relocation: [],
+  }
+  t.equal(
+    conciseReport(r),
+    'vol              r  200MB vd0 vd1 (maint) vd2 (last-erred) vd3 (resyncing) vd4 (unavail) vd5 (initializing) vdx (spared-vds)\n',
+  )
+  t.equal(tabReport(r), 'vol -r vd0 vd1 vd2 vd3 vd4 vd5 -k -i 1024b\n')
   t.end()
 })

@@ -103,8 +103,8 @@ export interface SpareParts {
   readonly readOnly: () => boolean
   /** Decides on the tree of the moment and commits; an error leaves everything as it was. */
   readonly change: (decide: (tree: Tree) => MetaResult<Taken>) => Promise<MetaResult<unknown>>
-  /** The component of this mirror is the spare now: the engine must see it, and the resync begin. */
-  readonly taken: (mirror: UnitName) => Promise<void>
+  /** A component of this device is the spare now: the engine must see it, and the resync begin. */
+  readonly taken: (device: UnitName) => Promise<void>
 }
 
 /** One search at a time; being asked during one means another after it. */
@@ -153,7 +153,7 @@ export class SpareSearch {
       if (p === undefined) return
       // The tree moves on between the two, but hardly twice for the same spare.
       if (JSON.stringify(p) === before) {
-        log.warn({ mirror: p.mirror, spare: p.by.name }, 'hot spare not taken')
+        log.warn({ metadevice: p.device, spare: p.by.name }, 'hot spare not taken')
         return
       }
       before = (await this.#settle(p)) ? '' : JSON.stringify(p)
@@ -191,7 +191,7 @@ export class SpareSearch {
     }
     for (const n of said) notice(n.level, n.text)
     if (!fit.ok) log.warn({ spare: p.by.name }, `hot spare is broken: ${errorText(fit.error)}`)
-    else await this.#parts.taken(p.mirror)
+    else await this.#parts.taken(p.device)
     return true
   }
 }

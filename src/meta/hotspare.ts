@@ -12,17 +12,22 @@ import type { Live } from './kind.js'
 import { blocksPerComponent } from './layout.js'
 import { advance, stateOf, stateOutcome } from './mirrorstate.js'
 import { outcome, type Outcome, then } from './operations.js'
-import { ALL_OPENABLE, hasOtherSource, type Place, type Side, sidesIn } from './sources.js'
+import { columnBlocks } from './raid5geometry.js'
+import { raid5Event } from './raid5state.js'
+import { othersInStep } from './raid5tables.js'
+import { ALL_OPENABLE, hasOtherSource, type Side, sidesIn } from './sources.js'
 import { changedPools, configured, spareState, standingSpares } from './standing.js'
-import { poolOf, topLevel, withUnits } from './tree.js'
-import type { Component, MirrorUnit, PoolUnit, Slice, Spare, StripeUnit, Tree, UnitName } from './types.js'
+import { ownComponents, poolOf, takesSpares, topLevel, withUnits } from './tree.js'
+import type { Member, MirrorUnit, Raid5Unit, Slice, Spare, StripeUnit, Tree, UnitName } from './types.js'
 
 /** A spare that fits a component in Maintenance. */
 export interface Proposal {
-  readonly mirror: UnitName
-  readonly place: Place
-  /** The submirror. */
-  readonly stripe: UnitName
+  /** The mirror or RAID5 device. */
+  readonly device: UnitName
+  /** The submirror, or the RAID5 device itself. */
+  readonly unit: UnitName
+  /** Index over all rows, or of the column. */
+  readonly component: number
   readonly pool: UnitName
   /** The spare as the component would have it: `start` is where the data would begin. */
   readonly by: Slice
@@ -37,26 +42,46 @@ export const startOn = (s: Spare, needed: Blocks, labelWanted: boolean): Blocks 
 }
 
 interface Wanted {
-  readonly place: Place
+  readonly device: UnitName
+  readonly unit: StripeUnit | Raid5Unit
+  readonly component: number
   readonly blocks: Blocks
   /** The component begins with the label that the metadevice shows as its block 0. */
   readonly labelWanted: boolean
 }
 
 /** Components of a submirror that wait for a spare. */
-const wanting = (m: MirrorUnit, side: Side, sides: readonly Side[]): readonly Wanted[] => {
+const wantedOf = (m: MirrorUnit, side: Side, sides: readonly Side[]): readonly Wanted[] => {
   const { submirror, stripe } = side
   // Nothing could be copied to it: the copy would begin when it comes online, and then this asks again.
   if (submirror.state === 'offline') return []
-  let component = 0
+  let index = 0
   return stripe.rows.flatMap((row) =>
     row.components.flatMap((c): Wanted[] => {
-      const place = { slot: submirror.slot, component: component++ }
+      const component = index++
+      const place = { slot: submirror.slot, component }
       if (c.state !== 'erred' || c.spare !== null || !hasOtherSource(m.blocks, sides, place, ALL_OPENABLE)) return []
-      return [{ place, blocks: blocksPerComponent(row), labelWanted: stripe.labelled && place.component === 0 }]
+      const labelWanted = stripe.labelled && component === 0
+      return [{ device: m.name, unit: stripe, component, blocks: blocksPerComponent(row), labelWanted }]
     }),
   )
 }
+
+/** The column that waits for one, while all others hold their data. */
+const wantedColumn = (u: Raid5Unit): readonly Wanted[] => {
+  const component = u.columns.findIndex((c, i) => c.state === 'erred' && c.spare === null && othersInStep(u, i))
+  return component < 0 ? [] : [{ device: u.name, unit: u, component, blocks: columnBlocks(u), labelWanted: false }]
+}
+
+/** What everything wants that could be brought in step now. */
+const wanting = (tree: Tree, live: Pick<Live, 'isResyncing'>): readonly Wanted[] =>
+  topLevel(tree).flatMap((unit) => {
+    if (live.isResyncing(unit.name)) return []
+    if (unit.kind === 'raid5') return wantedColumn(unit)
+    if (unit.kind !== 'mirror') return []
+    const sides = sidesIn(unit, tree)
+    return sides.flatMap((side) => wantedOf(unit, side, sides))
+  })
 
 const sliceFrom = ({ name, path, identity, extent, offset, size }: Spare, start: Blocks): Slice => ({
   name,
@@ -69,32 +94,23 @@ const sliceFrom = ({ name, path, identity, extent, offset, size }: Spare, start:
 })
 
 /**
- * What could be taken now, no spare twice. A mirror waits while it resyncs: its copy would have to be
+ * What could be taken now, no spare twice. A device waits while it resyncs: that would have to be
  * stopped for this one, and the end of a resync asks again. Last Erred components are not spared: what
  * is wrong with them is that nothing else has their data.
  */
 export const poke = (tree: Tree, live: Pick<Live, 'isResyncing'>): readonly Proposal[] => {
   const standing = standingSpares(tree)
   const promised = new Set<string>()
-  const proposalFor = (m: MirrorUnit, stripe: StripeUnit, pool: PoolUnit, wanted: Wanted): Proposal | null => {
-    for (const s of pool.spares) {
-      if (promised.has(s.name) || spareState(s, standing) !== 'Available') continue
-      const start = startOn(s, wanted.blocks, wanted.labelWanted)
+  return wanting(tree, live).flatMap(({ device, unit, component, blocks: needed, labelWanted }): Proposal[] => {
+    const pool = unit.hotSparePool === null ? null : poolOf(tree, unit.hotSparePool)
+    for (const s of pool?.spares ?? []) {
+      if (pool === null || promised.has(s.name) || spareState(s, standing) !== 'Available') continue
+      const start = startOn(s, needed, labelWanted)
       if (start === null) continue
       promised.add(s.name)
-      const by = sliceFrom(s, start)
-      return { mirror: m.name, place: wanted.place, stripe: stripe.name, pool: pool.name, by, blocks: wanted.blocks }
+      return [{ device, unit: unit.name, component, pool: pool.name, by: sliceFrom(s, start), blocks: needed }]
     }
-    return null
-  }
-  return topLevel(tree).flatMap((m) => {
-    if (m.kind !== 'mirror' || live.isResyncing(m.name)) return []
-    const sides = sidesIn(m, tree)
-    return sides.flatMap((side) => {
-      const pool = side.stripe.hotSparePool === null ? null : poolOf(tree, side.stripe.hotSparePool)
-      if (pool === null) return []
-      return wanting(m, side, sides).flatMap((w) => proposalFor(m, side.stripe, pool, w) ?? [])
-    })
+    return []
   })
 }
 
@@ -103,38 +119,41 @@ export interface Taken {
   readonly notices: readonly NoticeText[]
 }
 
+const advanced = (tree: Tree, { device, unit, component, by, pool }: Proposal, now: number): Taken | null => {
+  const u = tree.get(device)
+  if (u?.kind === 'raid5') {
+    const next = raid5Event(tree, device, { event: 'spare', column: component, by, pool }, now)
+    return next.ok ? next.value : null
+  }
+  const slot = u?.kind === 'mirror' ? u.submirrors.find((s) => s.unit === unit)?.slot : undefined
+  if (u?.kind !== 'mirror' || slot === undefined) return null
+  const next = advance(stateOf(u, tree), { event: 'spare', place: { slot, component }, by, pool }, now)
+  return next.ok ? { outcome: stateOutcome(tree, next.value.state), notices: next.value.notices } : null
+}
+
 /** The spare stands in and is to be resynced; null when the tree has moved on and poke must be asked again. */
 export const take = (tree: Tree, live: Pick<Live, 'isResyncing'>, p: Proposal, now: number): Taken | null => {
-  const m = tree.get(p.mirror)
   const same = JSON.stringify(p)
-  if (m?.kind !== 'mirror' || !poke(tree, live).some((other) => JSON.stringify(other) === same)) return null
-  const next = advance(stateOf(m, tree), { event: 'spare', place: p.place, by: p.by, pool: p.pool }, now)
-  if (!next.ok) return null
-  return {
-    outcome: settleSpares(tree, stateOutcome(tree, next.value.state), now),
-    notices: next.value.notices,
-  }
+  if (!poke(tree, live).some((other) => JSON.stringify(other) === same)) return null
+  const next = advanced(tree, p, now)
+  return next === null ? null : { ...next, outcome: settleSpares(tree, next.outcome, now) }
 }
 
 /** The spare failed before it was used: nobody takes it any more. */
 export const refuse = (tree: Tree, p: Proposal, now: number): Taken => {
   const put = changedPools(tree, (s) => (s.name === p.by.name && !s.broken ? { ...s, broken: true, changed: now } : s))
-  return { outcome: outcome(tree, { put }), notices: [notice('hotSpareOpenError', p.stripe, p.by.name)] }
+  return { outcome: outcome(tree, { put }), notices: [notice('hotSpareOpenError', p.unit, p.by.name)] }
 }
 
-const withOriginal = (c: Component): Component => ({ ...c, ...configured(c), spare: null })
+const hasFailed = (c: Member): boolean => c.state === 'erred' && c.spare !== null
+const withOriginal = <C extends Member>(c: C): C => (hasFailed(c) ? { ...c, ...configured(c), spare: null } : c)
 
-/** Stripes whose failed spares are gone: the component is what it was, and in Maintenance. */
-const givenUp = (tree: Tree): readonly StripeUnit[] =>
-  [...tree.values()].flatMap((unit) => {
-    if (unit.kind !== 'stripe') return []
-    const failed = (c: Component): boolean => c.state === 'erred' && c.spare !== null
-    if (!unit.rows.some((r) => r.components.some(failed))) return []
-    const rows = unit.rows.map((r) => ({
-      ...r,
-      components: r.components.map((c) => (failed(c) ? withOriginal(c) : c)),
-    }))
-    return [{ ...unit, rows }]
+/** Units whose failed spares are gone: the component is what it was, and in Maintenance. */
+const givenUp = (tree: Tree): readonly (StripeUnit | Raid5Unit)[] =>
+  [...tree.values()].filter(takesSpares).flatMap((unit): (StripeUnit | Raid5Unit)[] => {
+    if (!ownComponents(unit).some(hasFailed)) return []
+    if (unit.kind === 'raid5') return [{ ...unit, columns: unit.columns.map(withOriginal) }]
+    return [{ ...unit, rows: unit.rows.map((r) => ({ ...r, components: r.components.map(withOriginal) })) }]
   })
 
 /**
@@ -146,8 +165,8 @@ const givenUp = (tree: Tree): readonly StripeUnit[] =>
 export const settleSpares = (before: Tree, change: Outcome, now: number): Outcome => {
   const stood = new Map([...standingSpares(before), ...standingSpares(change.tree)])
   if (stood.size === 0) return change
-  const stripes = givenUp(change.tree)
-  const tree = stripes.length === 0 ? change.tree : withUnits(change.tree, stripes)
+  const restored = givenUp(change.tree)
+  const tree = restored.length === 0 ? change.tree : withUnits(change.tree, restored)
   const stands = standingSpares(tree)
   const stoodBefore = standingSpares(before)
   const pools = changedPools(tree, (s) => {
@@ -157,7 +176,7 @@ export const settleSpares = (before: Tree, change: Outcome, now: number): Outcom
     const failed = last.component.state === 'erred' || last.component.state === 'lastErred'
     return { ...s, broken: failed, changed: now }
   })
-  const put = [...stripes, ...pools]
+  const put = [...restored, ...pools]
   return put.length === 0 ? change : then(change, outcome(change.tree, { put }))
 }
 

@@ -283,9 +283,6 @@ const verify = (u: Raid5Unit): string | null => {
 /** All its columns are in step, and nothing is to be done about parity. */
 export const isWhole = (u: Raid5Unit): boolean => !u.regen && u.columns.every((c) => c.state === 'okay')
 
-/** It has no data yet: nobody may open it. */
-export const isInitialising = (u: Raid5Unit): boolean => u.columns.slice(0, u.serving).some((c) => c.state === 'init')
-
 export const raid5: DeviceModule<'raid5'> = {
   kind: 'raid5',
   driver: 'md_raid',

@@ -62,15 +62,15 @@ const spareOf = (c: Component): readonly string[] => [
 /** driver.md 3.2, written down once more without looking at the code under test. */
 const firstFitting = (tree: Tree, p: Proposal): string | undefined => {
   const used = new Set(componentsOf(tree).flatMap(spareOf))
-  const stripe = stripesOf(tree).find((s) => s.name === p.stripe)
+  const stripe = stripesOf(tree).find((s) => s.name === p.unit)
   const pool = poolsOf(tree).find((x) => x.name === stripe?.hotSparePool)
   const row = stripe?.rows.find((_, i, rows) => {
     const before = rows.slice(0, i).reduce((n, r) => n + r.components.length, 0)
-    return p.place.component >= before && p.place.component < before + (rows[i]?.components.length ?? 0)
+    return p.component >= before && p.component < before + (rows[i]?.components.length ?? 0)
   })
   if (stripe === undefined || row === undefined) return undefined
   const needed = row.blocks / row.components.length
-  const labelWanted = stripe.labelled && p.place.component === 0
+  const labelWanted = stripe.labelled && p.component === 0
   return pool?.spares.find((s) => {
     const room = labelWanted && s.labelled ? s.size : s.size - s.start
     return !s.broken && !used.has(s.name) && room >= needed

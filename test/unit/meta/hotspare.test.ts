@@ -4,6 +4,7 @@ import { forgetSpares, poke, refuse, settleSpares, startOn, take } from '../../.
 import { CALM, IDLE } from '../../../src/meta/kind.js'
 import { advance, type MirrorEvent, stateOf, stateOutcome } from '../../../src/meta/mirrorstate.js'
 import { clear, detach, type Outcome, outcome, param } from '../../../src/meta/operations.js'
+import { raid5Event, type Raid5Event } from '../../../src/meta/raid5state.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { encodeUnit, readTree, recordKey } from '../../../src/meta/records.js'
 import { stripeComponents } from '../../../src/meta/sources.js'
@@ -11,7 +12,9 @@ import { spareState, standingSpares } from '../../../src/meta/standing.js'
 import { statusOf } from '../../../src/meta/status.js'
 import { poolOf, withUnits } from '../../../src/meta/tree.js'
 import type { Component, Spare, Tree } from '../../../src/meta/types.js'
+import { errorText } from '../../../src/msg/errors.js'
 import { changed, componentStates, sideStates } from './mirrors.js'
+import { COLUMN_BLOCKS, raid5, raid5In, slice, statesOf } from './raid5s.js'
 import { CYLINDER, device, DISKS, inventoryOf, mirrorIn, name, stripeIn, treeOf } from './world.js'
 
 const SPARES = [
@@ -38,7 +41,7 @@ const spare = (tree: Tree, s: string, pool = 'hsp001'): Spare => {
 const states = (tree: Tree, pool = 'hsp001'): string =>
   (poolOf(tree, name(pool))?.spares ?? []).map((s) => spareState(s, standingSpares(tree))).join(', ')
 const proposed = (tree: Tree, live = IDLE): readonly string[] =>
-  poke(tree, live).map((p) => `${p.stripe}.${p.place.component} := ${p.by.name}@${p.by.start}`)
+  poke(tree, live).map((p) => `${p.unit}.${p.component} := ${p.by.name}@${p.by.start}`)
 const taken = (tree: Tree, now = 9000): Tree => {
   const [p] = poke(tree, IDLE)
   const done = p === undefined ? null : take(tree, IDLE, p, now)
@@ -55,10 +58,10 @@ const happens = (tree: Tree, e: MirrorEvent, now = 9500): Tree => {
 t.test('the first in pool order that fits is proposed, however large', async (t) => {
   const [p] = poke(ERRED, IDLE)
   t.match(p, {
-    mirror: 'd0',
-    stripe: 'd2',
+    device: 'd0',
+    unit: 'd2',
+    component: 0,
     pool: 'hsp001',
-    place: { slot: 1, component: 0 },
     by: { name: '/spares/l', size: 300 * CYLINDER, start: 0 },
     blocks: 100 * CYLINDER,
   })
@@ -305,4 +308,69 @@ t.test('metastat -i: spares that cannot be read leave their pools, unless they a
     ['NOTICE: Hotspare /spares/m in hsp001 has failed.', '\tDeleting /spares/m since it not in use', ''],
   ])
   t.equal(forgetSpares(used, new Set(['/spares/l'])).tree, used)
+})
+
+const RAID_POOL = make(['hsp001 /spares/s /spares/m /spares/l'], [])
+const raid = (states: string, facts: Parameters<typeof raid5>[2] = {}): Tree =>
+  withUnits(RAID_POOL, [raid5(states, { hotSparePool: name('hsp001') }, facts)])
+/** The event and what follows from it for spares, as the daemon commits them. */
+const column = (tree: Tree, e: Raid5Event, now = 9500): Tree => {
+  const next = raid5Event(tree, name('d5'), e, now)
+  if (!next.ok) throw new Error(errorText(next.error))
+  return settleSpares(tree, next.value.outcome, now).tree
+}
+
+t.test('RAID5: one column is in Maintenance, and a spare has room for its journal and data', async (t) => {
+  t.same(proposed(raid('okay erred okay')), ['d5.1 := /spares/m@0'], 'the smallest would not do')
+  t.match(poke(raid('okay erred okay'), IDLE)[0], { device: 'd5', blocks: COLUMN_BLOCKS, pool: 'hsp001' })
+  t.same(proposed(raid('erred okay okay | init')), ['d5.0 := /spares/m@0'])
+  for (const states of ['okay okay okay', 'erred lastErred okay', 'okay resync okay', 'init initErred init'])
+    t.same(proposed(raid(states)), [], states)
+  t.same(proposed(raid('okay okay okay | initErred')), [], 'it is zeroed again by metareplace')
+  t.same(proposed(raid('okay erred okay'), { ...IDLE, isResyncing: () => true }), [])
+  t.same(proposed(withUnits(RAID_POOL, [raid5('okay erred okay')])), [], 'no pool')
+  const size = (n: number): Tree =>
+    withUnits(RAID_POOL, [
+      { kind: 'pool', name: name('hsp001'), minor: 0, spares: [{ ...spare(RAID_POOL, '/spares/m'), size: blocks(n) }] },
+      raid5('okay erred okay', { hotSparePool: name('hsp001') }),
+    ])
+  t.equal(proposed(size(COLUMN_BLOCKS)).length, 1)
+  t.equal(proposed(size(COLUMN_BLOCKS - 1)).length, 0)
+})
+
+t.test('RAID5: a spare comes, and goes when the column has its own storage again', async (t) => {
+  const using = taken(raid('okay erred okay'))
+  t.equal(statesOf(raid5In(using)), 'okay resync okay')
+  t.same(states(using), 'Available, In use, Available')
+  t.same(proposed(using), [])
+  const synced = column(using, { event: 'resyncEnd', column: 1, result: 'done', done: blocks(0), failed: null })
+  t.same(states(synced), 'Available, In use, Available')
+  const back = column(synced, { event: 'replace', column: 1, by: slice('/disks/b') })
+  t.same(states(back), 'Available, In use, Available', 'it has the data until the column has')
+  const own = column(back, { event: 'resyncEnd', column: 1, result: 'done', done: blocks(0), failed: null })
+  t.same(states(own), 'Available, Available, Available')
+  t.match(raid5In(own).columns[1], { name: '/disks/b', spare: null })
+  t.same(
+    states(
+      clear({ all: true, force: true, recursive: true, softPartitions: false, names: [] }, using, IDLE).outcome.tree,
+    ),
+    '',
+  )
+})
+
+t.test('RAID5: a spare that fails is Broken, and the next one is taken for the same column', async (t) => {
+  const failed = column(taken(raid('okay erred okay')), { event: 'error', column: 1 })
+  t.equal(statesOf(raid5In(failed)), 'okay erred okay')
+  t.match(raid5In(failed).columns[1], { name: '/disks/b', spare: null })
+  t.same(states(failed), 'Available, Broken, Available')
+  t.same(proposed(failed), ['d5.1 := /spares/l@0'])
+  const last = column(taken(raid('okay erred okay')), { event: 'error', column: 0 })
+  t.equal(statesOf(raid5In(last)), 'lastErred resync okay')
+  t.same(states(last), 'Available, In use, Available', 'another column failed, not the spare')
+  const [p] = poke(raid('okay erred okay'), IDLE)
+  const refused = p === undefined ? null : refuse(raid('okay erred okay'), p, 1)
+  t.same(
+    refused?.notices.map((n) => n.text),
+    ['md: d5: open error of hotspare /spares/m'],
+  )
 })

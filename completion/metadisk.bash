@@ -79,7 +79,7 @@ _metadisk() {
       case $prev in -s|--root) argument=$prev ;; esac
       ;;
     metasync)
-      options='-c -r --verify --repair --json -h -s --root --quiet --help --version'
+      options='-c -p -r --verify --repair --json -h -s --root --quiet --help --version'
       operands=metadevice
       case $prev in -s|--root) argument=$prev ;; esac
       ;;

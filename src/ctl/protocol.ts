@@ -58,9 +58,11 @@ export type Request =
   | {
       readonly op: 'sync'
       readonly cancel: boolean
+      /** All parity of RAID5 devices is made again (-p). */
+      readonly parity: boolean
       /** The boot form (-r): every mirror that needs it, by pass number; `names` is empty, `cancel` and `verify` unset. */
       readonly restart: boolean
-      /** Compare the sides instead of copying; answered when all are compared, with `progress` and `verified` replies. */
+      /** Compare the sides, or data and parity, instead of copying; answered when all are compared, with `progress` and `verified` replies. */
       readonly verify: null | 'check' | 'repair'
       /** null or 0: the setting. */
       readonly bufferBlocks: number | null
@@ -92,11 +94,12 @@ export type Request =
 /** What a comparison of a mirror's sides found; in blocks of the mirror. */
 export interface VerifyReport {
   readonly name: string
-  /** The mode: differences were only counted, or the sides were made equal to the first readable one. */
+  readonly kind: 'mirror' | 'raid5'
+  /** The mode: differences were only counted, or the sides were made equal to the first readable one, parity to the data. */
   readonly repaired: boolean
   /** All differing blocks, also those whose ranges were too many to list. */
   readonly mismatchBlocks: number
-  /** Ascending, adjacent ones merged, at most 1000. */
+  /** Ascending, adjacent ones merged, at most 1000. Of RAID5: blocks of each column's data. */
   readonly ranges: readonly { readonly block: number; readonly blocks: number }[]
 }
 

@@ -29,7 +29,7 @@ export interface FaultParts {
   readonly engine: Pick<DataPlane, 'settle'>
   readonly metadevices: Pick<Metadevices, 'nameOf' | 'generationOf'>
   readonly components: Pick<Components, 'nameOf' | 'isOf' | 'countReadError'>
-  readonly serving: Pick<Serving, 'show'>
+  readonly serving: Pick<Serving, 'show' | 'isStarted'>
   readonly log: Pick<Logger, 'debug' | 'error'>
   readonly notice: Notice
   /** A decision was carried out: what the mirror needs now may have changed. */
@@ -51,6 +51,10 @@ interface Report {
 /** One line a second for a component and operation: a dead disk has a thousand errors to tell. */
 const SAY_EVERY_MS = 1000
 const ETIMEDOUT = 110
+const NOTICE_OF = {
+  mirror: { read: 'readError', write: 'writeError' },
+  raid5: { read: 'raid5ReadError', write: 'raid5WriteError' },
+} as const
 
 export class Faults {
   readonly #parts: FaultParts
@@ -110,7 +114,11 @@ export class Faults {
   #say(e: ComponentError): void {
     this.#parts.log.debug({ event: e }, 'component error')
     if (!this.#due(`${e.component} ${e.op}`)) return
-    const { level, text } = noticeOf(e.op === 'read' ? 'readError' : 'writeError', ...this.#where(e))
+    const { metadevices, state } = this.#parts
+    const name = metadevices.nameOf(e.device)
+    const ofRaid5 = name !== undefined && state.tree.get(name)?.kind === 'raid5'
+    const code = NOTICE_OF[ofRaid5 ? 'raid5' : 'mirror'][e.op === 'read' ? 'read' : 'write']
+    const { level, text } = noticeOf(code, ...this.#where(e))
     this.#parts.notice(level, text)
   }
 
@@ -197,12 +205,18 @@ export class Faults {
       if (place === null) return []
       // A disk that hangs is believed at once. Blocks that are bad on every side cost those blocks, not a disk.
       const hangs = e.errno === ETIMEDOUT
-      const masked = e.masked || (e.op === 'read' && this.#elsewhere(name, place, tree))
+      const masked =
+        !this.#starting(name, tree) && (e.masked || (e.op === 'read' && this.#elsewhere(name, place, tree)))
       const { unit, component } = place
       return [
         { unit, component, op: e.op, masked, repairFailed: e.repairFailed, readErrors: hangs ? Infinity : readErrors },
       ]
     })
+  }
+
+  /** A journal that cannot be read keeps a RAID5 device from being served: the column is better out of it. */
+  #starting(name: UnitName, tree: Tree): boolean {
+    return tree.get(name)?.kind === 'raid5' && !this.#parts.serving.isStarted(name)
   }
 
   #elsewhere(name: UnitName, place: { readonly slot: Slot; readonly component: number }, tree: Tree): boolean {

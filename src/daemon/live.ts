@@ -1,5 +1,6 @@
 /** What runs now, as the pure operations and the status want to see it. */
 import type { Live, LiveStatus } from '../meta/kind.js'
+import { columnData } from '../meta/raid5geometry.js'
 import { metadeviceOf, parentOf } from '../meta/tree.js'
 import type { Member, UnitName } from '../meta/types.js'
 import { overlap, type Piece } from '../sys/storage.js'
@@ -9,7 +10,8 @@ import type { System } from './system.js'
 /** A submirror is held open by its mirror. */
 const topOf = (system: System, name: UnitName): UnitName => parentOf(system.tree, name)?.name ?? name
 
-const isMissing = (system: System, c: Member): boolean => c.state !== 'erred' && system.serving.isMissing(c)
+const isMissing = (system: System, c: Member): boolean =>
+  c.state !== 'erred' && c.state !== 'initErred' && system.serving.isMissing(c)
 
 /** A stripe of which nothing can be opened, a mirror that is not served. */
 const isUnavailable = (system: System, name: UnitName): boolean => {
@@ -30,12 +32,13 @@ export const liveOf = (system: System): Live => ({
 export const liveStatusOf = (system: System, replicas: readonly Piece[]): LiveStatus => ({
   resync: (name) => {
     const m = system.tree.get(name)
-    if (m?.kind !== 'mirror') return null
+    if (m?.kind !== 'mirror' && m?.kind !== 'raid5') return null
     const running = system.resyncs.isRunning(name)
-    if (!running && !m.cancelled) return null
+    if (!running && !(m.kind === 'mirror' && m.cancelled)) return null
     const known = system.resyncs.progress(name)
+    const size = m.kind === 'mirror' ? m.blocks : columnData(m)
     const { done, total } =
-      known === undefined || known.kind === 'verify' ? { done: m.checkpoint?.done ?? 0, total: m.blocks } : known
+      known === undefined || known.kind === 'verify' ? { done: m.checkpoint?.done ?? 0, total: size } : known
     return { state: running ? 'running' : 'cancelled', doneBlocks: done, totalBlocks: Math.max(total, 1) }
   },
   isMissing: (c) => isMissing(system, c),

@@ -84,6 +84,11 @@ export class ResyncHosting implements ResyncHost<ResyncTarget> {
     else this.#bufferBlocks.set(mirror, Math.min(blocks, MAX_BUFFER_BLOCKS))
   }
 
+  /** Blocks copied at a time for `name`. */
+  bufferOf(name: UnitName): number {
+    return this.#bufferBlocks.get(name) ?? this.#parts.config.resyncBufferBlocks
+  }
+
   async next(name: UnitName, tried: readonly Job['target'][]): Promise<Job | undefined> {
     const { state, serving, metadevices, readOnly, log } = this.#parts
     const wanted = (): Job | undefined => {
@@ -112,7 +117,7 @@ export class ResyncHosting implements ResyncHost<ResyncTarget> {
     const common = {
       job: number,
       from,
-      bufferBlocks: this.#bufferBlocks.get(name) ?? config.resyncBufferBlocks,
+      bufferBlocks: this.bufferOf(name),
       bytesPerSecond: config.resyncBytesPerSecond,
     }
     if (work.kind === 'verify') return engine.verify(device, { ...common, repair: work.repair })

@@ -19,13 +19,16 @@ import { errorText, type MetaError, type MetaResult, metaError } from '../msg/er
 import { strerror } from '../msg/strerror.js'
 import type { ResyncScheduler } from '../resync/scheduler.js'
 import type { Components } from './components.js'
+import type { Config } from './config.js'
 import type { NativeEvent } from '../plan/events.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { writeHeaders } from './raid5headers.js'
 import { isRaw, Raid5Starts } from './raid5start.js'
 import type { State } from './state.js'
 
 export interface ServingParts {
+  readonly config: Pick<Config, 'componentTimeoutSeconds'>
   readonly state: State
   readonly engine: DataPlane
   readonly metadevices: Metadevices
@@ -225,6 +228,12 @@ export class Serving {
     return unit?.kind === 'raid5' && isRaw(unit) ? metaError('notInitialised', name) : this.#unserved.get(name)
   }
 
+  /** A replay that failed is made again. */
+  async retry(name: UnitName): Promise<void> {
+    this.#starts.retry(name)
+    if (this.#parts.state.tree.get(name)?.kind === 'raid5' && !this.#starts.isStarted(name)) await this.show(name)
+  }
+
   /** The engine has it and takes its requests: they can be flushed. */
   isStarted(name: UnitName): boolean {
     return this.#starts.isStarted(name)
@@ -330,6 +339,7 @@ export class Serving {
       return readOnly() ? this.#refuse(name, metaError('stale', name)) : false
     }
     this.#shown.delete(name)
+    await this.#putHeaders(unit)
     const started = await this.#starts.start(unit, () =>
       resyncs.paused(name, () =>
         metadevices.install(unit, served, open, { readOnly: false, dirty: null, replay: true }),
@@ -340,6 +350,16 @@ export class Serving {
     this.#unserved.set(name, started.error)
     this.#parts.notice('warning', `md: ${name}: open error: ${errorText(started.error)}`)
     return true
+  }
+
+  /** While nothing is written to the columns: a header may have failed, or be of before columns were attached. */
+  async #putHeaders(unit: Raid5Unit): Promise<void> {
+    const { components, config, notice } = this.#parts
+    const okay = unit.columns.flatMap((c, i) => (c.state === 'okay' ? [i] : []))
+    const limitSeconds = config.componentTimeoutSeconds
+    const written = await writeHeaders(unit, okay, components, { limitSeconds, inService: false })
+    // The replay will tell what is wrong with the column; without a header only -k cannot have it.
+    if (!written.ok) notice('warning', `md: ${unit.name}: header not written: ${errorText(written.error)}`)
   }
 
   /** Clients may ask for it; what is missing is recorded when the first one comes. */

@@ -24,8 +24,10 @@ import type { Config } from './config.js'
 import type { Places } from './daemon.js'
 import { Dirt } from './dirt.js'
 import { Faults } from './faults.js'
+import { JobHosts } from './jobs.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { Raid5Hosting } from './raid5jobs.js'
 import { toBeDrained } from './raid5start.js'
 import { openMarks, recovered, syncedForBoot, withoutMarks } from './recovery.js'
 import { ResyncHosting } from './resyncs.js'
@@ -94,8 +96,12 @@ export class System {
     })
     this.state = state
     this.serving = serving
-    this.hosting = new ResyncHosting({ ...parts, state, serving, readOnly, rested: () => void this.#changed() })
-    this.resyncs = new ResyncScheduler(this.hosting)
+    const rested = (): void => void this.#changed()
+    const mirrors = new ResyncHosting({ ...parts, state, serving, readOnly, rested })
+    const bufferBlocks = (name: UnitName): number => mirrors.bufferOf(name)
+    const raid5 = new Raid5Hosting({ ...parts, state, serving, readOnly, bufferBlocks, rested })
+    this.hosting = mirrors
+    this.resyncs = new ResyncScheduler(new JobHosts(mirrors, raid5, (name) => state.tree.get(name)?.kind))
     const decided = (name: UnitName): void => {
       // A copy that this component made fail is possible without it.
       void this.resyncs.kick(name)
@@ -167,7 +173,7 @@ export class System {
     await this.#faults.idle()
   }
 
-  /** Mirrors that want a copy get it, pass by pass (commands.md 3.10), in the background. */
+  /** Mirrors that want a copy get it, pass by pass, then RAID5 devices (commands.md 3.10), in the background. */
   async startResyncs(): Promise<void> {
     if (this.readOnly) return
     const mirrors = topLevel(this.tree).filter((u) => u.kind === 'mirror')
@@ -176,7 +182,9 @@ export class System {
       const done = await this.apply((tree) => ok(syncedForBoot(tree, name, Date.now())))
       if (!done.ok) this.parts.log.warn({ mirror: name }, `resync not started: ${errorText(done.error)}`)
     }
-    void this.resyncs.kickAll(mirrors)
+    const passes = this.resyncs.kickAll(mirrors)
+    // RAID5 devices come after the mirrors (commands.md 3.10).
+    void passes.then(() => this.kickResyncs(topLevel(this.tree).filter((u) => u.kind === 'raid5')))
     this.#spares.wanted()
   }
 

@@ -39,6 +39,7 @@ const FIELDS: { readonly [O in Request['op']]: Readonly<Record<string, Check>> }
   replace: { cwd: isString, force: isBoolean, unit: isString, old: isString, new: orNull(isString) },
   sync: {
     cancel: isBoolean,
+    parity: isBoolean,
     restart: isBoolean,
     verify: orNull(isVerify),
     bufferBlocks: orNull(isNatural),

@@ -44,6 +44,9 @@ export const ERRORS = {
   inUse: 'metadevice in use',
   forceNeeded: 'operation requires -f (force) flag',
   isOpen: 'metadevice is open',
+  /** RAID5 whose initialization failed. */
+  onlyClear: 'only valid action is metaclear',
+  columnsNotOkay: 'all components must be Okay to perform this operation',
   /** metadisk: an open while a RAID5 metadevice has no data yet; SVM only answers EAGAIN. */
   notInitialised: 'metadevice is not initialized',
   resyncInProgress: 'resync in progress',
@@ -114,6 +117,8 @@ export const ERRORS = {
   /** A defect of metadisk. args: what happened to which column in which state. */
   columnState: 'operation on a column in illegal state: %s',
   verifyInProgress: 'the submirrors are being compared already',
+  parityVerifyInProgress: 'data and parity are being compared already',
+  parityVerifyCancelled: 'comparison of data and parity was cancelled',
   verifyCancelled: 'comparison of the submirrors was cancelled',
   nothingToCompare: 'fewer than two submirrors are in step',
   /** object: key of the record; args: what is wrong with it. */

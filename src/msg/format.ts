@@ -138,16 +138,21 @@ const rangeText = (r: { readonly block: number; readonly blocks: number }): stri
 /** What a comparison of a mirror's sides found: a line, and the ranges below it. */
 export const formatVerify = (r: {
   readonly name: string
+  readonly kind: 'mirror' | 'raid5'
   readonly repaired: boolean
   readonly mismatchBlocks: number
   readonly ranges: readonly { readonly block: number; readonly blocks: number }[]
 }): string => {
-  if (r.mismatchBlocks === 0) return `${r.name}: submirrors are equal\n`
+  const parity = r.kind === 'raid5'
+  if (r.mismatchBlocks === 0) return `${r.name}: ${parity ? 'parity is right' : 'submirrors are equal'}\n`
   const one = r.mismatchBlocks === 1
   const found = `${r.name}: ${r.mismatchBlocks} ${one ? 'block' : 'blocks'}`
   const listed = r.ranges.reduce((n, range) => n + range.blocks, 0)
+  const was = one ? 'was' : 'were'
+  const differed = parity ? `of parity ${was} wrong and ${was} made again` : `differed and ${was} made equal`
+  const differs = parity ? `of parity ${one ? 'is' : 'are'} wrong` : one ? 'differs' : 'differ'
   return [
-    r.repaired ? `${found} differed and ${one ? 'was' : 'were'} made equal` : `${found} ${one ? 'differs' : 'differ'}`,
+    `${found} ${r.repaired ? differed : differs}`,
     ...r.ranges.map((range) => `    ${rangeText(range)}`),
     ...(listed < r.mismatchBlocks ? [`    and ${r.mismatchBlocks - listed} more`] : []),
     '',

@@ -17,7 +17,7 @@ t.test('what each command line asks for', async (t) => {
   const attach = { op: 'attach', cwd: '/here', check: false, interlace: null }
   const param = { op: 'param', name: 'd0', read: null, write: null, pass: null, hotSparePool: null }
   const replace = { op: 'replace', cwd: '/here', force: false, unit: 'd0', old: '/a' }
-  const sync = { op: 'sync', cancel: false, restart: false, verify: null, bufferBlocks: null }
+  const sync = { op: 'sync', cancel: false, parity: false, restart: false, verify: null, bufferBlocks: null }
   for (const [line, want] of [
     ['metainit d0 1 2 a b -i 32k', { ...init, words: ['d0', '1', '2', 'a', 'b', '-i', '32k'] }],
     ['metainit -n -f d0', { ...init, check: true, force: true, words: ['d0'] }],
@@ -47,6 +47,7 @@ t.test('what each command line asks for', async (t) => {
     ['metasync 0 d0', { ...sync, names: ['d0'] }],
     ['metasync --verify d0', { ...sync, verify: 'check', names: ['d0'] }],
     ['metasync --verify --repair 64 d0', { ...sync, verify: 'repair', bufferBlocks: 64, names: ['d0'] }],
+    ['metasync -p d5', { ...sync, parity: true, names: ['d5'] }],
     ['metasync -c d0', { ...sync, cancel: true, names: ['d0'] }],
     ['metadb', { op: 'dbList' }],
     ['metadb -a -f /a /b', { op: 'dbAdd', cwd: '/here', force: true, count: 1, length: null, words: ['/a', '/b'] }],
@@ -90,6 +91,7 @@ t.test('wrong words: usage on stderr, status 1, nothing asked', async (t) => {
     ['metasync --json d0', 'usage:\tmetasync '],
     ['metasync -c --verify d0', 'usage:\tmetasync '],
     ['metasync --verify', 'usage:\tmetasync '],
+    ['metasync -pr', 'usage:\tmetasync '],
     ['metasync -cr', 'usage:\tmetasync '],
     ['metasync -r d0', 'usage:\tmetasync '],
     ['metasync -- -5 d0', 'metasync: illegal buffer size -5\nusage:'],
@@ -200,7 +202,9 @@ t.test('metasync fails with 255 for a device, with 1 without metad', async (t) =
     status: 255,
     out: '',
     err: 'metasync: ada: d3: unknown metadevice type\n\n',
-    asked: [{ op: 'sync', cancel: false, restart: false, verify: null, bufferBlocks: null, names: ['d3'] }],
+    asked: [
+      { op: 'sync', cancel: false, parity: false, restart: false, verify: null, bufferBlocks: null, names: ['d3'] },
+    ],
   })
   t.equal((await run(t, 'metasync d3', script(66))).status, 66)
   t.equal((await run(t, 'metasync d3', [], { absent: true })).status, 1)

@@ -123,6 +123,7 @@ t.test('boot forms', async (t) => {
   t.strictSame(synced.asked[1], {
     op: 'sync',
     cancel: false,
+    parity: false,
     restart: true,
     verify: null,
     bufferBlocks: 64,
@@ -132,7 +133,8 @@ t.test('boot forms', async (t) => {
 })
 
 t.test('metasync --verify: what differs, and the status that says so', async (t) => {
-  const report = { name: 'd0', repaired: false, mismatchBlocks: 3, ranges: [{ block: 8, blocks: 3 }] }
+  const kind: 'mirror' | 'raid5' = 'mirror'
+  const report = { name: 'd0', kind, repaired: false, mismatchBlocks: 3, ranges: [{ block: 8, blocks: 3 }] }
   const script = (r: typeof report): Reply[][] => [[{ reply: 'verified', report: r }, done()]]
   t.match(await run(t, 'metasync --verify d0', script(report)), { status: 2, out: 'd0: 3 blocks differ\n    8-10\n' })
   const repaired = { ...report, repaired: true }

@@ -5,7 +5,15 @@ import { validateRequest } from '../../../src/daemon/validate.js'
 t.test('whole requests pass as they are', async (t) => {
   const init = { op: 'init', cwd: '/', check: false, force: false, all: false, words: ['d0', '1', '1', '/a'] }
   t.same(validateRequest(init), { ok: true, value: init })
-  const sync = { op: 'sync', cancel: false, restart: false, verify: 'repair', bufferBlocks: null, names: ['d0'] }
+  const sync = {
+    op: 'sync',
+    cancel: false,
+    parity: false,
+    restart: false,
+    verify: 'repair',
+    bufferBlocks: null,
+    names: ['d0'],
+  }
   t.same(validateRequest(sync), { ok: true, value: sync })
   const enable = { op: 'replace', cwd: '/', force: false, unit: 'd0', old: '/a', new: null }
   t.same(validateRequest(enable), { ok: true, value: enable })

@@ -127,7 +127,7 @@ t.test('success lines', (t) => {
 })
 
 t.test('what a comparison of sides found', async (t) => {
-  const report = { name: 'd0', repaired: false, mismatchBlocks: 0, ranges: [] }
+  const report = { name: 'd0', kind: 'mirror', repaired: false, mismatchBlocks: 0, ranges: [] } as const
   t.equal(formatVerify(report), 'd0: submirrors are equal\n')
   const ranges = [
     { block: 7, blocks: 1 },
@@ -139,4 +139,14 @@ t.test('what a comparison of sides found', async (t) => {
     'd0: 20 blocks differed and were made equal\n    7\n    2048-2063\n    and 3 more\n',
   )
   t.equal(formatVerify({ ...report, mismatchBlocks: 1, ranges: ranges.slice(0, 1) }), 'd0: 1 block differs\n    7\n')
+  const parity = { ...report, kind: 'raid5', name: 'd5' } as const
+  t.equal(formatVerify(parity), 'd5: parity is right\n')
+  t.equal(
+    formatVerify({ ...parity, mismatchBlocks: 17, ranges: [] }),
+    'd5: 17 blocks of parity are wrong\n    and 17 more\n',
+  )
+  t.equal(
+    formatVerify({ ...parity, repaired: true, mismatchBlocks: 1, ranges: ranges.slice(0, 1) }),
+    'd5: 1 block of parity was wrong and was made again\n    7\n',
+  )
 })

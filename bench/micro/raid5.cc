@@ -219,7 +219,8 @@ int main(int argc, char** argv) {
     spec.fd = fd;
     spec.size = kColumnBytes;
     files.push_back(std::make_unique<ComponentFile>());
-    if (const std::string error = openComponent(spec, *files.back()); !error.empty()) return std::puts(error.c_str()), 1;
+    if (const std::string error = openComponent(spec, *files.back()); !error.empty())
+      return std::puts(error.c_str()), 1;
   }
   for (int k = 0; k < kinds; k++) {
     if (!wanted(kNames[k])) continue;

@@ -249,6 +249,7 @@ void UringBackend::start(Io& io) noexcept {
     case IoOp::write: return startWrite(io);
     case IoOp::sync: {
       if (file.syncFailed.load(std::memory_order_relaxed)) return answer(io, -EIO);
+      if (file.memory()) return answer(io, 0);  // there is nothing behind it
       RingOp* const op = take(io);
       return syncAfter(*op);
     }

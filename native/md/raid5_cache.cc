@@ -1,21 +1,9 @@
 #include "md/raid5_cache.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace metadisk {
-
-void Raid5Cache::List::append(Raid5Row& row) noexcept {
-  row.before = tail;
-  row.after = nullptr;
-  (tail != nullptr ? tail->after : head) = &row;
-  tail = &row;
-}
-
-void Raid5Cache::List::remove(Raid5Row& row) noexcept {
-  (row.before != nullptr ? row.before->after : head) = row.after;
-  (row.after != nullptr ? row.after->before : tail) = row.before;
-  row.before = row.after = nullptr;
-}
 
 Raid5Cache::Raid5Cache(const Raid5Shape& shape, std::size_t bytes)
     : shape_(shape), pages_(std::max(bytes / Raid5Shape::kPage, kLeastPages + 2 * shape.columns())) {
@@ -44,7 +32,8 @@ Raid5Row* Raid5Cache::obtain(std::uint64_t key) noexcept {
   row.mask = shape_.rowMask(key);
   row.bad = 0;
   row.stamp = row.since = 0;
-  row.busy = row.dirty = row.urgent = row.failed = row.lost = false;
+  row.wholes = 0;
+  row.busy = row.dirty = row.urgent = row.failed = row.lost = row.stream = false;
   row.hashNext = table_[slotOf(key)];
   table_[slotOf(key)] = &row;
   clean_.append(row);
@@ -59,6 +48,22 @@ bool Raid5Cache::take(const Raid5Row& row, std::byte*& page) noexcept {
   page = freePages_.back();
   freePages_.pop_back();
   return true;
+}
+
+bool Raid5Cache::replace(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept {
+  std::byte* page = nullptr;
+  if (!take(row, page)) return false;
+  if ((cell.valid & ~sectors) != 0) std::memcpy(page, cell.page, Raid5Shape::kPage);
+  cell.page = page;
+  return true;
+}
+
+void Raid5Cache::unpin(Raid5Row& row) noexcept {
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    Raid5Cell& cell = row.cells[c];
+    if (cell.staged != nullptr && cell.staged != cell.page) freePages_.push_back(cell.staged);
+    cell.staged = nullptr;
+  }
 }
 
 void Raid5Cache::dropOld(Raid5Row& row) noexcept {
@@ -126,8 +131,12 @@ void Raid5Cache::soil(Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors, std:
     dirty_.append(row);
   }
   if (cell.dirty == 0) dirtyPages_++;
+  const bool whole = cell.dirty == row.mask;
   cell.dirty |= sectors;
   cell.valid |= sectors;
+  if (whole || cell.dirty != row.mask || ++row.wholes + 1 != shape_.columns()) return;
+  full_.append(row);
+  fullRows_++;
 }
 
 void Raid5Cache::clean(Raid5Row& row) noexcept {
@@ -136,6 +145,11 @@ void Raid5Cache::clean(Raid5Row& row) noexcept {
     if (row.cells[c].dirty != 0) dirtyPages_--;
     row.cells[c].dirty = 0;
   }
+  if (row.wholes + 1 == shape_.columns()) {
+    full_.remove(row);
+    fullRows_--;
+  }
+  row.wholes = 0;
   row.dirty = row.urgent = false;
   dirty_.remove(row);
   clean_.append(row);

@@ -3,9 +3,12 @@
 // A row is what lies at one place of all columns (md/raid5.h); it has a cell for each column, parity included, and a
 // cell may have a page. Of a data cell a valid sector is what the device holds there, a dirty one is not in the
 // journal yet. Of the parity cell a valid sector is the parity of what was staged last, so it is never dirty.
+// What is staged is written from the pages themselves: until it is in place nobody changes a staged sector of such a
+// page, whoever wants to takes another page for the cell first (own()).
 // Invariants: one thread; all memory is had at construction and never exceeded; dirty implies valid; a row is in
-// exactly one list, by state: free, clean (the least recently used first) or dirty (the oldest first); a row goes only
-// from the clean list, and not while it is busy, pinned or waited for. Of a dirty row the clean pages may go.
+// exactly one list, by state: free, clean (the least recently used first) or dirty (the oldest first); dirty rows whose
+// data is dirty as a whole are in the list of full ones besides; a row goes only from the clean list, and not while it
+// is busy, pinned or waited for. Of a dirty row the clean pages may go. Only pinned rows have staged pages.
 #pragma once
 
 #include <bit>
@@ -21,8 +24,9 @@ namespace metadisk {
 
 struct Raid5Cell {
   std::byte* page = nullptr;
-  std::byte* old = nullptr;  // scratch: what is in place of sectors that are dirty in `page`
-  std::uint8_t valid = 0;    // one bit for each sector
+  std::byte* old = nullptr;     // scratch: what is in place of sectors that are dirty in `page`
+  std::byte* staged = nullptr;  // what a group on its way is written from: `page`, or what that was before own()
+  std::uint8_t valid = 0;       // one bit for each sector
   std::uint8_t dirty = 0;
   std::uint8_t want = 0;     // to be read into `page`
   std::uint8_t wantOld = 0;  // to be read into `old`
@@ -36,10 +40,13 @@ struct Raid5Row {
   Raid5Row* hashNext = nullptr;
   Raid5Row* before = nullptr;
   Raid5Row* after = nullptr;
+  Raid5Row* fullBefore = nullptr;
+  Raid5Row* fullAfter = nullptr;
   Raid5Cell* cells = nullptr;
   void* owner = nullptr;      // who holds it, when it is busy
   std::uint32_t waiters = 0;  // requests
   std::uint32_t pins = 0;     // groups that are not in place yet
+  std::uint32_t wholes = 0;   // data cells that are dirty as a whole
   std::uint32_t regen = 0;    // while busy: the column that is computed from the others
   std::uint8_t regenMask = 0;
   std::uint8_t rebuilt = 0;  // while busy: sectors whose parity is computed from all data
@@ -49,6 +56,7 @@ struct Raid5Row {
   bool lost = false;         // cannot be staged: too much of it cannot be read
   bool dirty = false;
   bool urgent = false;  // somebody waits for it to be staged
+  bool stream = false;  // while pinned: it was full, so nobody is likely to need it soon
 };
 
 class Raid5Cache {
@@ -74,6 +82,17 @@ class Raid5Cache {
   bool needPage(Raid5Row& row, Raid5Cell& cell) noexcept { return cell.page != nullptr || take(row, cell.page); }
   bool needOld(Raid5Row& row, Raid5Cell& cell) noexcept { return cell.old != nullptr || take(row, cell.old); }
   void dropOld(Raid5Row& row) noexcept;
+  // Before `sectors` of the cell's page are changed: the page is the cell's alone from now on. False: there is none.
+  bool own(Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept {
+    return cell.staged == nullptr || cell.staged != cell.page || replace(row, cell, sectors);
+  }
+  // A group is made of the cell's page; it is in place.
+  void pin(Raid5Cell& cell) noexcept { cell.staged = cell.page; }
+  void unpin(Raid5Row& row) noexcept;
+  // A clean row that nobody holds.
+  void forget(Raid5Row& row) noexcept {
+    if (!row.dirty && !held(row)) drop(row);
+  }
 
   // The sectors were written by a client.
   void soil(Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors, std::uint64_t now) noexcept;
@@ -86,6 +105,9 @@ class Raid5Cache {
 
   std::uint64_t changes() const noexcept { return changes_; }
   Raid5Row* oldestDirty() const noexcept { return dirty_.head; }
+  // In the order in which they became full; the next one is `fullAfter`.
+  Raid5Row* oldestFull() const noexcept { return full_.head; }
+  std::size_t fullRows() const noexcept { return fullRows_; }
   std::size_t pages() const noexcept { return pages_; }
   std::size_t dirtyPages() const noexcept { return dirtyPages_; }
   std::size_t freePages() const noexcept { return freePages_.size(); }
@@ -94,12 +116,24 @@ class Raid5Cache {
   static constexpr std::size_t kLeastPages = 64;
 
  private:
+  template <Raid5Row* Raid5Row::*before, Raid5Row* Raid5Row::*after>
   struct List {
     Raid5Row* head = nullptr;
     Raid5Row* tail = nullptr;
-    void append(Raid5Row& row) noexcept;
-    void remove(Raid5Row& row) noexcept;
+    void append(Raid5Row& row) noexcept {
+      row.*before = tail;
+      row.*after = nullptr;
+      (tail != nullptr ? tail->*after : head) = &row;
+      tail = &row;
+    }
+    void remove(Raid5Row& row) noexcept {
+      (row.*before != nullptr ? row.*before->*after : head) = row.*after;
+      (row.*after != nullptr ? row.*after->*before : tail) = row.*before;
+      row.*before = row.*after = nullptr;
+    }
   };
+  using AgeList = List<&Raid5Row::before, &Raid5Row::after>;
+  using FullList = List<&Raid5Row::fullBefore, &Raid5Row::fullAfter>;
   struct FreeDeleter {
     void operator()(std::byte* p) const noexcept { std::free(p); }
   };
@@ -109,6 +143,7 @@ class Raid5Cache {
   }
   static bool held(const Raid5Row& row) noexcept { return row.busy || row.pins != 0 || row.waiters != 0; }
   bool take(const Raid5Row& row, std::byte*& page) noexcept;
+  bool replace(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept;
   bool dropOne(const Raid5Row* except) noexcept;
   bool stripOne(const Raid5Row& except) noexcept;
   void drop(Raid5Row& row) noexcept;
@@ -122,9 +157,11 @@ class Raid5Cache {
   std::vector<Raid5Cell> cells_;
   std::vector<Raid5Row*> table_;
   Raid5Row* freeRows_ = nullptr;
-  List clean_;
-  List dirty_;
+  AgeList clean_;
+  AgeList dirty_;
+  FullList full_;
   std::size_t used_ = 0;
+  std::size_t fullRows_ = 0;
   std::size_t dirtyPages_ = 0;
   std::uint64_t changes_ = 0;
 };

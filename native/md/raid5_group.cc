@@ -101,46 +101,74 @@ bool Raid5Io::advance(Raid5Group& group) noexcept {
 }
 
 void Raid5Io::issue(Raid5Group& group) noexcept {
-  using Phase = Raid5Group::Phase;
   group.failed = 0;
   group.flying = 1;
-  if (group.phase == Phase::syncing) state_.journal.syncing(group.todo);
-  const auto launch = [&](Child* child, std::uint32_t c, std::uint64_t offset, std::byte* data, std::uint64_t length) {
-    if (child == nullptr) {  // tried again with the next step
-      group.failed |= ColumnSet{1} << c;
-      return;
-    }
-    child->group = &group;
-    child->offset = offset;
-    child->data = data;
-    child->length = length;
-    group.flying++;
-    start(*child);
-  };
+  const bool syncs = group.phase == Raid5Group::Phase::syncing;
+  if (syncs) state_.journal.syncing(group.todo);
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     if ((group.todo >> c & 1U) == 0) continue;
-    const Raid5Group::Part& part = group.parts[c];
-    std::byte* data = group.arena.get() + part.at;
-    const Raid5Column& column = node_.columns[c];
-    if (group.phase == Phase::syncing) {
-      launch(newChild(Child::Kind::sync, IoOp::sync, c), c, 0, nullptr, 0);
-    } else if (group.phase == Phase::writing) {
-      launch(newChild(Child::Kind::write, IoOp::write, c), c, column.prewrite + (1 + group.position) * kBlock, data,
-             part.blocks * kBlock);
-    } else {
-      data += journal::headerBlocks(part.entries) * kBlock;
-      for (std::uint32_t i = part.firstEntry; i < part.firstEntry + part.entries; i++) {
-        const journal::Entry& entry = group.entries[i];
-        launch(newChild(Child::Kind::place, IoOp::write, c), c, column.start + entry.block * kBlock, data,
-               entry.blocks * kBlock);
-        data += entry.blocks * kBlock;
-      }
+    if (!syncs) {
+      issueWrites(group, c);
+      continue;
     }
+    Child* const child = newChild(Child::Kind::sync, IoOp::sync, c);
+    if (child == nullptr) {  // tried again with the next step
+      group.failed |= ColumnSet{1} << c;
+      continue;
+    }
+    child->group = &group;
+    group.flying++;
+    start(*child);
   }
   if (--group.flying == 0) {
     group.todo &= group.failed;
     pump();
   }
+}
+
+// One column's part: into the ring as a whole, or each entry to its place; neighbours in one Io.
+void Raid5Io::issueWrites(Raid5Group& group, std::uint32_t c) noexcept {
+  const bool ring = group.phase == Raid5Group::Phase::writing;
+  const Raid5Column& column = node_.columns[c];
+  const Raid5Group::Part& part = group.parts[c];
+  Child* child = nullptr;
+  const auto launch = [&] {
+    if (child == nullptr) return;
+    group.flying++;
+    start(*std::exchange(child, nullptr));
+  };
+  const auto add = [&](std::uint64_t offset, const std::byte* data, std::size_t length) {
+    if (child != nullptr && (child->offset + child->length != offset || child->iovCount == kIovecsMax)) launch();
+    if (child == nullptr) {
+      child = newChild(ring ? Child::Kind::write : Child::Kind::place, IoOp::write, c);
+      if (child == nullptr) {  // tried again with the next step
+        group.failed |= ColumnSet{1} << c;
+        return;
+      }
+      child->group = &group;
+      child->offset = offset;
+      child->iov = child->pieces.data();
+    }
+    child->pieces[child->iovCount++] = {const_cast<std::byte*>(data), length};
+    child->length += length;
+  };
+  std::uint64_t at = column.prewrite + (1 + group.position) * kBlock;
+  const Raid5Group::Piece* piece = group.piecesOf(c);
+  const auto head = group.headOf(c);
+  if (ring) {
+    const std::size_t length = (part.blocks - part.data) * kBlock;
+    add(at, head.data(), length);
+    at += length;
+  }
+  for (std::uint32_t i = 0; i < part.entries; i++) {
+    const journal::Entry entry = journal::entryAt(head, i);
+    if (!ring) at = column.start + entry.block * kBlock;
+    for (const std::uint64_t end = at + entry.blocks * kBlock; at < end; piece++) {
+      add(at, ring ? piece->ring : piece->place, piece->length);
+      at += piece->length;
+    }
+  }
+  launch();
 }
 
 void Raid5Io::groupIoDone(Child& child) noexcept {
@@ -169,15 +197,7 @@ void Raid5Io::commit(Raid5Group& group) noexcept {
   group.phase = Raid5Group::Phase::placing;
   group.todo = group.mask;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
-    if ((group.mask >> c & 1U) == 0) continue;
-    const Raid5Group::Part& part = group.parts[c];
-    std::byte* data = group.arena.get() + part.at + journal::headerBlocks(part.entries) * kBlock;
-    if (part.entries == 0) group.todo &= ~(ColumnSet{1} << c);
-    for (std::uint32_t i = part.firstEntry; i < part.firstEntry + part.entries; i++) {
-      const std::size_t length = group.entries[i].blocks * kBlock;
-      journal::unflip({data, length}, group.entries[i].flip);
-      data += length;
-    }
+    if (group.parts[c].entries == 0) group.todo &= ~(ColumnSet{1} << c);
   }
   checkFlushes();
 }
@@ -191,6 +211,9 @@ void Raid5Io::placed(Raid5Group& group) noexcept {
   for (Raid5Row* row : group.rows) {
     row->pins--;
     row->bad = 0;
+    cache_.unpin(*row);
+    // What a stream has filled is not needed again soon; its memory is, while it is in the processor's cache.
+    if (std::exchange(row->stream, false)) cache_.forget(*row);
     // A row that became dirty again meanwhile may be staged now; nobody waits for pins.
   }
   group.rows.clear();

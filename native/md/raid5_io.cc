@@ -39,7 +39,6 @@ int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) {
   for (Raid5Group& group : state.groups) {
     group.arena.reset();
     group.rows.reserve(kBatchRows);
-    group.entries.reserve(kBatchRows * 4);
   }
   return 0;
 }
@@ -183,6 +182,10 @@ void Raid5Io::goWrite(Op& op) noexcept {
       if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
       urge(*row);
       return waitFor(op, Op::Wait::row, row);
+    }
+    // Of what is on its way to the columns the rest must stay beside what is changed.
+    if (!cache_.own(*row, cell, edges == 0 ? chunk.sectors : std::uint8_t{0})) {
+      return waitFor(op, Op::Wait::space, nullptr);
     }
     if (r.op == metadisk::Op::zero) {
       std::memset(cell.page + chunk.at, 0, chunk.length);

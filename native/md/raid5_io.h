@@ -56,7 +56,9 @@ class Raid5Io {
   bool committed() const noexcept { return oldestUncommitted(true) == UINT64_MAX; }
 
  private:
-  static constexpr std::size_t kBatchRows = 256;
+  static constexpr std::uint32_t kBatchRows = 256;
+  // So many full rows are staged at once: few enough that they are still in the processor's cache.
+  static constexpr std::uint32_t kStreamRows = 64;
   static constexpr std::uint32_t kNone = UINT32_MAX;
   struct Op;
   struct Batch;
@@ -170,10 +172,13 @@ class Raid5Io {
   }
 
   // raid5_stage.cc
-  bool wantsStaging() const noexcept;
+  bool due() const noexcept;
+  bool wantsStaging() const noexcept { return cache_.fullRows() >= kStreamRows || due(); }
   void pick() noexcept;
   bool measure(const Raid5Row& row) noexcept;
   void stage(Batch& batch) noexcept;
+  void collect(Raid5Group& group, const Raid5Row& row) noexcept;
+  void addRun(Raid5Group& group, std::uint32_t column, std::uint64_t block, std::span<const std::byte> data) noexcept;
   void publishTail() noexcept;
   Raid5Group* idleGroup() noexcept;
   std::uint32_t spanMax() const noexcept;
@@ -184,6 +189,7 @@ class Raid5Io {
   bool pumpOnce() noexcept;
   bool advance(Raid5Group& group) noexcept;
   void issue(Raid5Group& group) noexcept;
+  void issueWrites(Raid5Group& group, std::uint32_t column) noexcept;
   void commit(Raid5Group& group) noexcept;
   void placed(Raid5Group& group) noexcept;
   void stabilise() noexcept;

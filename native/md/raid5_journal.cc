@@ -37,19 +37,6 @@ void store(std::span<std::byte> bytes, std::size_t at, T value) noexcept {
   std::memcpy(bytes.data() + at, &value, sizeof value);
 }
 
-// What makes none of the blocks begin with the magic; nearly always 0. There are fewer blocks than numbers.
-std::uint32_t flipFor(std::span<const std::byte> data) noexcept {
-  const auto clashes = [&](std::uint32_t flip) {
-    for (std::size_t at = 0; at < data.size(); at += kBlock) {
-      if ((load<std::uint32_t>(data, at) ^ flip) == kMagic) return true;
-    }
-    return false;
-  };
-  std::uint32_t flip = 0;
-  while (clashes(flip)) flip++;
-  return flip;
-}
-
 }  // namespace
 
 std::uint32_t crc(std::span<const std::byte> bytes, std::uint32_t seed) noexcept {
@@ -62,36 +49,44 @@ void unflip(std::span<std::byte> data, std::uint32_t flip) noexcept {
   for (std::size_t at = 0; at < data.size(); at += kBlock) store(data, at, load<std::uint32_t>(data, at) ^ flip);
 }
 
-void seal(std::span<std::byte> part, const Header& header, std::span<Entry> entries) noexcept {
-  const std::size_t head = headerBlocks(entries.size()) * std::size_t{kBlock};
-  std::memset(part.data(), 0, head);
-  std::size_t at = head;
-  for (std::size_t i = 0; i < entries.size(); i++) {
-    Entry& entry = entries[i];
-    const auto data = part.subspan(at, entry.blocks * std::size_t{kBlock});
-    entry.flip = flipFor(data);
-    unflip(data, entry.flip);
-    entry.crc = crc(data);
-    const std::size_t to = kHeaderBytes + i * kEntryBytes;
-    store(part, to, entry.block);
-    store(part, to + 8, entry.blocks);
-    store(part, to + 12, entry.flip);
-    store(part, to + 16, entry.crc);
-    at += data.size();
-  }
-  store(part, kAtMagic, kMagic);
-  store(part, kAtVersion, kVersion);
-  store(part, kAtColumn, header.column);
-  store(part, kAtUnit, header.unit);
-  store(part, kAtEpoch, header.epoch);
-  store(part, kAtSequence, header.sequence);
-  store(part, kAtTail, header.tail);
-  store(part, kAtMask, header.mask);
-  store(part, kAtPosition, header.position);
-  store(part, kAtSpan, header.span);
-  store(part, kAtBlocks, header.blocks);
-  store(part, kAtEntries, static_cast<std::uint32_t>(entries.size()));
-  store(part, kAtCrc, crc(part.first(head)));
+std::uint32_t flipFor(std::span<const std::byte> data) noexcept {
+  const auto clashes = [&](std::uint32_t flip) {
+    for (std::size_t at = 0; at < data.size(); at += kBlock) {
+      if ((load<std::uint32_t>(data, at) ^ flip) == kMagic) return true;
+    }
+    return false;
+  };
+  std::uint32_t flip = 0;  // there are fewer blocks than numbers
+  while (clashes(flip)) flip++;
+  return flip;
+}
+
+void putEntry(std::span<std::byte> head, std::uint32_t i, const Entry& entry) noexcept {
+  const std::size_t at = kHeaderBytes + std::size_t{i} * kEntryBytes;
+  store(head, at, entry.block);
+  store(head, at + 8, entry.blocks);
+  store(head, at + 12, entry.flip);
+  store(head, at + 16, entry.crc);
+  store(head, at + 20, std::uint32_t{0});
+}
+
+void seal(std::span<std::byte> head, const Header& header) noexcept {
+  const std::size_t used = kHeaderBytes + std::size_t{header.entries} * kEntryBytes;
+  std::memset(head.data(), 0, kHeaderBytes);
+  std::memset(head.data() + used, 0, head.size() - used);
+  store(head, kAtMagic, kMagic);
+  store(head, kAtVersion, kVersion);
+  store(head, kAtColumn, header.column);
+  store(head, kAtUnit, header.unit);
+  store(head, kAtEpoch, header.epoch);
+  store(head, kAtSequence, header.sequence);
+  store(head, kAtTail, header.tail);
+  store(head, kAtMask, header.mask);
+  store(head, kAtPosition, header.position);
+  store(head, kAtSpan, header.span);
+  store(head, kAtBlocks, header.blocks);
+  store(head, kAtEntries, header.entries);
+  store(head, kAtCrc, crc(head));
 }
 
 Entry entryAt(std::span<const std::byte> bytes, std::uint32_t i) noexcept {

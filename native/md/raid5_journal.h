@@ -63,11 +63,14 @@ constexpr std::uint32_t headerBlocks(std::uint64_t entries) noexcept {
   return static_cast<std::uint32_t>((kHeaderBytes + entries * kEntryBytes + kBlock - 1) / kBlock);
 }
 
-// `part`: header.blocks blocks, the data of the entries, in order, behind the room for the header. Sets flip and crc
-// of the entries and changes the data accordingly.
-void seal(std::span<std::byte> part, const Header& header, std::span<Entry> entries) noexcept;
-// Gives the data of one entry its own first words back.
+// What makes none of the blocks begin with the magic, as Entry::flip; nearly always 0.
+std::uint32_t flipFor(std::span<const std::byte> data) noexcept;
+// Changes the data of one entry so, and back.
 void unflip(std::span<std::byte> data, std::uint32_t flip) noexcept;
+// `head`: the beginning of a part, with room for its header and all its entries.
+void putEntry(std::span<std::byte> head, std::uint32_t i, const Entry& entry) noexcept;
+// Completes the header of the entries that were put there; `head`: headerBlocks(header.entries) blocks.
+void seal(std::span<std::byte> head, const Header& header) noexcept;
 
 enum class Reading : std::uint8_t {
   none,   // no header of this place

@@ -19,7 +19,7 @@ unsigned runsOf(std::uint8_t sectors) noexcept {
 
 }  // namespace
 
-bool Raid5Io::wantsStaging() const noexcept {
+bool Raid5Io::due() const noexcept {
   const Raid5Row* oldest = cache_.oldestDirty();
   while (oldest != nullptr && oldest->lost) oldest = oldest->after;
   if (oldest == nullptr) return false;
@@ -52,8 +52,10 @@ bool Raid5Io::measure(const Raid5Row& row) noexcept {
   return true;
 }
 
-// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken.
+// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken; full rows
+// alone while nobody waits for others.
 void Raid5Io::pick() noexcept {
+  const bool streams = !due();
   const bool everything = starved_ || cache_.dirtyPages() >= cache_.pages() / 4;
   const std::uint64_t now = host_.now();
   Batch& batch = staging_;
@@ -62,9 +64,11 @@ void Raid5Io::pick() noexcept {
   batch.rows.clear();
   blocks_.fill(0);
   entries_.fill(0);
-  for (Raid5Row* row = cache_.oldestDirty(); row != nullptr && batch.rows.size() < kBatchRows; row = row->after) {
+  for (Raid5Row* row = streams ? cache_.oldestFull() : cache_.oldestDirty();
+       row != nullptr && batch.rows.size() < kBatchRows; row = streams ? row->fullAfter : row->after) {
     if (row->busy || row->pins != 0 || row->lost) continue;
-    if (!everything && row->stamp > flushTarget_ && !row->urgent && now < row->since + state_.options.ageNanos) {
+    if (!streams && !everything && row->stamp > flushTarget_ && !row->urgent &&
+        now < row->since + state_.options.ageNanos) {
       if (urgent_ == 0) break;
       continue;
     }
@@ -88,11 +92,7 @@ void Raid5Io::pick() noexcept {
 Raid5Group* Raid5Io::idleGroup() noexcept {
   for (Raid5Group& group : state_.groups) {
     if (group.phase != Raid5Group::Phase::idle) continue;
-    if (group.arena == nullptr) {
-      const std::size_t bytes = std::size_t{spanMax()} * kBlock * shape_.columns();
-      group.arena.reset(static_cast<std::byte*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
-    }
-    return group.arena != nullptr ? &group : nullptr;
+    return group.grow(shape_.columns(), spanMax(), kBatchRows * 4) ? &group : nullptr;
   }
   return nullptr;
 }
@@ -107,9 +107,7 @@ void Raid5Io::open(Raid5Group& group, std::uint32_t span, ColumnSet mask) noexce
   group.mask = group.todo = mask;
   group.failed = 0;
   group.flying = 0;
-  group.issued = false;
   group.phase = Raid5Group::Phase::writing;
-  std::span<journal::Entry> entries(group.entries);
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     if ((mask >> c & 1U) == 0) continue;
     const Raid5Group::Part& part = group.parts[c];
@@ -124,65 +122,86 @@ void Raid5Io::open(Raid5Group& group, std::uint32_t span, ColumnSet mask) noexce
     header.span = span;
     header.blocks = part.blocks;
     header.entries = part.entries;
-    journal::seal({group.arena.get() + part.at, part.blocks * std::size_t{kBlock}}, header,
-                  entries.subspan(part.firstEntry, part.entries));
+    journal::seal(group.headOf(c).first((part.blocks - part.data) * std::size_t{kBlock}), header);
   }
 }
 
-// Everything the batch needs is in its rows: parity is made, and all is copied into a group.
+// What is dirty of one row, and its new parity, goes into the group.
+void Raid5Io::collect(Raid5Group& group, const Raid5Row& row) noexcept {
+  const std::uint32_t parity = shape_.parityColumn(shape_.lineOf(row.key));
+  const std::uint8_t changed = dirtySectors(row, parity);
+  const std::uint64_t start = shape_.rowStart(row.key) / kBlock;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    unsigned rest = c == parity ? changed : row.cells[c].dirty;
+    if ((writable_ >> c & 1U) == 0 || rest == 0) continue;
+    cache_.pin(row.cells[c]);
+    while (rest != 0) {
+      const auto first = static_cast<unsigned>(std::countr_zero(rest));
+      const auto count = static_cast<unsigned>(std::countr_one(rest >> first));
+      rest &= ~(((1U << count) - 1) << first);
+      addRun(group, c, start + first, {row.cells[c].page + first * kBlock, count * std::size_t{kBlock}});
+    }
+  }
+}
+
+// A run of sectors joins the one before, or makes an entry of its own; always so when it has to be changed for the
+// ring.
+void Raid5Io::addRun(Raid5Group& group, std::uint32_t column, std::uint64_t block,
+                     std::span<const std::byte> data) noexcept {
+  Raid5Group::Part& part = group.parts[column];
+  const auto blocks = static_cast<std::uint32_t>(data.size() / kBlock);
+  const std::byte* ring = data.data();
+  std::uint32_t flip = 0;
+  if (state_.options.journal) flip = journal::flipFor(data);
+  if (flip != 0) {
+    const std::span copy(group.arena.get() + group.flipped, data.size());
+    std::memcpy(copy.data(), data.data(), data.size());
+    journal::unflip(copy, flip);
+    ring = copy.data();
+    group.flipped += data.size();
+  }
+  part.data += blocks;
+  const bool joins =
+      part.entries != 0 && flip == 0 && part.last.flip == 0 && part.last.block + part.last.blocks == block;
+  if (!joins) part.last = {.block = block, .blocks = 0, .flip = flip};
+  part.last.blocks += blocks;
+  if (state_.options.journal) part.last.crc = journal::crc({ring, data.size()}, part.last.crc);
+  journal::putEntry(group.headOf(column), joins ? part.entries - 1 : part.entries++, part.last);
+  Raid5Group::Piece* const pieces = group.piecesOf(column);
+  if (joins) {
+    Raid5Group::Piece& before = pieces[part.pieces - 1];
+    if (before.place + before.length == data.data()) {
+      before.length += data.size();
+      return;
+    }
+  }
+  pieces[part.pieces++] = {ring, data.data(), data.size()};
+}
+
+// Everything the batch needs is in its rows: parity is made, row by row while they are in the processor's cache.
 void Raid5Io::stage(Batch& batch) noexcept {
   Raid5Group& group = *idleGroup();
-  group.entries.clear();
-  group.rows.clear();
-  group.stamp = UINT64_MAX;
+  group.clear();
   for (Raid5Row* row : batch.rows) {
     computeParity(*row);
+    collect(group, *row);
     group.stamp = std::min(group.stamp, row->stamp);
   }
   ColumnSet mask = 0;
   std::uint32_t span = 1;
-  std::size_t at = 0;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     Raid5Group::Part& part = group.parts[c];
-    part = {.at = at, .blocks = 0, .firstEntry = static_cast<std::uint32_t>(group.entries.size()), .entries = 0};
-    if ((writable_ >> c & 1U) == 0) continue;
-    const auto eachPiece = [&](auto visit) {
-      for (const Raid5Row* row : batch.rows) {
-        unsigned rest = isData(*row, c) ? row->cells[c].dirty : dirtySectors(*row, c);
-        while (rest != 0) {
-          const auto first = static_cast<unsigned>(std::countr_zero(rest));
-          const auto count = static_cast<unsigned>(std::countr_one(rest >> first));
-          rest &= ~(((1U << count) - 1) << first);
-          visit(shape_.rowStart(row->key) / kBlock + first, count, row->cells[c].page + first * kBlock);
-        }
-      }
-    };
-    std::uint32_t data = 0;
-    eachPiece([&](std::uint64_t block, std::uint32_t count, const std::byte*) {
-      data += count;
-      if (part.entries != 0 && group.entries.back().block + group.entries.back().blocks == block) {
-        group.entries.back().blocks += count;
-        return;
-      }
-      group.entries.push_back({.block = block, .blocks = count});
-      part.entries++;
-    });
     if (part.entries == 0) continue;
-    part.blocks = journal::headerBlocks(part.entries) + data;
-    std::byte* to = group.arena.get() + at + journal::headerBlocks(part.entries) * std::size_t{kBlock};
-    eachPiece([&](std::uint64_t, std::uint32_t count, const std::byte* from) {
-      std::memcpy(to, from, count * std::size_t{kBlock});
-      to += count * std::size_t{kBlock};
-    });
+    part.blocks = journal::headerBlocks(part.entries) + part.data;
     mask |= ColumnSet{1} << c;
     span = std::max(span, part.blocks);
-    at += part.blocks * std::size_t{kBlock};
   }
   open(group, span, mask);
   group.rows.swap(batch.rows);
   for (Raid5Row* row : group.rows) {
     if (std::exchange(row->urgent, false)) urgent_--;
     row->rebuilt = 0;
+    row->stream = row->wholes + 1 == shape_.columns();
     cache_.dropOld(*row);
     cache_.clean(*row);
     row->pins++;
@@ -197,16 +216,12 @@ void Raid5Io::stage(Batch& batch) noexcept {
 // A group without data, whose tail gives the space of older ones back.
 void Raid5Io::publishTail() noexcept {
   Raid5Group& group = *idleGroup();
-  group.entries.clear();
-  group.rows.clear();
-  group.stamp = UINT64_MAX;
+  group.clear();
   ColumnSet mask = 0;
-  std::size_t at = 0;
   // Two are enough: one of them may be lost.
   for (std::uint32_t c = 0; c < shape_.columns() && std::popcount(mask) < 2; c++) {
     if ((writable_ >> c & 1U) == 0) continue;
-    group.parts[c] = {.at = at, .blocks = 1};
-    at += kBlock;
+    group.parts[c].blocks = 1;
     mask |= ColumnSet{1} << c;
   }
   open(group, 1, mask);

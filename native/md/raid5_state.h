@@ -5,15 +5,18 @@
 // - Groups are staged, written and committed one after another; in place they may be written side by side, because a
 //   row is in one group at a time (Raid5Row::pins).
 // - A record stands for each group whose space in the ring may not be used yet: all from `durableTail` on.
-// - A group's memory is its own: pages may change as soon as it is staged.
+// - A group is written from the pages of its rows, which stay as they are until it is in place (Raid5Cache::own); its
+//   own memory has the headers, and copies of what may not lie in the ring as it is (journal::Entry::flip).
 // - Plans change with no Io in flight; a group then stays in its phase, and `todo` says for which columns.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "md/raid5_cache.h"
@@ -32,11 +35,19 @@ struct Raid5Options {
 // One group on its way: staged -> writing -> syncing -> placing -> idle.
 struct Raid5Group {
   enum class Phase : std::uint8_t { idle, writing, syncing, placing };
+  // Neighbouring bytes of one entry, as they go into the ring and into place.
+  struct Piece {
+    const std::byte* ring = nullptr;
+    const std::byte* place = nullptr;
+    std::size_t length = 0;
+  };
+  // Of a column; its header lies at headOf() and its pieces from piecesOf() on.
   struct Part {
-    std::size_t at = 0;  // in the arena
-    std::uint32_t blocks = 0;
-    std::uint32_t firstEntry = 0;
+    std::uint32_t blocks = 0;  // with the header
+    std::uint32_t data = 0;    // blocks without
     std::uint32_t entries = 0;
+    std::uint32_t pieces = 0;
+    journal::Entry last;
   };
 
   Phase phase = Phase::idle;
@@ -49,11 +60,35 @@ struct Raid5Group {
   ColumnSet todo = 0;    // of the phase
   ColumnSet failed = 0;  // of those whose Ios are back
   unsigned flying = 0;
-  bool issued = false;
   std::array<Part, 64> parts;
-  std::vector<journal::Entry> entries;
+  std::vector<Piece> pieces;
   std::vector<Raid5Row*> rows;
   std::unique_ptr<std::byte, decltype(&std::free)> arena{nullptr, &std::free};
+  std::uint32_t columns = 0;
+  std::uint32_t piecesMax = 0;  // of one column, and its entries
+  std::size_t headMax = 0;      // bytes of one column's header
+  std::size_t flipped = 0;      // bytes of the arena in use, behind the headers
+
+  // Makes room for groups of `span` blocks on each of `columns`, of at most `runs` pieces. False: there is no memory.
+  bool grow(std::uint32_t columnCount, std::uint32_t spanMax, std::uint32_t runs) {
+    if (arena != nullptr) return true;
+    columns = columnCount;
+    piecesMax = std::min(runs, spanMax);
+    headMax = journal::headerBlocks(piecesMax) * std::size_t{journal::kBlock};
+    const std::size_t bytes = columns * (headMax + std::size_t{spanMax} * journal::kBlock);
+    arena.reset(static_cast<std::byte*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
+    if (arena == nullptr) return false;
+    pieces.resize(std::size_t{columns} * piecesMax);
+    return true;
+  }
+  void clear() noexcept {
+    parts.fill({});
+    rows.clear();
+    stamp = UINT64_MAX;
+    flipped = columns * headMax;
+  }
+  std::span<std::byte> headOf(std::uint32_t column) noexcept { return {arena.get() + column * headMax, headMax}; }
+  Piece* piecesOf(std::uint32_t column) noexcept { return pieces.data() + std::size_t{column} * piecesMax; }
 };
 
 struct Raid5Record {

@@ -163,3 +163,57 @@ TEST_CASE("raid5 cache: random use beside a model") {
     CHECK(used + cache.freePages() == cache.pages());
   }
 }
+
+TEST_CASE("raid5 cache: a staged page is left alone, and comes back when it is in place") {
+  Raid5Cache cache(shapeOf(3, 16), kBytes);
+  Raid5Row& row = *cache.obtain(3);
+  Raid5Cell& cell = row.cells[0];
+  REQUIRE(cache.needPage(row, cell));
+  std::byte* const page = cell.page;
+  page[5] = std::byte{7};
+  CHECK(cache.own(row, cell, 1));
+  CHECK(cell.page == page);
+  cache.soil(row, cell, 0xff, 1);
+  cache.clean(row);
+  cache.pin(cell);
+  row.pins = 1;
+  const std::size_t free = cache.freePages();
+  REQUIRE(cache.own(row, cell, 2));
+  CHECK(cell.page != page);
+  CHECK(cell.staged == page);
+  CHECK(cell.page[5] == std::byte{7});
+  CHECK(cache.freePages() == free - 1);
+  std::byte* const second = cell.page;
+  REQUIRE(cache.own(row, cell, 4));
+  CHECK(cell.page == second);
+  row.pins = 0;
+  cache.unpin(row);
+  CHECK(cell.staged == nullptr);
+  CHECK(cell.page == second);
+  CHECK(cache.freePages() == free);
+  cache.forget(row);
+  CHECK(cache.find(3) == nullptr);
+  CHECK(cache.freePages() == cache.pages());
+}
+
+TEST_CASE("raid5 cache: full rows are known as such while they are dirty") {
+  Raid5Cache cache(shapeOf(4, 16), kBytes);
+  Raid5Row* const rows[] = {cache.obtain(1), cache.obtain(2), cache.obtain(3)};
+  for (Raid5Row* row : rows) {
+    for (std::uint32_t c = 0; c < 3; c++) {
+      REQUIRE(cache.needPage(*row, row->cells[c]));
+      cache.soil(*row, row->cells[c], 0x7f, 1);
+      CHECK(cache.fullRows() == static_cast<std::size_t>(row->key - 1));
+      cache.soil(*row, row->cells[c], 0x80, 1);
+      cache.soil(*row, row->cells[c], 0xff, 1);
+    }
+    CHECK(cache.fullRows() == static_cast<std::size_t>(row->key));
+  }
+  cache.clean(*rows[1]);
+  CHECK(cache.fullRows() == 2);
+  CHECK(cache.oldestFull() == rows[0]);
+  CHECK(rows[0]->fullAfter == rows[2]);
+  cache.soil(*rows[1], rows[1]->cells[0], 0xff, 1);
+  cache.clean(*rows[1]);
+  CHECK(cache.fullRows() == 2);
+}

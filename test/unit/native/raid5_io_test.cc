@@ -145,6 +145,116 @@ TEST_CASE("raid5 io: FUA is in the journal when it is answered, and a replay bri
   CHECK(rig.wrongParity() == 0);
 }
 
+TEST_CASE("raid5 io: what is on its way is not changed by what is written meanwhile") {
+  for (const bool placing : {false, true}) {
+    Small rig;
+    CHECK(rig.run(Op::write, 0, kLine, 5) == 0);
+    Call flush(Op::flush, 0, 0);
+    const std::uint64_t before = rig.disk.started(IoOp::write);
+    rig.submit(flush);
+    // The sixteen kilobytes of each column go into the ring, then, with the flush answered, into place.
+    while (placing ? flush.doneCount == 0 : rig.disk.started(IoOp::write) == before) rig.turn();
+    REQUIRE(!rig.disk.idle());
+    CHECK(rig.run(Op::write, 0, 700, 6) == 0);
+    CHECK(rig.run(Op::write, 4096, 4096, 6) == 0);
+    CHECK(rig.holds(0, 700, 6));
+    CHECK(rig.holds(700, 4096 - 700, 5));
+    CHECK(rig.holds(4096, 4096, 6));
+    while (flush.doneCount == 0) rig.turn();
+    if (placing) {
+      while (!rig.disk.idle()) rig.turn();
+      CHECK(rig.wrongParity() == 0);
+      CHECK(rig.onDisk(0)[0] == std::byte{5});
+    }
+    rig.crash(false);
+    // The second writes were never flushed, nor staged.
+    CHECK(rig.holds(0, kLine, 5));
+    CHECK(rig.wrongParity() == 0);
+  }
+}
+
+TEST_CASE("raid5 io: nothing a client writes looks like a header in the ring") {
+  Small rig;
+  Call call(Op::write, 0, 2 * kLine, 0);
+  for (std::size_t at = 0; at < call.length; at += kBlock) {
+    // In some places two words in a row, so that more than one flip is needed.
+    const std::uint32_t word = journal::kMagic ^ static_cast<std::uint32_t>(at / kBlock % 3 == 0 ? 1 : 0);
+    std::memcpy(call.buffer.data() + at, &word, 4);
+  }
+  rig.submit(call);
+  REQUIRE(call.doneCount == 1);
+  CHECK(rig.run(Op::flush) == 0);
+  const auto ring = static_cast<std::uint32_t>(rig.node().prewrite / kBlock - 1);
+  std::uint64_t headers = 0;
+  for (std::uint16_t c = 0; c < rig.columns(); c++) {
+    const journal::Place place{.unit = rig.node().unit,
+                               .epoch = rig.node().epoch,
+                               .column = c,
+                               .columns = rig.columns(),
+                               .ringBlocks = ring,
+                               .dataBlocks = rig.node().lines * rig.node().segment / kBlock};
+    const auto bytes = rig.disk.content(c).subspan(rig.node().columns[c].prewrite + kBlock, ring * kBlock);
+    for (std::uint32_t position = 0; position < ring; position++) {
+      const auto here = bytes.subspan(position * kBlock);
+      std::uint32_t word = 0;
+      std::memcpy(&word, here.data(), 4);
+      if (word != journal::kMagic) continue;
+      journal::Header header;
+      CHECK(journal::read(here, place, position, header) == journal::Reading::found);
+      CHECK(journal::whole(here, header));
+      headers++;
+    }
+  }
+  CHECK(headers >= 4);
+  rig.crash(false);
+  Call read(Op::read, 0, call.length);
+  rig.submit(read);
+  while (read.doneCount == 0) rig.turn();
+  CHECK(read.buffer == call.buffer);
+  CHECK(rig.wrongParity() == 0);
+}
+
+TEST_CASE("raid5 io: a stream leaves nothing behind in the cache, single writes what their parity needs") {
+  Small rig;
+  CHECK(rig.run(Op::write, 0, 4 * kLine, 5) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  CHECK(rig.state->cache->rowsUsed() == 0);
+  CHECK(rig.state->cache->fullRows() == 0);
+  CHECK(rig.run(Op::write, 0, 4096, 6) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  CHECK(rig.state->cache->rowsUsed() == 1);
+}
+
+TEST_CASE("raid5 io: full rows go on without anybody asking, others wait") {
+  Shape5 shape = kShape;
+  shape.lines = 160;
+  shape.prewrite = 4000;
+  Raid5Options options = patient();
+  options.cacheBytes = 4000 * 4096;
+  Small rig(shape, {.latencyMax = 3}, options);
+  CHECK(rig.run(Op::write, 150 * kLine, 4096, 7) == 0);
+  CHECK(rig.run(Op::write, 0, 100 * kLine, 8) == 0);
+  for (int turns = 0; turns < 1000; turns++) rig.turn();
+  CHECK(rig.disk.idle());
+  CHECK(!rig.io->committed());
+  CHECK(rig.state->cache->fullRows() < 64);
+  CHECK(rig.state->cache->dirtyPages() < 64 * 3);
+  CHECK(rig.disk.started(IoOp::read) == 0);
+  // A flush is not kept waiting by full rows.
+  Call flush(Op::flush, 0, 0);
+  rig.submit(flush);
+  for (std::uint64_t round = 0; flush.doneCount == 0; round++) {
+    REQUIRE(round < 100);
+    CHECK(rig.run(Op::write, round % 3 * 50 * kLine, 50 * kLine, 9) == 0);
+    rig.turn();
+  }
+  CHECK(rig.disk.started(IoOp::read) != 0);
+  rig.rest();
+  CHECK(rig.wrongParity() == 0);
+}
+
 TEST_CASE("raid5 io: dirty memory is bounded") {
   Raid5Options options = patient();
   options.cacheBytes = 1;

@@ -45,7 +45,17 @@ Part make(std::mt19937_64& random, std::uint32_t count, std::uint32_t position, 
     std::memcpy(part.bytes.data() + b, &word, 4);
   }
   part.data.assign(part.bytes.begin() + static_cast<std::ptrdiff_t>(head), part.bytes.end());
-  seal(part.bytes, part.header, entries);
+  const std::span all(part.bytes);
+  std::size_t from = head;
+  for (std::uint32_t i = 0; i < count; i++) {
+    const auto data = all.subspan(from, entries[i].blocks * std::size_t{512});
+    entries[i].flip = flipFor(data);
+    unflip(data, entries[i].flip);
+    entries[i].crc = journal::crc(data);
+    putEntry(all, i, entries[i]);
+    from += data.size();
+  }
+  seal(all.first(head), part.header);
   return part;
 }
 

@@ -21,6 +21,8 @@ export const command: Command = {
     '[-n] [-f] [--root DIR] name numstripes width component... [-i interlace]',
     '\t[width component... [-i interlace]] [-h hotsparepool]',
     '[-n] [-f] [--root DIR] mirror -m submirror... [-g | -r] [-S] [pass]',
+    '[-n] [--root DIR] RAID -r component... [-i interlace] [-h hotsparepool]',
+    '\t[-k] [-o columns] [-w writes]',
     '[-n] [--root DIR] hotsparepool [component...]',
     '[-n] [-f] [--root DIR] name',
     '[-n] [-f] [--root DIR] -a',

@@ -6,10 +6,10 @@ export const command: Command = {
   summary: 'show or change parameters of metadevices',
   synopsis: [
     '[-r roundrobin|geometric|first] [-w parallel|serial] [-p 0-9] [--root DIR] mirror',
-    '[-h hotsparepool|none] [--root DIR] concat/stripe',
+    '[-h hotsparepool|none] [--root DIR] concat/stripe|RAID',
   ],
   options: [
-    { name: 'h', argument: 'hsp', text: 'hot spare pool of a concat/stripe, or none' },
+    { name: 'h', argument: 'hsp', text: 'hot spare pool of a concat/stripe or RAID, or none' },
     { name: 'p', argument: 'pass', text: 'resync pass of a mirror, 0 to 9; 0: never at boot' },
     { name: 'r', argument: 'read', text: 'read option of a mirror: roundrobin, geometric or first' },
     { name: 'w', argument: 'write', text: 'write option of a mirror: parallel or serial' },

@@ -132,7 +132,7 @@ const columns = (of: ColumnsReport, original: boolean, len: number, times: boole
   ...of.columns.map((c) => columnRow(c, len, times)),
 ]
 
-const WORK: Readonly<Record<Raid5Work['work'], string>> = {
+export const WORK: Readonly<Record<Raid5Work['work'], string>> = {
   resync: 'Resync',
   initialisation: 'Initialization',
   regeneration: 'Parity regeneration',

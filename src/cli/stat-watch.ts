@@ -1,7 +1,8 @@
-/** `metastat --watch`: the mirrors and how far their resyncs are, again and again until none runs. */
-import type { MirrorReport, StatReport } from '../msg/report.js'
-import { humanSize, percentDone } from '../msg/format.js'
+/** `metastat --watch`: mirrors and RAID5 devices and how far their resyncs are, again and again until none runs. */
+import type { MirrorReport, Raid5Report, StatReport } from '../msg/report.js'
+import { humanSize, percentDone, tenthsDone } from '../msg/format.js'
 import type { Call } from './command.js'
+import { WORK } from './stat-long.js'
 
 /** What was seen of a resync earlier, to tell its speed. */
 export interface Sample {
@@ -15,22 +16,49 @@ const clock = (seconds: number): string => {
   return `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`
 }
 
-const worst = (m: MirrorReport): string =>
-  m.submirrors.map((s) => s.state).find((s) => s !== 'Okay') ?? (m.submirrors.length === 0 ? '-' : 'Okay')
+type Watched = MirrorReport | Raid5Report
 
-export const watchLine = (m: MirrorReport, before: Sample | undefined, nowMs: number): string => {
-  if (m.resync === null) return `${m.name}: ${worst(m)}`
-  const done = `${percentDone(m.resync.doneBlocks, m.resync.totalBlocks, m.size)} % done`
-  if (m.resync.state === 'cancelled') return `${m.name}: Resync cancelled: ${done}`
-  const moved = before === undefined ? 0 : m.resync.doneBlocks - before.doneBlocks
-  const seconds = before === undefined ? 0 : (nowMs - before.atMs) / 1000
-  if (moved <= 0 || seconds <= 0) return `${m.name}: Resync in progress: ${done}`
-  const left = ((m.resync.totalBlocks - m.resync.doneBlocks) * seconds) / moved
-  return `${m.name}: Resync in progress: ${done}, ${humanSize(Math.round(moved / seconds))}/s, ${clock(left)} left`
+interface Task {
+  readonly title: string
+  readonly cancelled: boolean
+  readonly doneBlocks: number
+  readonly totalBlocks: number
+  readonly done: string
 }
 
-const shownMirrors = (r: StatReport): MirrorReport[] =>
-  r.units.filter((u): u is MirrorReport => u.kind === 'mirror').filter((m) => r.show.includes(m.name))
+/** What is being done, or was cancelled. */
+const taskOf = (u: Watched): Task | null => {
+  if (u.kind === 'raid5') {
+    if (u.work === null || !u.work.running) return null
+    const { work, doneBlocks, totalBlocks } = u.work
+    const done = `${tenthsDone(doneBlocks, totalBlocks).trim()} % done`
+    return { title: WORK[work], cancelled: false, doneBlocks, totalBlocks, done }
+  }
+  if (u.resync === null) return null
+  const { state, doneBlocks, totalBlocks } = u.resync
+  const done = `${percentDone(doneBlocks, totalBlocks, u.size)} % done`
+  return { title: 'Resync', cancelled: state === 'cancelled', doneBlocks, totalBlocks, done }
+}
+
+const worst = (u: Watched): string => {
+  if (u.kind === 'raid5') return u.state
+  return u.submirrors.map((s) => s.state).find((s) => s !== 'Okay') ?? (u.submirrors.length === 0 ? '-' : 'Okay')
+}
+
+export const watchLine = (u: Watched, before: Sample | undefined, nowMs: number): string => {
+  const task = taskOf(u)
+  if (task === null) return `${u.name}: ${worst(u)}`
+  const { title, done } = task
+  if (task.cancelled) return `${u.name}: ${title} cancelled: ${done}`
+  const moved = before === undefined ? 0 : task.doneBlocks - before.doneBlocks
+  const seconds = before === undefined ? 0 : (nowMs - before.atMs) / 1000
+  if (moved <= 0 || seconds <= 0) return `${u.name}: ${title} in progress: ${done}`
+  const left = ((task.totalBlocks - task.doneBlocks) * seconds) / moved
+  return `${u.name}: ${title} in progress: ${done}, ${humanSize(Math.round(moved / seconds))}/s, ${clock(left)} left`
+}
+
+const watched = (r: StatReport): Watched[] =>
+  r.units.filter((u) => u.kind === 'mirror' || u.kind === 'raid5').filter((u) => r.show.includes(u.name))
 
 /** Returns when no resync runs, on an error, or when interrupted. */
 export const watch = async (
@@ -43,13 +71,17 @@ export const watch = async (
   for (;;) {
     const { status, report } = await fetch()
     if (report === null || status !== 0) return status === 0 ? 1 : status
-    const mirrors = shownMirrors(report)
+    const shown = watched(report)
     const at = now()
-    const lines = mirrors.map((m) => `${watchLine(m, seen.get(m.name), at)}\n`)
+    const lines = shown.map((u) => `${watchLine(u, seen.get(u.name), at)}\n`)
     call.print.clear()
     call.print.out(lines.join(''))
-    for (const m of mirrors) if (m.resync !== null) seen.set(m.name, { atMs: at, doneBlocks: m.resync.doneBlocks })
-    if (call.print.closed || !mirrors.some((m) => m.resync?.state === 'running')) return 0
+    const tasks = shown.flatMap((u) => {
+      const task = taskOf(u)
+      return task === null ? [] : [{ name: u.name, ...task }]
+    })
+    for (const { name, doneBlocks } of tasks) seen.set(name, { atMs: at, doneBlocks })
+    if (call.print.closed || tasks.every((task) => task.cancelled)) return 0
     if (!(await call.sleep(seconds))) return 0
   }
 }

@@ -61,6 +61,7 @@ const workOf = (u: Raid5Unit, live: LiveStatus): Raid5Work | null => {
   const running = live.resync(u.name)
   const of = (work: Raid5Work['work'], done: number): Raid5Work => ({
     work,
+    running: running !== null,
     doneBlocks: running?.doneBlocks ?? done,
     totalBlocks: running?.totalBlocks ?? columnData(u),
   })

@@ -76,6 +76,8 @@ export interface PoolReport {
 /** What makes a RAID5 device whole. */
 export interface Raid5Work {
   readonly work: 'resync' | 'initialisation' | 'regeneration'
+  /** It waits to be begun when not. */
+  readonly running: boolean
   readonly doneBlocks: number
   readonly totalBlocks: number
 }

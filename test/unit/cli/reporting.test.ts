@@ -4,7 +4,7 @@ import type { Reply } from '../../../src/ctl/protocol.js'
 import { metaError } from '../../../src/msg/errors.js'
 import type { ReplicaReport, StatReport } from '../../../src/msg/report.js'
 import { done, run } from './fake.js'
-import { busy, mirror } from './reports.js'
+import { busy, mirror, raid5 } from './reports.js'
 
 const stat = (report: StatReport, status = 0, ...before: Reply[]): Reply[] => [
   ...before,
@@ -86,6 +86,16 @@ t.test('metastat --watch tells speed and what is left', (t) => {
   )
   t.equal(watchLine(m, { atMs: 1000, doneBlocks: 409600 }, 3000), 'd1: Resync in progress: 10 % done')
   t.equal(watchLine({ ...m, resync: null }, undefined, 0), 'd1: -')
+  const work = { work: 'initialisation', running: true, doneBlocks: 409600, totalBlocks: 4096000 } as const
+  const r = raid5('d5', [], { state: 'Initializing', work })
+  t.equal(
+    watchLine(r, { atMs: 1000, doneBlocks: 204800 }, 3000),
+    'd5: Initialization in progress: 10.0 % done, 50 MB/s, 0:00:36 left',
+  )
+  t.equal(
+    watchLine(raid5('d5', [], { state: 'Initializing', work: { ...work, running: false } }), undefined, 0),
+    'd5: Initializing',
+  )
   t.end()
 })
 

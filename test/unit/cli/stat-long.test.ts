@@ -217,7 +217,7 @@ Original device:
     component('vdd', { startBlock: 10240, state: 'Unavailable' }),
   ]
   const attached = { size: 205312, columns: [component('c10t11d12s3', { startBlock: 10240, state: 'Initializing' })] }
-  const work = { work: 'initialisation', doneBlocks: 74, totalBlocks: 1000 } as const
+  const work = { work: 'initialisation', running: true, doneBlocks: 74, totalBlocks: 1000 } as const
   t.equal(
     shown(
       raid5('vol', bad, { state: 'Needs Maintenance', invoke: 'metareplace -f vol vdb <new device>', attached, work }),
@@ -242,7 +242,7 @@ Concatenated Devices:
 `),
   )
   const lines = (work: { work: 'resync' | 'regeneration'; doneBlocks: number; totalBlocks: number }): string[] =>
-    shown(raid5('vol', COLUMNS, { work }))
+    shown(raid5('vol', COLUMNS, { work: { running: true, ...work } }))
       .split('\n')
       .slice(2, 3)
   t.same(lines({ work: 'resync', doneBlocks: 999, totalBlocks: 1000 }), ['    Resync in progress: 99.9% done'])

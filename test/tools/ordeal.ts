@@ -2,9 +2,9 @@
  * A metad over disks that fail on demand, and clients that keep a journal of every block: what the tests share
  * that break things cycle after cycle.
  *
- * The rule of all of them: at most one side of a mirror is in trouble at a time, so a client never sees an
- * error; after a kill a block is what it was or what was being written, and from its first read on stays so;
- * when metastat calls the mirror Okay, the disks of its sides hold the same, byte for byte.
+ * The rule of all of them: at most one side of a mirror, one column of a RAID5 device, is in trouble at a time, so a
+ * client never sees an error; after a kill a block is what it was or what was being written, and from its first read on
+ * stays so; when metastat calls it Okay, the sides hold the same, byte for byte, and the parity of every line is right.
  *
  * SEED= replays the throws of a run; the instants of kills are the machine's. CYCLES= makes it longer.
  */
@@ -16,8 +16,9 @@ import { load, loadInBackground, type LoadRun } from '../../bench/lib/nbdload.js
 import { sleep, until } from '../../bench/lib/process.js'
 import { Metad } from '../../bench/lib/servers.js'
 import { ask } from '../../src/ctl/client.js'
-import type { ComponentReport, MirrorReport, StatReport } from '../../src/msg/report.js'
+import type { ComponentReport, MirrorReport, Raid5Report, StatReport } from '../../src/msg/report.js'
 import { type FaultDisks, startFaultDisks } from './faultdisk.js'
+import { readColumns, volumeOf, wrongParity } from './raid5columns.js'
 import { Dice } from './sim/schedule.js'
 
 export const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
@@ -26,6 +27,7 @@ export const cyclesOr = (usual: number): number => Number(process.env['CYCLES'] 
 /** What is written by clients; the rest of a mirror is only ever copied. */
 const SPAN = '6m'
 const INTERLACE_BYTES = 16 << 10
+const COLUMN_MIB = 8
 const RESYNC_MS = 120_000
 
 export interface Strike {
@@ -93,6 +95,40 @@ export class Ordeal {
     return ordeal
   }
 
+  /**
+   * d0 of the disks c1, c2 ..., zeroed by metad, every block written once.
+   * @param more further disks; spares of the pool, if there is to be one
+   */
+  static async raid5(
+    t: Test,
+    conf: string,
+    columns: number,
+    more: Readonly<Record<string, number>> = {},
+    pool: string | null = null,
+  ): Promise<Ordeal> {
+    const names = Array.from({ length: columns }, (_, i) => `c${i + 1}`)
+    const sizes = Object.fromEntries(names.map((name) => [name, COLUMN_MIB]))
+    const ordeal = await Ordeal.start(t, { ...sizes, ...more }, conf)
+    const path = (disk: string): string => ordeal.disks.path(disk)
+    for (const name of names) ordeal.scribble(name)
+    await ordeal.metad.configure([
+      ...(pool === null ? [] : [['metainit', pool, ...Object.keys(more).map(path)]]),
+      [
+        'metainit',
+        'd0',
+        '-r',
+        ...names.map(path),
+        '-i',
+        `${INTERLACE_BYTES >> 10}k`,
+        ...(pool === null ? [] : ['-h', pool]),
+      ],
+    ])
+    await ordeal.run('metadb', '-a', ...['replica2', 'replica3'].map((r) => join(ordeal.dir, r)))
+    await ordeal.inStep()
+    await ordeal.#fill()
+    return ordeal
+  }
+
   get metad(): Metad {
     return this.#metad
   }
@@ -127,15 +163,15 @@ export class Ordeal {
     return report
   }
 
-  /** Every mirror is Okay, with every component that stands in one. */
+  /** Every device is Okay, with everything that stands in it. */
   inStep(): Promise<void> {
-    return this.eventually('every mirror is in step', isInStep)
+    return this.eventually('every device is in step', isInStep)
   }
 
   /** The same, after metareplace -e of whatever is in Maintenance. @returns how many that were */
   async repaired(): Promise<number> {
     let enabled = 0
-    await this.eventually('every mirror is repaired', async (report) => {
+    await this.eventually('every device is repaired', async (report) => {
       for (const device of brokenOf(report)) {
         try {
           await this.run('metareplace', '-e', 'd0', device)
@@ -250,6 +286,44 @@ export class Ordeal {
     return Buffer.concat(pieces).subarray(0, bytes)
   }
 
+  /** Images of what the columns are by now. */
+  async #columns(): Promise<readonly string[]> {
+    const unit = raid5Of(await this.stat())
+    if (unit === undefined) throw new Error('no RAID5 device')
+    return columnsOf(unit).map((c) => this.disks.image(basename(c.hotSpare ?? c.device)))
+  }
+
+  /**
+   * Of every line, on the disks themselves. All columns are in step.
+   * @param atOnce metad has just started: nothing is on its way; otherwise what is in memory gets in place first
+   */
+  async parityRight(what: string, atOnce: boolean): Promise<void> {
+    const images = await this.#columns()
+    let wrong: readonly number[] = []
+    const look = (): boolean => (wrong = wrongParity(readColumns(images.map((i) => readFileSync(i))))).length === 0
+    if (atOnce) look()
+    else await until('parity is right', look, RESYNC_MS).catch(() => undefined)
+    if (wrong.length === 0) this.#t.pass(`${what}: the parity of every line is right`)
+    else
+      this.#t.fail(`${what}: wrong parity`, { seed: SEED, dir: this.dir, lines: wrong.slice(0, 20), of: wrong.length })
+  }
+
+  /** metad stops, and what the columns hold is right: all of them together, and what follows from all but one. */
+  async columnsHold(): Promise<void> {
+    const images = await this.#columns()
+    await this.#metad.stop()
+    const volume = join(this.dir, 'volume')
+    for (let missing = 0; missing <= images.length; missing++) {
+      writeFileSync(volume, volumeOf(readColumns(images.map((i, n) => (n === missing ? null : readFileSync(i))))))
+      const what = missing < images.length ? `without column ${missing}` : 'from all columns'
+      this.#judge(
+        `read behind metad's back, ${what}`,
+        await load([...this.#journal, '--verify', '--file', volume]),
+        true,
+      )
+    }
+  }
+
   /** Junk all over a disk that nothing is read from: what is not copied is found. */
   scribble(disk: string): void {
     const image = this.disks.image(disk)
@@ -268,8 +342,15 @@ export class Ordeal {
 export const mirrorsOf = (report: StatReport): readonly MirrorReport[] =>
   report.units.flatMap((u) => (u.kind === 'mirror' ? [u] : []))
 
+export const raid5Of = (report: StatReport): Raid5Report | undefined => report.units.find((u) => u.kind === 'raid5')
+export const columnsOf = (unit: Raid5Report): readonly ComponentReport[] => [
+  ...unit.original.columns,
+  ...(unit.attached?.columns ?? []),
+]
+
 export const isInStep = (report: StatReport): boolean =>
-  mirrorsOf(report).every((m) => m.submirrors.every((s) => s.state === 'Okay'))
+  mirrorsOf(report).every((m) => m.submirrors.every((s) => s.state === 'Okay')) &&
+  report.units.every((u) => u.kind !== 'raid5' || (u.state === 'Okay' && columnsOf(u).every((c) => c.state === 'Okay')))
 
 /** Of one stripe, or of all. */
 export const componentsOf = (report: StatReport, stripe?: string): readonly ComponentReport[] =>
@@ -279,4 +360,6 @@ export const componentsOf = (report: StatReport, stripe?: string): readonly Comp
 
 /** What metareplace -e has to bring back. */
 export const brokenOf = (report: StatReport): readonly string[] =>
-  componentsOf(report).flatMap((c) => (/Maintenance|Last Erred/.test(c.state) ? [c.device] : []))
+  [...componentsOf(report), ...report.units.flatMap((u) => (u.kind === 'raid5' ? columnsOf(u) : []))].flatMap((c) =>
+    /Maintenance|Last Erred/.test(c.state) ? [c.device] : [],
+  )

@@ -37,6 +37,8 @@ export class Raid5Starts {
   readonly #parts: StartParts
   /** The device whose plan serves. */
   readonly #started = new Map<UnitName, number>()
+  /** The device that was replayed, and the epoch that it is to write in: no plan of it serves yet. */
+  readonly #replayed = new Map<UnitName, { readonly device: number; readonly epoch: number }>()
   /** The record with which a replay failed. */
   readonly #failed = new Map<UnitName, Raid5Unit>()
   readonly #waiting = new Map<number, (r: Replayed) => void>()
@@ -52,7 +54,12 @@ export class Raid5Starts {
 
   /** Before anything else of `unit` is served. One without data was never written to. */
   isNeeded(unit: Raid5Unit): boolean {
-    return !isRaw(unit) && !this.isStarted(unit.name)
+    return !isRaw(unit) && !this.isStarted(unit.name) && !this.#isReplayed(unit)
+  }
+
+  #isReplayed({ name, journal }: Raid5Unit): boolean {
+    const replayed = this.#replayed.get(name)
+    return replayed?.device === this.#parts.metadevices.deviceOf(name) && replayed?.epoch === journal.epoch
   }
 
   /** The engine serves it, in an epoch of its own. */
@@ -70,6 +77,7 @@ export class Raid5Starts {
   serves(name: UnitName): void {
     const device = this.#parts.metadevices.deviceOf(name)
     if (device !== undefined) this.#started.set(name, device)
+    this.#replayed.delete(name)
     this.#failed.delete(name)
   }
 
@@ -81,6 +89,7 @@ export class Raid5Starts {
   /** The engine does not have it any more. */
   forget(name: UnitName): void {
     this.#failed.delete(name)
+    this.#replayed.delete(name)
     this.#started.delete(name)
   }
 
@@ -105,10 +114,10 @@ export class Raid5Starts {
       const { level, text } = noticeOf('journalDamaged', name, String(damaged))
       this.#parts.notice(level, text)
     }
-    return this.#raise(unit)
+    return this.#raise(unit, device)
   }
 
-  async #raise({ name, journal }: Raid5Unit): Promise<MetaResult<void>> {
+  async #raise({ name, journal }: Raid5Unit, device: number): Promise<MetaResult<void>> {
     const done = await this.#parts.state.change((tree: Tree) => {
       const now = tree.get(name)
       if (now?.kind !== 'raid5' || now.journal.unit !== journal.unit || now.journal.epoch !== journal.epoch)
@@ -116,7 +125,9 @@ export class Raid5Starts {
       const raised: Raid5Unit = { ...now, journal: { ...journal, epoch: journal.epoch + 1 } }
       return ok({ outcome: outcome(tree, { put: [raised] }) })
     })
-    return done.ok ? ok(undefined) : done
+    if (!done.ok) return done
+    this.#replayed.set(name, { device, epoch: journal.epoch + 1 })
+    return ok(undefined)
   }
 }
 

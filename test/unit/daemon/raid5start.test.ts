@@ -60,8 +60,11 @@ t.test('the next epoch is durable before the start is over, and not before the r
   await over
   t.same(log, ['install', 'ok'])
   t.equal(raid5In(state.tree).journal.epoch, 2)
-  t.ok(starts.isNeeded(raid5In(state.tree)), 'until its plan serves')
+  t.notOk(starts.isNeeded(raid5In(state.tree)), 'what comes now is the plan that serves')
+  t.notOk(starts.isStarted(D5))
+  t.ok(starts.isNeeded(raid5In(TREE)), 'of another epoch it would have to be replayed')
   starts.serves(D5)
+  t.ok(starts.isStarted(D5))
   t.notOk(starts.isNeeded(raid5In(state.tree)))
 })
 

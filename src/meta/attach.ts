@@ -1,4 +1,4 @@
-/** metattach: submirrors to mirrors, rows to stripes, growth of mirrors (commands.md 3.5). */
+/** metattach: submirrors to mirrors, rows to stripes, columns to RAID5 devices, growth of mirrors (commands.md 3.5). */
 import { err, ok } from '../base/result.js'
 import type { Blocks } from '../base/units.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
@@ -8,6 +8,7 @@ import { KINDS } from './kinds.js'
 import { freeSubmirror, grown, growthOf, MAX_SUBMIRRORS, withSubmirror } from './mirror.js'
 import { parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
+import { attachColumns } from './raid5attach.js'
 import { addRow } from './stripe.js'
 import { parentOf, withUnits } from './tree.js'
 import type { Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from './types.js'
@@ -33,6 +34,11 @@ export const attach = (request: AttachRequest, context: AttachContext): MetaResu
   const unit = context.tree.get(name.value)
   if (unit === undefined) return err(metaError('unitNotSetUp', name.value))
   if (unit.kind === 'stripe') return attachComponents(unit, rest, request, context)
+  if (unit.kind === 'raid5') {
+    const option = request.interlace !== null ? '-i' : request.check ? '-n' : null
+    if (option !== null) return err(metaError('illegalOption', `${unit.name}: "${option}"`))
+    return attachColumns(unit, rest, context)
+  }
   if (unit.kind !== 'mirror') return err(metaError('invalidType', unit.name, KINDS[unit.kind].driver))
   if (request.interlace !== null) return err(metaError('illegalOption', `${unit.name}: "-i"`))
   const [submirror, extra] = rest

@@ -11,12 +11,15 @@ import { checkReplacement, lookUp } from './check.js'
 import type { Live } from './kind.js'
 import { blocksPerComponent, startBlock } from './layout.js'
 import { advance, stateOf, stateOutcome } from './mirrorstate.js'
-import { mirrorNamed } from './operands.js'
+import { parseUnitName } from './names.js'
+import { configuredName } from './operands.js'
 import type { Outcome } from './operations.js'
+import { replaceColumn } from './raid5replace.js'
 import { optimizedPending } from './resyncs.js'
 import { sliceOf } from './slice.js'
 import { hasOtherSource, type Place, type Side, sidesIn, stripeComponents } from './sources.js'
 import { configured } from './standing.js'
+import { metadeviceOf } from './tree.js'
 import type { Component, Inventory, MirrorUnit, Slice, StripeUnit, Tree } from './types.js'
 
 export interface ReplaceRequest {
@@ -24,6 +27,8 @@ export interface ReplaceRequest {
   readonly old: string
   /** null: the same component again (-e). */
   readonly new: string | null
+  /** RAID5: also what is Last Erred, when nothing is worse. */
+  readonly force: boolean
 }
 export interface ReplaceContext {
   readonly tree: Tree
@@ -41,17 +46,18 @@ interface Found {
   readonly component: Component
 }
 
-/** By the name that metastat shows: the original's while a hot spare stands in. */
-const find = (word: string, sides: readonly Side[], { inventory, namesOf }: ReplaceContext): Found | null => {
-  const device = inventory(word)
-  const names = device.ok ? [device.value.name, ...namesOf(word)] : namesOf(word)
-  for (const name of names)
-    for (const side of sides) {
-      const index = stripeComponents(side.stripe).findIndex((c) => configured(c).name === name)
-      const component = stripeComponents(side.stripe)[index]
-      if (component !== undefined) return { side, component, place: { slot: side.submirror.slot, component: index } }
-    }
-  return null
+const find = (word: string, sides: readonly Side[], context: ReplaceContext): Found | null => {
+  const all = sides.flatMap((side) =>
+    stripeComponents(side.stripe).map((component, i): Found => {
+      return { side, component, place: { slot: side.submirror.slot, component: i } }
+    }),
+  )
+  const index = configuredName(
+    word,
+    all.map((f) => f.component),
+    context,
+  )
+  return all[index] ?? null
 }
 
 /** Blocks that every component of the row gives to it. */
@@ -90,10 +96,16 @@ const newSlice = (
 }
 
 export const replace = (r: ReplaceRequest, context: ReplaceContext): MetaResult<Outcome> => {
+  const name = parseUnitName(r.unit)
+  if (!name.ok) return name
+  const unit = metadeviceOf(context.tree, name.value)
+  if (unit === null) return err(metaError('unitNotSetUp', name.value))
+  if (unit.kind === 'mirror') return replaceComponent(unit, r, context)
+  return unit.kind === 'raid5' ? replaceColumn(unit, r, context) : err(metaError('unknownType', unit.name))
+}
+
+const replaceComponent = (m: MirrorUnit, r: ReplaceRequest, context: ReplaceContext): MetaResult<Outcome> => {
   const { tree, live, now } = context
-  const mirror = mirrorNamed(r.unit, tree, (u) => metaError('unknownType', u.name))
-  if (!mirror.ok) return mirror
-  const m = mirror.value
   if (live.isUnavailable(m.name)) return err(metaError('unavailable', m.name))
   if (live.isResyncing(m.name) || optimizedPending(m)) return err(metaError('resyncInProgress', m.name))
   const sides = sidesIn(m, tree)

@@ -45,7 +45,6 @@ export const ERRORS = {
   forceNeeded: 'operation requires -f (force) flag',
   isOpen: 'metadevice is open',
   /** RAID5 whose initialization failed. */
-  onlyClear: 'only valid action is metaclear',
   columnsNotOkay: 'all components must be Okay to perform this operation',
   /** metadisk: an open while a RAID5 metadevice has no data yet; SVM only answers EAGAIN. */
   notInitialised: 'metadevice is not initialized',
@@ -53,6 +52,9 @@ export const ERRORS = {
   invalidStripe: 'invalid stripe configuration',
   invalidMirror: 'invalid mirror configuration',
   invalidRaid: 'invalid RAID configuration',
+  onlyClear: 'only valid action is metaclear',
+  replaceErredFirst: 'must replace errored component first',
+  raidLastErred: 'in Last Erred state, errored components must be replaced',
   invalidColumns: 'invalid column count',
   invalidSlots: 'simultaneous writes out of range',
   notRaided: 'devices were not RAIDed previously or are specified in the wrong order',

@@ -348,7 +348,7 @@ const replaceOne = (w: Model, n: number, enable: boolean): void => {
   const old = (place.c.spare?.original ?? place.c).name
   const done = carryOut(
     w,
-    replace({ unit: 'd0', old, new: disk }, { ...context(w), inventory, namesOf: (word) => [word] }),
+    replace({ unit: 'd0', old, new: disk, force: false }, { ...context(w), inventory, namesOf: (word) => [word] }),
   )
   if (done) wipe(w, `file:1:${disk ?? old}`)
 }

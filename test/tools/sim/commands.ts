@@ -74,7 +74,7 @@ const operationOf = (world: World, words: readonly string[]): Operation | undefi
     case 'replace':
       return (tree) =>
         replace(
-          { unit: first, old: second, new: third ?? null },
+          { unit: first, old: second, new: third ?? null, force: false },
           { tree, inventory, namesOf: (w) => [w], live, now: Date.now() },
         )
     case 'param':

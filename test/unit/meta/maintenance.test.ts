@@ -153,7 +153,7 @@ const replaceIn = (words: string, of = TREE, facts: Partial<Live> = {}, inventor
     live: live(facts),
     now: 7,
   }
-  return replace({ unit, old, new: by ?? null }, context)
+  return replace({ unit, old, new: by ?? null, force: false }, context)
 }
 
 t.test('metareplace', async (t) => {

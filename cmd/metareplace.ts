@@ -2,11 +2,11 @@ import type { Command } from '../src/cli/command.js'
 
 export const command: Command = {
   name: 'metareplace',
-  summary: 'enable or replace a component of a mirror',
-  synopsis: ['[-f] [--root DIR] -e mirror component', '[-f] [--root DIR] mirror old new', '-h'],
+  summary: 'enable or replace a component of a mirror or RAID5',
+  synopsis: ['[-f] [--root DIR] -e mirror|RAID component', '[-f] [--root DIR] mirror|RAID old new', '-h'],
   options: [
     { name: 'e', text: 'enable: use the same component again' },
-    { name: 'f', text: 'for RAID5 metadevices; mirrors do not need it' },
+    { name: 'f', text: 'of a RAID5 metadevice with more than one failed column' },
   ],
   operands: 'both',
   run: async (call) => {

@@ -2,10 +2,11 @@ import type { Command } from '../src/cli/command.js'
 
 export const command: Command = {
   name: 'metattach',
-  summary: 'attach a submirror to a mirror, or components to a concat/stripe',
+  summary: 'attach a submirror to a mirror, or components to a concat/stripe or RAID5',
   synopsis: [
     '[-n] [--root DIR] mirror [submirror]',
     '[-n] [-i interlace] [--root DIR] concat/stripe component...',
+    '[--root DIR] RAID component...',
     '-h',
   ],
   options: [

@@ -148,7 +148,7 @@ export const slotBlocks = (h: ColumnHeader): readonly Blocks[] => {
 export const isLive = (block: Uint8Array, little: boolean): boolean =>
   new DataView(block.buffer, block.byteOffset, block.byteLength).getUint32(SLOT_MAGIC_AT, little) === MAGIC
 
-/** The header of a column as it is now. */
+/** The header of a column of the device as it serves now. */
 export const headerOf = (u: Raid5Unit, index: number): ColumnHeader | null => {
   const c = u.columns[index]
   if (c === undefined) return null
@@ -156,7 +156,7 @@ export const headerOf = (u: Raid5Unit, index: number): ColumnHeader | null => {
     column: index,
     unit: u.minor,
     originals: u.originals,
-    columns: u.columns.length,
+    columns: u.serving,
     interlace: u.interlace,
     lines: u.lines,
     slots: u.slots,

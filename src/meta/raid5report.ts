@@ -1,13 +1,13 @@
 /** What metastat says of a RAID5 device and its columns (driver.md 4.8, commands.md 4.5). */
-import type { ColumnsReport, ComponentReport, Raid5Report, Raid5Work } from '../msg/report.js'
+import type { ColumnsReport, ComponentReport, Raid5Report, Raid5Work, ResyncReport } from '../msg/report.js'
 import type { LiveStatus } from './kind.js'
 import { columnData } from './raid5geometry.js'
+import { isGrowing, isInService, type Raid5State, raid5StateOf, servingColumns } from './raid5tables.js'
 import { configured } from './standing.js'
 import { parentOf } from './tree.js'
 import type { Column, ColumnState, Raid5Unit, Tree } from './types.js'
 
-const isOut = (c: Column): boolean => c.state === 'erred' || c.state === 'initErred'
-const isMissing = (c: Column, live: LiveStatus): boolean => !isOut(c) && live.isMissing(c)
+const isMissing = (c: Column, live: LiveStatus): boolean => isInService(c) && live.isMissing(c)
 
 const TEXTS: Readonly<Record<ColumnState, string>> = {
   okay: 'Okay',
@@ -21,55 +21,55 @@ const columnText = (c: Column, live: LiveStatus): string => (isMissing(c, live) 
 
 /** Parity stands for one column; with another that cannot be opened nothing can be served. */
 const isUnavailable = (u: Raid5Unit, live: LiveStatus): boolean => {
-  const serving = u.columns.slice(0, u.serving)
+  const serving = servingColumns(u)
   const missing = serving.filter((c) => isMissing(c, live)).length
-  return missing > 0 && missing + serving.filter(isOut).length > 1
+  return missing > 0 && missing + serving.filter((c) => !isInService(c)).length > 1
 }
 
-const has = (u: Raid5Unit, state: ColumnState, columns: readonly Column[] = u.columns): boolean =>
-  columns.some((c) => c.state === state)
-
-/** In SVM's order of tests; a column that waits to join is no reason to call the device anything else. */
-const stateText = (u: Raid5Unit, live: LiveStatus): string => {
-  const serving = u.columns.slice(0, u.serving)
-  if (isUnavailable(u, live)) return 'Unavailable'
-  if (has(u, 'resync')) return 'Resyncing'
-  if (has(u, 'initErred', serving)) return 'Initialization Failed'
-  if (has(u, 'init', serving)) return 'Initializing'
-  if (has(u, 'erred') || has(u, 'lastErred') || has(u, 'initErred')) return 'Needs Maintenance'
-  return u.regen ? 'Regen' : 'Okay'
+const STATE_TEXTS: Readonly<Record<Raid5State, string>> = {
+  resyncing: 'Resyncing',
+  initializing: 'Initializing',
+  okay: 'Okay',
+  erred: 'Needs Maintenance',
+  lastErred: 'Needs Maintenance',
+  initFailed: 'Initialization Failed',
+  regen: 'Regen',
 }
 
 /** The column that failed first. */
 const firstWith = (u: Raid5Unit, ...states: readonly ColumnState[]): Column | undefined =>
   u.columns.filter((c) => states.includes(c.state)).sort((a, b) => a.erredOrder - b.erredOrder)[0]
 
-const invoke = (u: Raid5Unit, live: LiveStatus): string | null => {
-  // The blank at the end is where SVM names a set.
-  if (isUnavailable(u, live)) return 'metastat -i '
-  if (has(u, 'resync')) return null
-  if (has(u, 'initErred', u.columns.slice(0, u.serving))) return `metaclear -f ${u.name}`
-  const replace = (c: Column, force: string): string =>
-    `metareplace ${force}${u.name} ${configured(c).name} <new device>`
-  const out = firstWith(u, 'erred', 'initErred')
-  const last = firstWith(u, 'lastErred')
-  if (out !== undefined) return replace(out, last === undefined ? '' : '-f ')
-  return last === undefined ? null : replace(last, '-f  ')
+const invoke = (u: Raid5Unit, state: Raid5State): string | null => {
+  const replace = (c: Column | undefined, force: string): string | null =>
+    c === undefined ? null : `metareplace ${force}${u.name} ${configured(c).name} <new device>`
+  switch (state) {
+    case 'initFailed':
+      return `metaclear -f ${u.name}`
+    case 'erred':
+      return replace(firstWith(u, 'erred', 'initErred'), '')
+    case 'lastErred':
+      return replace(firstWith(u, 'erred', 'initErred'), '-f ') ?? replace(firstWith(u, 'lastErred'), '-f  ')
+    case 'resyncing':
+    case 'initializing':
+    case 'okay':
+    case 'regen':
+      return null
+  }
 }
 
-const workOf = (u: Raid5Unit, live: LiveStatus): Raid5Work | null => {
-  const running = live.resync(u.name)
-  const of = (work: Raid5Work['work'], done: number): Raid5Work => ({
+const workOf = (u: Raid5Unit, state: Raid5State, running: ResyncReport | null): Raid5Work | null => {
+  const of = (work: Raid5Work['work']): Raid5Work => ({
     work,
     running: running !== null,
-    doneBlocks: running?.doneBlocks ?? done,
+    doneBlocks: running?.doneBlocks ?? 0,
     totalBlocks: running?.totalBlocks ?? columnData(u),
   })
-  if (has(u, 'resync')) return running === null ? null : of('resync', u.checkpoint?.done ?? 0)
-  if (has(u, 'initErred', u.columns.slice(0, u.serving))) return null
-  if (has(u, 'init', u.columns.slice(0, u.serving)) || (has(u, 'init') && running !== null))
-    return of('initialisation', 0)
-  return u.regen ? of('regeneration', 0) : null
+  if (state === 'resyncing') return running === null ? null : of('resync')
+  if (state === 'initializing') return of('initialisation')
+  if (state === 'regen') return of('regeneration')
+  // Columns that are to join: the others go on serving.
+  return running !== null && isGrowing(u) ? of('initialisation') : null
 }
 
 export const reportRaid5 = (u: Raid5Unit, tree: Tree, live: LiveStatus, tab: string): Raid5Report => {
@@ -88,15 +88,19 @@ export const reportRaid5 = (u: Raid5Unit, tree: Tree, live: LiveStatus, tab: str
     columns: of.map(one),
   })
   const attached = u.columns.slice(u.originals)
+  const running = live.resync(u.name)
+  const state = raid5StateOf(u, running !== null)
+  const unavailable = isUnavailable(u, live)
   return {
     kind: 'raid5',
     name: u.name,
     parent: parentOf(tree, u.name)?.name ?? null,
     size: u.blocks,
-    state: stateText(u, live),
+    state: unavailable ? 'Unavailable' : STATE_TEXTS[state],
     changed: Math.max(...u.columns.map((c) => c.changed)),
-    invoke: invoke(u, live),
-    work: workOf(u, live),
+    // The blank at the end is where SVM names a set.
+    invoke: unavailable ? 'metastat -i ' : invoke(u, state),
+    work: workOf(u, state, running),
     hotSparePool: u.hotSparePool,
     interlace: u.interlace,
     original: columns(u.columns.slice(0, u.originals), u.originals - 1),

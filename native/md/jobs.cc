@@ -20,7 +20,6 @@ int Volume::Impl::Jobs::begin(std::uint32_t bufferBlocks, unsigned copies) noexc
   window_ = std::clamp<std::uint64_t>(bufferBlocks, 1, Resync::kBufferBlocksMax) * kBlockBytes;
   copies_ = copies;
   files_.clear();
-  mismatches_ = told_ = openBlocks_ = 0;
   for (std::size_t i = 0; i < Resync::kWindows * copies; i++) {
     if (buffers_[i].make(volume_.backend_.held(), (window_ + 4095) / 4096 * 4096)) continue;
     for (WorkBuffer& buffer : buffers_) buffer.drop();
@@ -54,6 +53,7 @@ int Volume::Impl::Jobs::resync(const ResyncJob& job) noexcept {
   if (job.kind == ResyncKind::optimized && volume_.state_.stale == nullptr) return EINVAL;
   if (const int error = begin(job.bufferBlocks, 1); error != 0) return error;
   verifying_ = repairing_ = false;
+  mismatches_.begin(job.job);
   kind_ = job.kind;
   target_ = side;
   slot_ = job.target;
@@ -114,10 +114,10 @@ Volume::Impl::Jobs::Run Volume::Impl::Jobs::runAt(std::uint64_t at) const noexce
 }
 
 void Volume::Impl::Jobs::ended(const ResyncEnd& end) noexcept {
-  if (verifying_) tellMismatch();
+  mismatches_.flush(volume_.host_);
   for (WorkBuffer& buffer : buffers_) buffer.drop();
   ResyncEnd told = end;
-  told.mismatches = mismatches_;
+  told.mismatches = mismatches_.count();
   volume_.host_.resyncEnded(told);
 }
 
@@ -379,7 +379,7 @@ void Volume::Impl::Jobs::windowPassed(unsigned place, const ResyncWindow& range)
   const Window& window = windows_[place];
   const std::uint64_t first = range.offset / kBlockBytes;
   for (std::uint64_t i = 0; i < range.length / kBlockBytes; i++) {
-    if ((window.differs[i / 64] >> (i % 64) & 1U) != 0) mismatch(first + i, 1);
+    if ((window.differs[i / 64] >> (i % 64) & 1U) != 0) mismatches_.add(volume_.host_, first + i);
   }
 }
 

@@ -14,6 +14,7 @@
 
 #include "core/resync.h"
 #include "md/footprint.h"
+#include "md/mismatches.h"
 #include "md/stale.h"
 #include "md/volume_impl.h"
 #include "md/workbuffer.h"
@@ -39,7 +40,6 @@ class Volume::Impl::Jobs final : public ResyncPort {
 
  private:
   static constexpr unsigned kSides = 4;
-  static constexpr std::uint64_t kReported = 1000;  // places that a verify names
   // One window in flight; its parts that do not outlive a stage are in its tasks.
   struct Window {
     enum class Stage : std::uint8_t { locking, reading, syncing, writing };
@@ -98,8 +98,6 @@ class Volume::Impl::Jobs final : public ResyncPort {
   void readSides(Window& window) noexcept;
   void compare(Window& window) noexcept;
   void repair(Window& window) noexcept;
-  void mismatch(std::uint64_t block, std::uint64_t blocks) noexcept;
-  void tellMismatch() noexcept;
 
   Impl& volume_;
   Resync machine_{*this};
@@ -117,13 +115,8 @@ class Volume::Impl::Jobs final : public ResyncPort {
   std::vector<std::uint32_t> files_;  // that are synced
   std::array<Window, Resync::kWindows> windows_;
   std::array<WorkBuffer, Resync::kWindows * kSides> buffers_;
-  unsigned copies_ = 0;  // buffers of a window
-  // Verify: the place not told yet, because the next window may go on with it.
-  std::uint64_t job_ = 0;
-  std::uint64_t openBlock_ = 0;
-  std::uint64_t openBlocks_ = 0;
-  std::uint64_t told_ = 0;
-  std::uint64_t mismatches_ = 0;
+  unsigned copies_ = 0;    // buffers of a window
+  Mismatches mismatches_;  // verify
 };
 
 }  // namespace metadisk

@@ -164,6 +164,7 @@ void Raid5Io::startFill(Batch& batch) noexcept {
 
 // Column by column, neighbours in one Io.
 void Raid5Io::startReads(Batch& batch) noexcept {
+  batch.parities = parities_;
   batch.pending = 1;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     Child* open = nullptr;
@@ -205,6 +206,11 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
 void Raid5Io::readsDone(Batch& batch) noexcept {
   bool again = false;
   for (Raid5Row* row : batch.rows) {
+    Raid5Cell& parity = row->cells[shape_.parityColumn(shape_.lineOf(row->key))];
+    if (batch.parities != parities_ && parity.want != 0) {  // it may be what parity was
+      parity.want = 0;
+      row->failed = true;
+    }
     for (std::uint32_t c = 0; c < shape_.columns(); c++) {
       Raid5Cell& cell = row->cells[c];
       cell.valid |= cell.want;

@@ -22,6 +22,7 @@ void Raid5Io::pump() noexcept {
     while (pumpOnce()) {
     }
     failStarved();
+    grantClaims();
   }
   pumping_ = false;
 }
@@ -56,13 +57,15 @@ bool Raid5Io::pumpOnce() noexcept {
       stage(staging_);
       return true;
     }
-  } else if (!wantsStaging()) {
-    return false;
-  } else if (state_.journal.fits(spanMax())) {
-    pick();
-    return stagingBusy_;
+  } else {
+    const bool wanted = wantsStaging();
+    const bool fits = state_.journal.fits(spanMax());
+    if (wanted && fits) pick();
+    if (stagingBusy_) return true;
+    if ((!wanted || fits) && state_.journal.durableTail() > claims_.tailWanted()) return false;
   }
-  // The ring is full: what is in place is made stable, then that is made known.
+  // The ring is full, or somebody waits for older groups to be forgotten: what is in place is made stable, then that is
+  // made known.
   if (uncommitted || syncsFlying_ != 0) return false;
   const std::uint64_t tail = state_.journal.tail(writable_);
   if (tail > state_.journal.durableTail()) {

@@ -95,6 +95,7 @@ bool Raid5Io::atRest() const noexcept {
 
 void Raid5Io::submit(Request& r) noexcept {
   requests_++;
+  submits_++;
   Op* const taken = ops_.take();
   if (taken == nullptr) {
     requests_--;
@@ -435,7 +436,7 @@ std::uint64_t Raid5Io::wakeAt() const noexcept {
   if (stopped_) return hold_.closed() ? UINT64_MAX : retryAt_;
   if (flying_ != 0 || stagingBusy_) return UINT64_MAX;
   const Raid5Row* row = cache_.oldestDirty();
-  while (row != nullptr && row->lost) row = row->after;
+  while (row != nullptr && (row->lost || claims_.holds(row->key))) row = row->after;
   return row != nullptr ? row->since + state_.options.ageNanos : UINT64_MAX;
 }
 

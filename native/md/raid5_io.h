@@ -17,6 +17,7 @@
 #include <array>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "io/backend.h"
@@ -24,6 +25,7 @@
 #include "md/hold.h"
 #include "md/pool.h"
 #include "md/raid5.h"
+#include "md/raid5_claims.h"
 #include "md/raid5_state.h"
 #include "md/request.h"
 #include "md/volume.h"
@@ -52,6 +54,20 @@ class Raid5Io {
   std::uint64_t wakeAt() const noexcept;
   // Nothing is dirty and every group is in place.
   bool atRest() const noexcept;
+  // ---- for jobs: see md/raid5_claims.h
+
+  // granted() is called once, possibly before this returns, unless unclaim() comes first.
+  void claim(Raid5Claim& claim) noexcept;
+  // Of a claim that is granted and has a new `tail`: it keeps its rows, and granted() is called again.
+  void claimAgain(Raid5Claim& claim) noexcept;
+  void unclaim(Raid5Claim& claim) noexcept;
+  // The newest group of the journal.
+  std::uint64_t lastGroup() const noexcept { return state_.journal.last(); }
+  // Parity in place was changed there, by whoever claimed the rows; bytes of the column's data.
+  void parityChanged(std::uint32_t column, std::uint64_t offset, std::uint64_t length) noexcept;
+  // Requests submitted since the last call, or in flight.
+  bool clientsActive() noexcept { return std::exchange(submits_, 0) != 0 || requests_ != 0; }
+
   // Not one change would be lost if power failed now.
   bool committed() const noexcept { return oldestUncommitted(true) == UINT64_MAX; }
 
@@ -96,6 +112,7 @@ class Raid5Io {
     std::vector<Raid5Row*> rows;
     unsigned pending = 0;
     bool ready = false;
+    std::uint64_t parities = 0;  // what parities_ was when its reads began
     Batch* poolNext = nullptr;
   };
   enum class Planned : std::uint8_t { ready, reads, blocked, full, lost };
@@ -196,6 +213,9 @@ class Raid5Io {
   void groupIoDone(Child& child) noexcept;
   void columnFailed(std::uint32_t column, const Child& child) noexcept;
 
+  // raid5_claims.cc
+  void grantClaims() noexcept;
+
   Child* newChild(Child::Kind kind, IoOp op, std::uint32_t column) noexcept;
   void start(Child& child) noexcept;
   static void onChild(Io& io) noexcept;
@@ -225,7 +245,11 @@ class Raid5Io {
   unsigned urgent_ = 0;   // rows whose staging somebody waits for
   bool starved_ = false;  // somebody waits for space
   bool kick_ = true;      // the first tick has something to go on with
-  Queue waiting_;         // for rows and space, in order
+  Raid5Claims claims_;
+  bool granting_ = false;
+  std::uint64_t parities_ = 0;  // times that parity was changed by others than groups
+  unsigned submits_ = 0;        // since clientsActive()
+  Queue waiting_;               // for rows and space, in order
   Queue flushes_;
   Batch staging_;  // the batch to be staged
   bool stagingBusy_ = false;

@@ -1,6 +1,9 @@
 #include "md/raid5_replay.h"
 
+#include <isa-l.h>
+
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cerrno>
 #include <utility>
@@ -26,7 +29,9 @@ Raid5Replay::Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files
   for (std::uint32_t c = 0; c < node_.serving; c++) {
     const Raid5Column& column = node_.columns[c];
     files_.push_back(column.file != kNoFile ? files[column.file] : nullptr);
-    if (column.service.readable) usable_ |= ColumnSet{1} << c;
+    const ColumnSet bit = ColumnSet{1} << c;
+    if (column.service.readable) usable_ |= bit;
+    if (column.service.writable && !column.service.readable) derived_ |= bit;
   }
 }
 
@@ -46,10 +51,10 @@ journal::Place Raid5Replay::placeOf(std::uint32_t column) const noexcept {
 bool Raid5Replay::room(Column& column, std::uint64_t bytes) noexcept {
   if (column.memoryBytes >= bytes) return true;
   const std::uint64_t size = (bytes + 4095) / 4096 * 4096;
-  column.memory.reset(static_cast<std::byte*>(std::aligned_alloc(4096, size)));
-  column.memoryBytes = column.memory != nullptr ? size : 0;
-  if (column.memory == nullptr && result_.error == 0) result_.error = ENOMEM;
-  return column.memory != nullptr;
+  const bool made = column.memory.make(backend_.held(), size);
+  column.memoryBytes = made ? size : 0;
+  if (!made && result_.error == 0) result_.error = ENOMEM;
+  return made;
 }
 
 void Raid5Replay::io(std::uint32_t column, IoOp op, std::uint64_t offset, std::uint64_t length,
@@ -73,29 +78,53 @@ void Raid5Replay::onIo(Io& io) noexcept {
   Raid5Replay& self = *child.self;
   if (io.op == IoOp::sync && io.result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) io.result = -EIO;
   if (io.result != 0) {
-    const Raid5Column& column = self.node_.columns[child.column];
+    // What cannot be had from the others is a lack of the column that needs it: without that one the replay ends well.
+    const bool lacking = self.stage_ == Stage::gathering;
+    const auto failed = lacking ? static_cast<std::uint32_t>(std::countr_zero(self.derived_)) : child.column;
+    const Raid5Column& column = self.node_.columns[failed];
+    const std::uint64_t inData = io.offset - self.node_.columns[child.column].start;
     self.host_.componentError({.component = self.plan_.components[column.file],
-                               .op = io.op == IoOp::read    ? ComponentOp::read
-                                     : io.op == IoOp::write ? ComponentOp::write
-                                                            : ComponentOp::flush,
-                               .block = io.offset / kBlock,
+                               .op = io.op == IoOp::sync               ? ComponentOp::flush
+                                     : io.op == IoOp::read && !lacking ? ComponentOp::read
+                                                                       : ComponentOp::write,
+                               .block = (lacking ? column.start + inData : io.offset) / kBlock,
                                .error = -io.result,
                                .masked = true});
     if (self.result_.error == 0) self.result_.error = -io.result;
-  } else if (self.result_.error == 0) {
-    if (self.stage_ == Stage::scanning) self.scanned(child.column);
-    if (self.stage_ == Stage::writing) self.writeEntry(child.column);
+  } else {
+    self.columns_[child.column].ready = true;
   }
-  if (--self.flying_ == 0) self.stageOver();
+  self.flying_--;
+  self.run();
+}
+
+// A loop and no recursion: Ios that complete inline would nest as deep as there are entries.
+void Raid5Replay::run() noexcept {
+  if (std::exchange(running_, true)) return;
+  while (!over_) {
+    bool stepped = false;
+    for (std::uint32_t c = 0; c < columns_.size(); c++) {
+      if (!std::exchange(columns_[c].ready, false) || result_.error != 0) continue;
+      if (stage_ == Stage::scanning) scanned(c);
+      if (stage_ == Stage::writing) writeEntry(c);
+      stepped = true;
+    }
+    if (stepped) continue;
+    if (flying_ != 0) break;
+    stageOver();
+  }
+  running_ = false;
+  if (over_ && flying_ == 0) done_(owner_, result_);
 }
 
 void Raid5Replay::start() noexcept {
-  flying_ = 1;
+  running_ = true;
   if (std::popcount(usable_) + 1 < static_cast<int>(columns_.size())) result_.error = EIO;
   for (std::uint32_t c = 0; c < columns_.size() && result_.error == 0; c++) {
     if ((usable_ >> c & 1U) != 0 && room(columns_[c], kChunk * kBlock)) scan(c);
   }
-  if (--flying_ == 0) stageOver();
+  running_ = false;
+  run();
 }
 
 // ---- the rings are read for headers
@@ -127,10 +156,9 @@ void Raid5Replay::scanned(std::uint32_t c) noexcept {
 // ---- group by group
 
 void Raid5Replay::nextGroup() noexcept {
-  if (group_ == groups_.size()) return sync();
+  if (group_ == groups_.size()) return derive();
   const journal::Group& group = groups_[group_];
   stage_ = Stage::reading;
-  flying_ = 1;
   for (std::uint32_t c = 0; c < columns_.size(); c++) {
     columns_[c].part = {};
     if ((group.found >> c & 1U) == 0 || group.torn) continue;
@@ -142,7 +170,6 @@ void Raid5Replay::nextGroup() noexcept {
     io(c, IoOp::read, node_.columns[c].prewrite + (1 + header->position) * kBlock, header->blocks * kBlock,
        columns_[c].memory.get());
   }
-  if (--flying_ == 0) stageOver();
 }
 
 // Its parts are in memory.
@@ -161,7 +188,6 @@ void Raid5Replay::judge() noexcept {
     column.at = journal::headerBlocks(again.entries) * kBlock;
   }
   stage_ = Stage::writing;
-  flying_ = 1;
   if (journal::replays(group, usable_, good)) {
     result_.groups++;
     result_.damaged += static_cast<std::uint64_t>(std::popcount(group.mask & usable_ & ~good));
@@ -171,7 +197,6 @@ void Raid5Replay::judge() noexcept {
   } else {
     (group.certain ? result_.damaged : result_.torn)++;
   }
-  if (--flying_ == 0) stageOver();
 }
 
 void Raid5Replay::writeEntry(std::uint32_t c) noexcept {
@@ -183,25 +208,78 @@ void Raid5Replay::writeEntry(std::uint32_t c) noexcept {
   column.at += data.size();
   journal::unflip(data, entry.flip);
   result_.blocks += entry.blocks;
+  if (derived_ != 0) ranges_.push_back({entry.block, entry.blocks});
   io(c, IoOp::write, node_.columns[c].start + entry.block * kBlock, data.size(), data.data());
+}
+
+// ---- the column in regeneration
+
+void Raid5Replay::derive() noexcept {
+  std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.block < b.block; });
+  std::size_t kept = 0;
+  for (const Range& range : ranges_) {
+    Range& last = ranges_[kept == 0 ? 0 : kept - 1];
+    if (kept != 0 && range.block <= last.block + last.blocks) {
+      last.blocks = std::max(last.blocks, range.block + range.blocks - last.block);
+    } else {
+      ranges_[kept++] = range;
+    }
+  }
+  ranges_.resize(kept);
+  gather();
+}
+
+// The next part of it, from all others.
+void Raid5Replay::gather() noexcept {
+  while (range_ < ranges_.size() && ranges_[range_].blocks == 0) range_++;
+  if (range_ == ranges_.size()) return sync();
+  Range& range = ranges_[range_];
+  part_ = {range.block, std::min<std::uint64_t>(range.blocks, kChunk)};
+  range.block += part_.blocks;
+  range.blocks -= part_.blocks;
+  stage_ = Stage::gathering;
+  for (std::uint32_t c = 0; c < columns_.size(); c++) {
+    if (((usable_ | derived_) >> c & 1U) == 0) continue;
+    if (!room(columns_[c], kChunk * kBlock)) break;
+    if ((derived_ >> c & 1U) != 0) continue;
+    io(c, IoOp::read, node_.columns[c].start + part_.block * kBlock, part_.blocks * kBlock, columns_[c].memory.get());
+  }
+}
+
+void Raid5Replay::writeDerived() noexcept {
+  const auto target = static_cast<std::uint32_t>(std::countr_zero(derived_));
+  std::array<void*, 65> vectors;
+  std::size_t count = 0;
+  for (std::uint32_t c = 0; c < columns_.size(); c++) {
+    if (c != target) vectors[count++] = columns_[c].memory.get();
+  }
+  vectors[count++] = columns_[target].memory.get();
+  xor_gen(static_cast<int>(count), static_cast<int>(part_.blocks * kBlock), vectors.data());
+  result_.blocks += part_.blocks;
+  stage_ = Stage::deriving;
+  io(target, IoOp::write, node_.columns[target].start + part_.block * kBlock, part_.blocks * kBlock,
+     columns_[target].memory.get());
 }
 
 void Raid5Replay::sync() noexcept {
   stage_ = Stage::syncing;
-  flying_ = 1;
   for (std::uint32_t c = 0; c < columns_.size() && result_.groups != 0; c++) {
-    if ((usable_ >> c & 1U) != 0) io(c, IoOp::sync, 0, 0, nullptr);
+    if (((usable_ | derived_) >> c & 1U) != 0) io(c, IoOp::sync, 0, 0, nullptr);
   }
-  if (--flying_ == 0) stageOver();
 }
 
 void Raid5Replay::stageOver() noexcept {
-  if (result_.error != 0) return done_(owner_, result_);
+  if (result_.error != 0 || stage_ == Stage::syncing) {
+    over_ = true;
+    return;
+  }
   switch (stage_) {
     case Stage::scanning: groups_ = journal::liveGroups(headers_); return nextGroup();
     case Stage::reading: return judge();
     case Stage::writing: group_++; return nextGroup();
-    case Stage::syncing: return done_(owner_, result_);
+    case Stage::gathering: return writeDerived();
+    case Stage::deriving: return gather();
+    case Stage::syncing: return;
   }
 }
 

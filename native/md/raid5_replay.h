@@ -1,12 +1,12 @@
 // What a RAID5 device does before it is served: the groups of its journal that may not be in place are carried out
 // again, and synced. Only then may the epoch be raised.
 //
-// Invariants: reads and writes nothing but the readable columns; a replay that ends early, for whatever reason, may be
-// made again and gives the same; done() is called exactly once, when no Io is in flight.
+// A column that is written but not read, because it is being regenerated, gets the same blocks, computed from the
+// others: what its own ring holds may be older than its place in the device.
+// Invariants: reads nothing but the readable columns; a replay that ends early, for whatever reason, may be made again
+// and gives the same; done() is called exactly once, when no Io is in flight.
 #pragma once
 
-#include <cstdlib>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,6 +15,7 @@
 #include "md/raid5.h"
 #include "md/raid5_journal.h"
 #include "md/volume.h"
+#include "md/workbuffer.h"
 #include "plan/plan.h"
 
 namespace metadisk {
@@ -33,25 +34,27 @@ class Raid5Replay {
 
  private:
   static constexpr std::uint32_t kChunk = 512;  // blocks
-  struct FreeDeleter {
-    void operator()(std::byte* p) const noexcept { std::free(p); }
-  };
-  using Memory = std::unique_ptr<std::byte, FreeDeleter>;
   struct Child : Io {
     Raid5Replay* self = nullptr;
     std::uint32_t column = 0;
   };
   struct Column {
     Child io;
-    Memory memory;
+    WorkBuffer memory;
     std::uint64_t memoryBytes = 0;
     std::uint32_t position = 0;  // of the ring, while it is scanned
     std::uint32_t blocks = 0;    // of the chunk or part in memory
     journal::Header part;        // of the group
+    bool ready = false;          // its Io went well
     std::uint32_t entry = 0;     // the next one to be written
     std::uint64_t at = 0;        // bytes in memory, where its data lies
   };
-  enum class Stage : std::uint8_t { scanning, reading, writing, syncing };
+  // Blocks of the columns' data.
+  struct Range {
+    std::uint64_t block = 0;
+    std::uint64_t blocks = 0;
+  };
+  enum class Stage : std::uint8_t { scanning, reading, writing, gathering, deriving, syncing };
 
   journal::Place placeOf(std::uint32_t column) const noexcept;
   bool room(Column& column, std::uint64_t bytes) noexcept;
@@ -61,8 +64,12 @@ class Raid5Replay {
   void nextGroup() noexcept;
   void judge() noexcept;
   void writeEntry(std::uint32_t column) noexcept;
+  void derive() noexcept;
+  void gather() noexcept;
+  void writeDerived() noexcept;
   void sync() noexcept;
   void stageOver() noexcept;
+  void run() noexcept;
   static void onIo(Io& io) noexcept;
 
   const Plan& plan_;
@@ -74,12 +81,18 @@ class Raid5Replay {
   void* owner_;
   std::uint32_t ring_;
   ColumnSet usable_ = 0;
+  ColumnSet derived_ = 0;      // the column in regeneration
+  std::vector<Range> ranges_;  // that it gets
+  std::size_t range_ = 0;
+  Range part_;  // of it, in memory
   std::vector<Column> columns_;
   std::vector<journal::Header> headers_;
   std::vector<journal::Group> groups_;
   std::size_t group_ = 0;
   Stage stage_ = Stage::scanning;
   unsigned flying_ = 0;
+  bool running_ = false;  // run(): completions inside start() only leave their mark
+  bool over_ = false;
   Raid5Replayed result_;
 };
 

@@ -66,7 +66,7 @@ void Raid5Io::pick() noexcept {
   entries_.fill(0);
   for (Raid5Row* row = streams ? cache_.oldestFull() : cache_.oldestDirty();
        row != nullptr && batch.rows.size() < kBatchRows; row = streams ? row->fullAfter : row->after) {
-    if (row->busy || row->pins != 0 || row->lost) continue;
+    if (row->busy || row->pins != 0 || row->lost || claims_.holds(row->key)) continue;
     if (!streams && !everything && row->stamp > flushTarget_ && !row->urgent &&
         now < row->since + state_.options.ageNanos) {
       if (urgent_ == 0) break;

@@ -143,6 +143,8 @@ class Raid5Journal {
     return next_;
   }
   std::uint64_t durableTail() const noexcept { return durableTail_; }
+  // The newest group; 0: none in this epoch.
+  std::uint64_t last() const noexcept { return next_ - 1; }
   // A group that carries this tail is on stable storage: what is older has given up its space.
   void tailDurable(std::uint64_t tail) noexcept {
     durableTail_ = tail;

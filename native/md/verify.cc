@@ -15,7 +15,7 @@ int Volume::Impl::Jobs::verify(const VerifyJob& job) noexcept {
   verifying_ = true;
   repairing_ = job.repair;
   kind_ = ResyncKind::full;
-  job_ = job.job;
+  mismatches_.begin(job.job);
   from_ = job.from * kBlockBytes;
   for (std::uint32_t side = 0; side < sides; side++) {
     if (volume_.mirror_->sides[side].readable) filesOf(side);
@@ -82,22 +82,6 @@ void Volume::Impl::Jobs::repair(Window& window) noexcept {
     }
     volume_.drop(*task);
   }
-}
-
-void Volume::Impl::Jobs::mismatch(std::uint64_t block, std::uint64_t blocks) noexcept {
-  mismatches_ += blocks;
-  if (openBlocks_ > 0 && openBlock_ + openBlocks_ == block) {
-    openBlocks_ += blocks;
-    return;
-  }
-  tellMismatch();
-  openBlock_ = block;
-  openBlocks_ = blocks;
-}
-
-void Volume::Impl::Jobs::tellMismatch() noexcept {
-  if (openBlocks_ > 0 && told_++ < kReported) volume_.host_.verifyMismatch(job_, openBlock_, openBlocks_);
-  openBlocks_ = 0;
 }
 
 }  // namespace metadisk

@@ -377,8 +377,11 @@ int Volume::Impl::startResync(const ResyncJob& job) noexcept { return jobs_ == n
 int Volume::Impl::startVerify(const VerifyJob& job) noexcept { return jobs_ == nullptr ? EINVAL : jobs_->verify(job); }
 void Volume::Impl::cancelResync() noexcept {
   if (jobs_ != nullptr) jobs_->cancel();
+  if (raid5Jobs_ != nullptr) raid5Jobs_->cancel();
 }
-bool Volume::Impl::resyncing() const noexcept { return jobs_ != nullptr && jobs_->running(); }
+bool Volume::Impl::resyncing() const noexcept {
+  return (jobs_ != nullptr && jobs_->running()) || (raid5Jobs_ != nullptr && raid5Jobs_->running());
+}
 bool Volume::Impl::working() const noexcept { return resyncing() || (repairs_ != nullptr && repairs_->running()); }
 void Volume::Impl::quiesce() noexcept {
   cancelResync();
@@ -386,13 +389,16 @@ void Volume::Impl::quiesce() noexcept {
   if (raid5_ != nullptr) raid5_->retire();
 }
 void Volume::Impl::tick() noexcept {
-  if (raid5_ != nullptr) return raid5_->tick();
+  if (raid5_ != nullptr) {
+    raid5_->tick();
+    return raid5Jobs_->tick();
+  }
   if (mirror_ == nullptr) return;
   jobs_->tick();
   repairs_->tick();
 }
 std::uint64_t Volume::Impl::wakeAt() const noexcept {
-  if (raid5_ != nullptr) return raid5_->wakeAt();
+  if (raid5_ != nullptr) return std::min(raid5_->wakeAt(), raid5Jobs_->wakeAt());
   if (mirror_ == nullptr) return UINT64_MAX;
   return repairs_->due() ? 0 : jobs_->wakeAt();
 }

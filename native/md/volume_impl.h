@@ -22,6 +22,7 @@
 #include "md/overlap.h"
 #include "md/pool.h"
 #include "md/raid5_io.h"
+#include "md/raid5_jobs.h"
 #include "md/raid5_replay.h"
 #include "md/stripe.h"
 #include "md/volume.h"
@@ -208,7 +209,8 @@ class Volume::Impl final {
   const Node* direct_ = nullptr;        // stripe or component all requests go to; null for a mirror
   const MirrorNode* mirror_ = nullptr;  // unless it is one side with nothing wrong
   const Raid5Node* raid5Node_ = nullptr;
-  std::unique_ptr<Raid5Io> raid5_;  // from begin() on
+  std::unique_ptr<Raid5Io> raid5_;        // from begin() on
+  std::unique_ptr<Raid5Jobs> raid5Jobs_;  // with it
   std::unique_ptr<Raid5Replay> replay_;
   int raid5Error_ = EIO;  // what requests get while there is neither
   std::optional<ReadSources> sources_;

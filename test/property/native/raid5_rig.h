@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "md/raid5_io.h"
+#include "md/raid5_jobs.h"
 #include "md/raid5_replay.h"
 #include "property/native/harness.h"
 
@@ -25,6 +26,7 @@ struct Version {
 struct Shape5 {
   std::uint32_t originals = 3;
   std::uint32_t columns = 3;
+  std::uint32_t joining = 0;     // of these, the last ones that are not part of it yet
   std::uint64_t interlace = 16;  // blocks
   std::uint64_t lines = 8;
   std::uint64_t prewrite = 170;
@@ -37,7 +39,7 @@ inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& 
   node.segment = s.interlace * kBlock;
   node.lines = s.lines;
   node.originals = s.originals;
-  node.serving = s.columns;
+  node.serving = s.columns - s.joining;
   node.prewrite = s.prewrite * kBlock;
   node.unit = 4711;
   node.epoch = 1;
@@ -46,9 +48,10 @@ inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& 
     sizes.push_back((start + s.prewrite + s.lines * s.interlace + c % 2) * kBlock);
     plan->components.push_back(100 + c);
     plan->nodes.emplace_back(ComponentNode{100 + c, c, start * kBlock, node.prewrite + s.lines * node.segment, {}});
-    node.columns.push_back({c, start * kBlock, start * kBlock + node.prewrite, {}});
+    const Service service{c < node.serving, true, 0};
+    node.columns.push_back({c, start * kBlock, start * kBlock + node.prewrite, service});
   }
-  node.size = (s.interlace * s.lines * (s.columns - 1) - s.less) * kBlock;
+  node.size = (s.interlace * s.lines * (node.serving - 1) - s.less) * kBlock;
   plan->nodes.emplace_back(std::move(node));
   return plan;
 }
@@ -57,6 +60,7 @@ class Rig5 : public VolumeHost {
  public:
   Rig5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options)
       : random(seed * 7919 + 1), plan_(plan5(shape, sizes_)), disk(seed, sizes_, sim), options_(options) {
+    for (std::uint32_t c = serving(); c < columns(); c++) scribble(c);
     layParity();
     for (std::uint32_t c = 0; c < columns(); c++) disk.makeDurable(c);
     const std::uint64_t sectors = node().size / kBlock;
@@ -65,9 +69,7 @@ class Rig5 : public VolumeHost {
   }
 
   ~Rig5() override {
-    if (io == nullptr) return;
-    io->retire();
-    for (unsigned turns = 0; io->inFlight() != 0 && turns < 100'000; turns++) disk.poll();
+    if (io != nullptr) quiesce();
   }
 
   const Raid5Node& node() const { return std::get<Raid5Node>(plan_->root()); }
@@ -76,6 +78,7 @@ class Rig5 : public VolumeHost {
     return std::get<Raid5Node>(plan_->nodes.back());
   }
   std::uint32_t columns() const { return static_cast<std::uint32_t>(node().columns.size()); }
+  std::uint32_t serving() const { return node().serving; }
 
   // ---- the columns
 
@@ -96,7 +99,7 @@ class Rig5 : public VolumeHost {
   void regenerate(std::uint64_t line, std::uint32_t target) {
     const auto to = data(target).subspan(line * node().segment, node().segment);
     std::fill(to.begin(), to.end(), std::byte{0});
-    for (std::uint32_t c = 0; c < columns(); c++) {
+    for (std::uint32_t c = 0; c < serving(); c++) {
       if (c == target) continue;
       const auto from = data(c).subspan(line * node().segment, node().segment);
       for (std::size_t i = 0; i < to.size(); i++) to[i] ^= from[i];
@@ -107,29 +110,33 @@ class Rig5 : public VolumeHost {
     for (std::uint64_t line = 0; line < node().lines; line++) {
       for (std::uint64_t i = 0; i < node().segment; i++) {
         std::byte sum{0};
-        for (std::uint32_t c = 0; c < columns(); c++) sum ^= data(c)[line * node().segment + i];
+        for (std::uint32_t c = 0; c < serving(); c++) sum ^= data(c)[line * node().segment + i];
         wrong += sum != std::byte{0} ? 1 : 0;
       }
     }
     return wrong;
   }
   std::optional<std::uint32_t> missing() const {
-    for (std::uint32_t c = 0; c < columns(); c++) {
+    for (std::uint32_t c = 0; c < serving(); c++) {
       if (!node().columns[c].service.readable) return c;
     }
     return std::nullopt;
   }
   // The column is gone, and what it held with it.
   void lose(std::uint32_t c) {
+    scribble(c);
+    takeOut(c);
+  }
+  void scribble(std::uint32_t c) {
     for (std::byte& b : disk.content(c)) b = static_cast<std::byte>(random());
     disk.makeDurable(c);
-    takeOut(c);
   }
   void takeOut(std::uint32_t c) {
     Raid5Node& changed = nodeToChange();
     changed.columns[c].service = {false, false, 0};
     changed.columns[c].file = kNoFile;
     plan_->generation++;
+    checkpoint = 0;
   }
   // At rest: the column is back, with what parity says.
   void bringBack(std::uint32_t c) {
@@ -160,15 +167,34 @@ class Rig5 : public VolumeHost {
     openPlan();
   }
   void openPlan() {
+    jobs.reset();
     io.reset();
     REQUIRE(Raid5Io::prepare(node(), *state) == 0);
     files_ = disk.files();
     current_ = plan_;
     io = std::make_unique<Raid5Io>(*current_, files_, disk, *this, *hold, *state);
+    jobs = std::make_unique<Raid5Jobs>(*current_, files_, disk, *this, *io);
+  }
+  unsigned inFlight() const { return io->inFlight() + (jobs->running() ? 1U : 0U); }
+  void quiesce() {
+    jobs->cancel();
+    io->retire();
+    for (unsigned turns = 0; inFlight() != 0; turns++) {
+      REQUIRE(turns < 100'000);
+      disk.poll();
+      if (disk.now() >= io->wakeAt()) io->tick();
+      jobs->tick();
+    }
+  }
+  // Another plan, in the middle of everything.
+  void swapPlan() {
+    quiesce();
+    openPlan();
   }
   void turn() {
     disk.poll();
     if (disk.now() >= io->wakeAt()) io->tick();
+    jobs->tick();
     control();
   }
   // Judges failures the way metad does: the first column that fails goes out of service.
@@ -182,7 +208,8 @@ class Rig5 : public VolumeHost {
       wait_--;
       return;
     }
-    if (io->inFlight() != 0) return;
+    jobs->cancel();
+    if (inFlight() != 0) return;
     bool changed = false;
     for (; seen_ < events.size(); seen_++) {
       const ComponentFault& fault = events[seen_];
@@ -211,17 +238,19 @@ class Rig5 : public VolumeHost {
   // Power is lost; then, maybe, a column with it. Comes back with the journal replayed, also through further crashes.
   void crash(bool loseColumn) {
     disk.crash();
-    for (unsigned turns = 0; io->inFlight() != 0; turns++) {
+    for (unsigned turns = 0; inFlight() != 0; turns++) {
       REQUIRE(turns < 10'000);
       disk.poll();
       io->tick();
+      jobs->cancel();
     }
     hold->drop(ESHUTDOWN);
+    jobs.reset();
     io.reset();
     disk.clearFaults();
     for (bool again = true; again;) {
       again = false;
-      if (loseColumn && !missing() && random() % 2 == 0) lose(static_cast<std::uint32_t>(random() % columns()));
+      if (loseColumn && random() % 2 == 0) loseOne();
       disk.reopen();
       nodeToChange().replay = true;
       const std::shared_ptr<const Plan> plan = plan_;
@@ -243,7 +272,7 @@ class Rig5 : public VolumeHost {
       REQUIRE(result.error == 0);
       CHECK(result.damaged == 0);
     }
-    if (loseColumn && !missing() && random() % 2 == 0) lose(static_cast<std::uint32_t>(random() % columns()));
+    if (loseColumn && random() % 2 == 0) loseOne();
     Raid5Node& changed = nodeToChange();
     changed.replay = false;
     changed.epoch++;
@@ -252,6 +281,8 @@ class Rig5 : public VolumeHost {
     torn += result.torn;
     open();
   }
+  // Any one, or the one in regeneration.
+  void loseOne() { lose(missing().value_or(static_cast<std::uint32_t>(random() % serving()))); }
   static void onReplayed(void* owner, const Raid5Replayed& found) noexcept {
     auto& self = *static_cast<Rig5*>(owner);
     self.replayed_ = true;
@@ -262,9 +293,11 @@ class Rig5 : public VolumeHost {
 
   void componentError(const ComponentFault& fault) noexcept override { events.push_back(fault); }
   void resyncProgress(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
-  void resyncCheckpoint(std::uint64_t, std::uint64_t) noexcept override {}
-  void verifyMismatch(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
-  void resyncEnded(const ResyncEnd&) noexcept override {}
+  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoint = done; }
+  void verifyMismatch(std::uint64_t, std::uint64_t block, std::uint64_t blocks) noexcept override {
+    mismatches.emplace_back(block, blocks);
+  }
+  void resyncEnded(const ResyncEnd& end) noexcept override { ends.push_back(end); }
   void replayed(const Raid5Replayed&) noexcept override {}
   void attend() noexcept override {}
   void componentRepaired(std::uint32_t, std::uint64_t, std::uint64_t) noexcept override {}
@@ -281,6 +314,10 @@ class Rig5 : public VolumeHost {
   std::unique_ptr<Raid5State> state;
   std::unique_ptr<Hold> hold;
   std::unique_ptr<Raid5Io> io;
+  std::unique_ptr<Raid5Jobs> jobs;
+  std::uint64_t checkpoint = 0;  // of the column in regeneration
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;
+  std::vector<ResyncEnd> ends;
   std::vector<ComponentFault> events;
   std::vector<std::vector<Version>> model;  // by sector, oldest first
   Raid5Replayed result;

@@ -1,0 +1,355 @@
+#include "md/raid5_jobs.h"
+
+#include <isa-l.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdlib>
+#include <new>
+
+namespace metadisk {
+
+Raid5Jobs::Raid5Jobs(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
+                     Raid5Io& io)
+    : plan_(plan),
+      node_(std::get<Raid5Node>(plan.root())),
+      backend_(backend),
+      host_(host),
+      io_(io),
+      shape_(node_),
+      columns_(static_cast<std::uint32_t>(node_.columns.size())) {
+  for (const Raid5Column& column : node_.columns) {
+    files_.push_back(column.file != kNoFile ? files[column.file] : nullptr);
+  }
+}
+
+Raid5Jobs::~Raid5Jobs() {
+  if (machine_.running()) std::abort();  // its Ios would come back to freed memory
+}
+
+// ---- start and end
+
+int Raid5Jobs::check(const Raid5Job& job) const noexcept {
+  ColumnSet readable = 0;
+  ColumnSet writable = 0;
+  ColumnSet serving = 0;
+  for (std::uint32_t c = 0; c < columns_; c++) {
+    const ColumnSet bit = ColumnSet{1} << c;
+    if (node_.columns[c].service.readable) readable |= bit;
+    if (node_.columns[c].service.writable) writable |= bit;
+    if (c < node_.serving) serving |= bit;
+  }
+  if (job.from > shape_.lines() * shape_.segment() / kBlock) return EINVAL;
+  switch (job.kind) {
+    case Raid5Work::initialise:
+      if (plan_.readOnly) return EROFS;
+      if (job.columns == 0 || (job.columns & ~(writable & ~readable)) != 0) return EINVAL;
+      // Of a device that somebody uses the columns that serve are never zeroed.
+      return (job.columns & serving) != 0 && (readable & serving) != 0 ? EINVAL : 0;
+    case Raid5Work::regenerate:
+      if (plan_.readOnly) return EROFS;
+      if (std::popcount(job.columns) != 1 || (job.columns & ~(writable & ~readable & serving)) != 0) return EINVAL;
+      return (serving & ~readable) != job.columns ? EINVAL : 0;
+    case Raid5Work::parity:
+      if (job.repair && plan_.readOnly) return EROFS;
+      return job.columns != 0 || (serving & ~readable) != 0 ? EINVAL : 0;
+  }
+  return EINVAL;
+}
+
+int Raid5Jobs::start(const Raid5Job& job) noexcept {
+  if (machine_.running()) return EBUSY;
+  if (const int error = check(job); error != 0) return error;
+  job_ = job;
+  const bool zeroes = job.kind == Raid5Work::initialise;
+  const ColumnSet serving = shape_.columns() == 64 ? ~ColumnSet{0} : (ColumnSet{1} << shape_.columns()) - 1;
+  targets_ = job.kind == Raid5Work::parity ? (job.repair ? serving : 0) : job.columns;
+  sources_ = zeroes ? 0 : job.kind == Raid5Work::parity ? serving : serving & ~job.columns;
+  target_ = static_cast<std::uint32_t>(std::countr_zero(job.columns)) % 64;
+  if (!makeMemory(job.bufferBlocks)) {
+    dropMemory();
+    return ENOMEM;
+  }
+  const std::uint64_t bytes = shape_.lines() * shape_.segment();
+  base_ = zeroes ? node_.prewrite : 0;
+  end_ = base_ + bytes;
+  // What was written while the column was out of service is not in the journal of that column: should its part be
+  // torn, a replay that reads the column one day must not come upon it.
+  tail_ = job.kind == Raid5Work::regenerate ? io_.lastGroup() : 0;
+  mismatches_.begin(job.job);
+  const std::uint64_t from = job.from == 0 ? 0 : base_ + job.from * kBlock;
+  machine_.start({.job = job.job,
+                  .from = from,
+                  .end = end_,
+                  .workBefore = from,
+                  .workTotal = end_,
+                  .bytesPerSecond = job.bytesPerSecond,
+                  .checkpointMillis = job.checkpointMillis});
+  return 0;
+}
+
+// At least one row at a time, and no more memory than all windows may have.
+bool Raid5Jobs::makeMemory(std::uint32_t bufferBlocks) noexcept {
+  const std::uint64_t wanted = std::clamp<std::uint64_t>(bufferBlocks, 1, Resync::kBufferBlocksMax) * kBlock;
+  const std::uint64_t share = kMemory / Resync::kWindows / columns_ / Raid5Shape::kPage * Raid5Shape::kPage;
+  window_ = std::max<std::uint64_t>(Raid5Shape::kPage, std::min(wanted, share));
+  try {
+    parts_.assign(std::size_t{Resync::kWindows} * columns_, {});
+    syncParts_.assign(columns_, {});
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  for (std::size_t i = 0; i < parts_.size(); i++) {
+    parts_[i].self = this;
+    parts_[i].window = &windows_[i / columns_];
+    parts_[i].column = static_cast<std::uint32_t>(i % columns_);
+  }
+  for (std::uint32_t c = 0; c < columns_; c++) {
+    syncParts_[c].self = this;
+    syncParts_[c].column = c;
+  }
+  for (Window& window : windows_) window.self = this;
+  if (job_.kind == Raid5Work::initialise) {
+    window_ = std::max(window_, job_.bytesPerSecond == 0 ? kZeroWindow : 0);
+    return true;
+  }
+  buffers_.reset(new (std::nothrow) WorkBuffer[parts_.size()]);
+  if (buffers_ == nullptr) return false;
+  const std::size_t bytes = (window_ + 4095) / 4096 * 4096;
+  for (std::size_t i = 0; i < parts_.size(); i++) {
+    if (i % columns_ < shape_.columns() && !buffers_[i].make(backend_.held(), bytes)) return false;
+  }
+  return true;
+}
+
+void Raid5Jobs::dropMemory() noexcept {
+  buffers_.reset();
+  parts_.clear();
+  syncParts_.clear();
+}
+
+void Raid5Jobs::ended(const ResyncEnd& end) noexcept {
+  mismatches_.flush(host_);
+  ResyncEnd told = end;
+  told.mismatches = mismatches_.count();
+  told.done -= std::min(told.done, base_ / kBlock);
+  dropMemory();
+  host_.resyncEnded(told);
+}
+
+void Raid5Jobs::progress(std::uint64_t job, std::uint64_t done, std::uint64_t total) noexcept {
+  const std::uint64_t before = base_ / kBlock;
+  host_.resyncProgress(job, done - std::min(done, before), total - before);
+}
+
+void Raid5Jobs::checkpoint(std::uint64_t job, std::uint64_t done) noexcept {
+  host_.resyncCheckpoint(job, done - std::min(done, base_ / kBlock));
+}
+
+// ---- windows
+
+// Windows end where a row ends, so that neighbours do not wait for each other.
+ResyncWindow Raid5Jobs::windowAt(std::uint64_t at) noexcept {
+  at = std::max(at, job_.from == 0 ? 0 : base_ + job_.from * kBlock);
+  if (at >= end_) return {};
+  std::uint64_t end = std::min(end_, at - at % window_ + window_);
+  if (job_.kind != Raid5Work::initialise && end < end_) {
+    end = shape_.rowStart(rowAt(end));
+    const std::uint64_t row = rowAt(at);
+    if (end <= at) end = shape_.rowStart(row) + shape_.rowBytes(row);
+  }
+  return {at, end - at, end - at};
+}
+
+void Raid5Jobs::windowBegin(unsigned place, const ResyncWindow& range) noexcept {
+  Window& window = windows_[place];
+  window.range = range;
+  window.stage = Window::Stage::locking;
+  window.fault = {};
+  window.unread = 0;
+  window.wrong = false;
+  if (job_.kind == Raid5Work::initialise) return owned(window);
+  window.first = rowAt(range.offset);
+  window.end = rowAt(range.offset + range.length - 1) + 1;
+  window.tail = tail_;
+  window.granted = [](Raid5Claim& claim) noexcept {
+    Window& mine = static_cast<Window&>(claim);
+    mine.self->owned(mine);
+  };
+  io_.claim(window);
+}
+
+// Nothing is written before a window is past waiting.
+bool Raid5Jobs::windowWithdraw(unsigned place) noexcept {
+  Window& window = windows_[place];
+  if (!window.listed || window.Raid5Claim::owned) return false;
+  io_.unclaim(window);
+  return true;
+}
+
+void Raid5Jobs::owned(Window& window) noexcept {
+  window.pending = 1;
+  if (window.stage == Window::Stage::settling) {
+    window.stage = Window::Stage::writing;
+    for (Part& part : partsOf(window)) {
+      if (!in(targets_, part.column)) continue;
+      part.at = window.range.offset;
+      repairNext(part);
+    }
+    return stageOver(window);
+  }
+  if (job_.kind == Raid5Work::initialise) {
+    window.stage = Window::Stage::writing;
+    for (Part& part : partsOf(window)) {
+      if (!in(targets_, part.column)) continue;
+      part.at = window.range.offset;
+      zeroNext(part);
+    }
+    return stageOver(window);
+  }
+  window.stage = Window::Stage::reading;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (!buffers_[placeOf(window) * columns_ + c].fresh()) window.fault = {ENOMEM};
+  }
+  for (Part& part : partsOf(window)) {
+    if (!in(sources_, part.column) || window.fault.error != 0) continue;
+    window.pending++;
+    issue(part, IoOp::read, node_.columns[part.column].start + window.range.offset, window.range.length,
+          buffer(window, part.column));
+  }
+  stageOver(window);
+}
+
+void Raid5Jobs::issue(Part& part, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept {
+  static_cast<Io&>(part) = Io{};
+  part.op = op;
+  part.file = files_[part.column];
+  part.offset = offset;
+  part.length = length;
+  part.data = data;
+  part.noHole = op == IoOp::zero;
+  part.complete = onIo;
+  backend_.start(part);
+}
+
+void Raid5Jobs::onIo(Io& io) noexcept {
+  Part& part = static_cast<Part&>(io);
+  Raid5Jobs& self = *part.self;
+  if (io.op == IoOp::sync && io.result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) io.result = -EIO;
+  self.partDone(part);
+}
+
+void Raid5Jobs::partDone(Part& part) noexcept {
+  const bool asks = part.op == IoOp::extents;  // that it cannot say is no failure
+  ResyncFault fault;
+  if (part.result != 0 && !asks) {
+    report(part);
+    fault = {-part.result, componentOf(part.column)};
+  }
+  if (part.window == nullptr) {
+    if (fault.error != 0 && syncFault_.error == 0) syncFault_ = fault;
+    if (--syncs_ == 0) machine_.onSynced(syncFault_);
+    return;
+  }
+  Window& window = *part.window;
+  if (job_.kind == Raid5Work::parity && part.op == IoOp::write) {
+    io_.parityChanged(part.column, part.offset - node_.columns[part.column].start, part.length);
+  }
+  if (fault.error != 0 && job_.kind == Raid5Work::parity && part.op == IoOp::read) {
+    window.unread |= ColumnSet{1} << part.column;  // told of; nothing is compared here
+  } else if (fault.error != 0) {
+    if (window.fault.error == 0) window.fault = fault;
+  } else if (window.stage == Window::Stage::writing && job_.kind != Raid5Work::regenerate) {
+    job_.kind == Raid5Work::initialise ? zeroNext(part) : repairNext(part);
+  }
+  stageOver(window);
+}
+
+void Raid5Jobs::report(const Part& part) noexcept {
+  const ComponentOp op = part.op == IoOp::sync   ? ComponentOp::flush
+                         : part.op == IoOp::read ? ComponentOp::read
+                                                 : ComponentOp::write;
+  host_.componentError({.component = componentOf(part.column),
+                        .op = op,
+                        .block = part.op == IoOp::sync ? 0 : part.offset / kBlock,
+                        .error = -part.result,
+                        .masked = true});
+}
+
+void Raid5Jobs::stageOver(Window& window) noexcept {
+  using Stage = Window::Stage;
+  if (--window.pending != 0) return;
+  if (window.fault.error != 0 || window.stage == Stage::writing) return finish(window);
+  if (window.stage == Stage::reading) {
+    if (job_.kind == Raid5Work::regenerate) return compute(window);
+    if (window.unread == 0) compare(window);
+    if (!job_.repair || !window.wrong) return finish(window);
+    // What the kernel could not write back may be lost and was read as it was before: parity would be made of that.
+    window.stage = Stage::syncing;
+    window.pending = 1;
+    window.fault = lostSync();
+    if (window.fault.error == 0) startSyncs(&window);
+    return stageOver(window);
+  }
+  // Synced. A group that would be carried out again brings the old parity back.
+  window.stage = Stage::settling;
+  window.tail = io_.lastGroup();
+  io_.claimAgain(window);
+}
+
+void Raid5Jobs::compute(Window& window) noexcept {
+  std::array<void*, 65> vectors;
+  std::size_t count = 0;
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (in(sources_, c)) vectors[count++] = buffer(window, c);
+  }
+  vectors[count++] = buffer(window, target_);
+  xor_gen(static_cast<int>(count), static_cast<int>(window.range.length), vectors.data());
+  window.stage = Window::Stage::writing;
+  window.pending = 1;
+  issue(partsOf(window)[target_], IoOp::write, node_.columns[target_].start + window.range.offset, window.range.length,
+        buffer(window, target_));
+}
+
+void Raid5Jobs::finish(Window& window) noexcept {
+  const ResyncFault fault = window.fault;
+  // Whoever waited for the rows goes on before the machine does.
+  if (window.listed) io_.unclaim(window);
+  machine_.onWindow(placeOf(window), fault);
+}
+
+void Raid5Jobs::windowPassed(unsigned place, const ResyncWindow& range) noexcept {
+  const Window& window = windows_[place];
+  if (!window.wrong) return;
+  for (std::uint64_t i = 0; i < range.length / kBlock; i++) {
+    if ((window.differs[i / 64] >> (i % 64) & 1U) != 0) mismatches_.add(host_, range.offset / kBlock + i);
+  }
+}
+
+// ---- syncs
+
+ResyncFault Raid5Jobs::lostSync() const noexcept {
+  for (std::uint32_t c = 0; c < columns_; c++) {
+    if (in(targets_, c) && files_[c]->syncFailed.load(std::memory_order_acquire)) return {EIO, componentOf(c)};
+  }
+  return {};
+}
+
+// Of all that the job writes.
+void Raid5Jobs::startSyncs(Window* window) noexcept {
+  for (std::uint32_t c = 0; c < columns_; c++) {
+    if (!in(targets_, c)) continue;
+    (window != nullptr ? window->pending : syncs_)++;
+    issue(window != nullptr ? partsOf(*window)[c] : syncParts_[c], IoOp::sync, 0, 0, nullptr);
+  }
+}
+
+void Raid5Jobs::targetSync() noexcept {
+  syncFault_ = lostSync();
+  syncs_ = 1;
+  if (syncFault_.error == 0) startSyncs(nullptr);
+  if (--syncs_ == 0) machine_.onSynced(syncFault_);
+}
+
+}  // namespace metadisk

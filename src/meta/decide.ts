@@ -9,7 +9,7 @@ import { notice, type NoticeText } from '../msg/notices.js'
 import { type Advanced, advance, componentAt, stateOf, stateOutcome } from './mirrorstate.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
 import { advanceRaid5, type Raid5Advanced } from './raid5state.js'
-import { isInitFailed, isInitialising, isInService, servingColumns } from './raid5tables.js'
+import { isInitFailed, isInitialising, isInService, othersInStep, servingColumns } from './raid5tables.js'
 import { blockWithoutSource, isWritten, type Openable, type Place, sidesIn, stripeComponents } from './sources.js'
 import { stripeOf } from './tree.js'
 import type { ColumnState, ComponentState, MirrorUnit, Raid5Unit, Tree, UnitName } from './types.js'
@@ -44,14 +44,16 @@ export interface Decision {
 }
 
 /** A block that was read elsewhere and rewritten is no reason to lose the rest of the disk. */
-const counts = (f: Failure, { readErrorLimit }: DecideContext): boolean =>
-  f.op !== 'read' || !f.masked || f.repairFailed || f.readErrors > readErrorLimit
+const isSmall = (f: Failure, { readErrorLimit }: DecideContext): boolean =>
+  f.op === 'read' && !f.repairFailed && f.readErrors <= readErrorLimit
 
 /** How a kind with states takes an error; `P` is where a component is. */
 interface Patient<S, P> {
   readonly state: S
   /** null: replaced meanwhile. */
   readonly placeOf: (f: Failure) => P | null
+  /** A read error that nobody could make up for costs its blocks, and not the component. */
+  readonly bears: (state: S, place: P) => boolean
   readonly fail: (state: S, place: P) => Result<{ readonly state: S; readonly notices: readonly NoticeText[] }, unknown>
   readonly stateAt: (state: S, place: P) => ComponentState | ColumnState | undefined
   readonly outcome: (state: S) => Outcome
@@ -66,8 +68,8 @@ const examine = <S, P>(patient: Patient<S, P>, failures: readonly Failure[], con
   const notices: NoticeText[] = []
   const judged: P[] = []
   for (const f of failures) {
-    const place = counts(f, context) ? patient.placeOf(f) : null
-    if (place === null) continue
+    const place = patient.placeOf(f)
+    if (place === null || (isSmall(f, context) && (f.masked || patient.bears(state, place)))) continue
     const next = patient.fail(state, place)
     if (!next.ok) continue
     judged.push(place)
@@ -105,6 +107,7 @@ export const decide = (
         {
           state: stateOf(u, tree),
           placeOf: (f) => placeIn(u, tree, f),
+          bears: () => false,
           fail: (state, place) => advance(state, { event: 'error', place }, context.now),
           stateAt: (state, place) => componentAt(state, place)?.state,
           outcome: (state) => stateOutcome(tree, state),
@@ -117,6 +120,8 @@ export const decide = (
         {
           state: u,
           placeOf: (f) => (f.unit === u.name && u.columns[f.component] !== undefined ? f.component : null),
+          // Last Erred would stop all writes for one block.
+          bears: (state, column) => state.columns[column]?.state === 'okay' && !othersInStep(state, column),
           fail: (state, column) => {
             const next = advanceRaid5(state, { event: 'error', column }, context.now)
             return next.ok ? ok({ state: next.value.unit, notices: next.value.notices }) : next

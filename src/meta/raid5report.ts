@@ -28,6 +28,7 @@ const isUnavailable = (u: Raid5Unit, live: LiveStatus): boolean => {
 
 const STATE_TEXTS: Readonly<Record<Raid5State, string>> = {
   resyncing: 'Resyncing',
+  waiting: 'Needs Maintenance',
   initializing: 'Initializing',
   okay: 'Okay',
   erred: 'Needs Maintenance',
@@ -49,7 +50,9 @@ const invoke = (u: Raid5Unit, state: Raid5State): string | null => {
     case 'erred':
       return replace(firstWith(u, 'erred', 'initErred'), '')
     case 'lastErred':
-      return replace(firstWith(u, 'erred', 'initErred'), '-f ') ?? replace(firstWith(u, 'lastErred'), '-f  ')
+      return replace(firstWith(u, 'erred', 'resync', 'initErred'), '-f ') ?? replace(firstWith(u, 'lastErred'), '-f  ')
+    case 'waiting':
+      return `metasync ${u.name}`
     case 'resyncing':
     case 'initializing':
     case 'okay':

@@ -47,19 +47,22 @@ export const othersReadable = (u: Raid5Unit, column: number): boolean =>
   servingColumns(u).every((c, i) => i === column || c.state === 'okay' || c.state === 'lastErred')
 
 /** metastat's State of the whole, by what is tested first (commands.md 4.5). */
-export type Raid5State = 'resyncing' | 'initializing' | 'okay' | 'erred' | 'lastErred' | 'initFailed' | 'regen'
+export type Raid5State =
+  'resyncing' | 'waiting' | 'initializing' | 'okay' | 'erred' | 'lastErred' | 'initFailed' | 'regen'
 
 /**
- * @param running something is brought in step now. A column whose resync could not go on, because what it needs
- *   cannot be read, makes the device as bad as that other column makes it.
+ * @param running something is brought in step now. `waiting`: a column's resync does not run, mostly because
+ *   something that it needs cannot be read; a column that is Last Erred says more than that.
  */
 export const raid5StateOf = (u: Raid5Unit, running = true): Raid5State => {
   const serving = servingColumns(u)
   const last = has(serving, 'lastErred')
-  if (has(serving, 'resync') && (running || !last)) return 'resyncing'
+  const stale = has(serving, 'resync')
+  if (stale && running) return 'resyncing'
   if (isInitFailed(u)) return 'initFailed'
   if (has(serving, 'init')) return 'initializing'
   if (last) return 'lastErred'
+  if (stale) return 'waiting'
   if (has(serving, 'erred') || has(joining(u), 'initErred')) return 'erred'
   return u.regen ? 'regen' : 'okay'
 }

@@ -153,6 +153,12 @@ t.test('RAID5: read errors that were repaired count only when there are too many
   t.equal(read({ masked: true, readErrors: Infinity }).states, 'okay erred okay', 'it hangs')
   t.equal(read({ masked: true, repairFailed: true }).states, 'okay erred okay')
   t.equal(read({ masked: false }).states, 'okay erred okay')
+  const degraded = (facts: Partial<Failure>) =>
+    raidDecided('erred okay okay', [failure('d5', 1, { op: 'read', ...facts })])
+  t.equal(degraded({ readErrors: 20 }).put, 0, 'a bad block costs what it held, and not all writes')
+  t.equal(degraded({ readErrors: 21 }).states, 'erred lastErred okay')
+  t.equal(degraded({ readErrors: Infinity }).states, 'erred lastErred okay', 'it hangs')
+  t.equal(raidDecided('erred okay okay', [failure('d5', 1)]).states, 'erred lastErred okay', 'a write')
 })
 
 t.test('RAID5: what is not a column is nobody', async (t) => {

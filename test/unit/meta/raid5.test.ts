@@ -418,7 +418,8 @@ t.test('what metastat makes of the states', async (t) => {
   t.same(d6(['lastErred', 'erred']), ['Needs Maintenance', 'metareplace -f d6 /disks/e <new device>', null])
   t.same(d6(['lastErred', 'lastErred']), ['Needs Maintenance', 'metareplace -f  d6 /disks/d <new device>', null])
   t.same(d6(['okay', 'resync'], running), ['Resyncing', null, 'resync'])
-  t.same(d6(['okay', 'resync']), ['Resyncing', null, null])
+  t.same(d6(['okay', 'resync']), ['Needs Maintenance', 'metasync d6', null], 'it could not go on')
+  t.same(d6(['lastErred', 'resync']), ['Needs Maintenance', 'metareplace -f d6 /disks/e <new device>', null])
   t.same(d6(['init', 'init', 'init', 'init'], running), ['Initializing', null, 'initialisation'])
   t.same(d6(['initErred', 'init', 'init', 'init']), ['Initialization Failed', 'metaclear -f d6', null])
   const missing = (...names: readonly string[]) => ({

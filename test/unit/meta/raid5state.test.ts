@@ -209,7 +209,7 @@ t.test('what the whole is', async (t) => {
   ]
   for (const [states, state] of rows) t.equal(raid5StateOf(raid5(states)), state, states)
   t.equal(raid5StateOf(raid5('lastErred resync okay'), false), 'lastErred', 'the resync could not go on')
-  t.equal(raid5StateOf(raid5('okay resync okay'), false), 'resyncing')
+  t.equal(raid5StateOf(raid5('okay resync okay'), false), 'waiting')
   t.same(inService(raid5('okay erred lastErred | init initErred')), [0, 2, 3])
   t.ok(isGrowing(raid5('okay okay okay | init')))
   t.notOk(isGrowing(raid5('okay okay okay | init initErred')))

@@ -200,6 +200,12 @@ export class Ordeal {
     return ['--journal', join(this.dir, 'd0.journal')]
   }
 
+  /** All of d0 was lost on purpose: it is written once more. */
+  async refill(): Promise<void> {
+    rmSync(join(this.dir, 'd0.journal'), { force: true })
+    await this.#fill()
+  }
+
   async #fill(): Promise<void> {
     const words = ['--init', '--bs', '4k', '--span', SPAN, '--qd', '32', '--seed', `${SEED}`]
     const { status, stderr } = await load([...this.#metad.target('d0').address, ...this.#journal, ...words])
@@ -286,11 +292,16 @@ export class Ordeal {
     return Buffer.concat(pieces).subarray(0, bytes)
   }
 
+  /** What the disk is called in which a device lies. */
+  diskNamed(device: string): string {
+    return basename(device)
+  }
+
   /** Images of what the columns are by now. */
   async #columns(): Promise<readonly string[]> {
     const unit = raid5Of(await this.stat())
     if (unit === undefined) throw new Error('no RAID5 device')
-    return columnsOf(unit).map((c) => this.disks.image(basename(c.hotSpare ?? c.device)))
+    return columnsOf(unit).map((c) => this.disks.image(this.diskNamed(c.hotSpare ?? c.device)))
   }
 
   /**

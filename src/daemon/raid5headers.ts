@@ -98,6 +98,9 @@ const putHeader = async (
   }
 }
 
+/** Columns that a header may say to be part of the device. */
+export const inStep = (u: Raid5Unit): readonly number[] => u.columns.flatMap((c, i) => (c.state === 'okay' ? [i] : []))
+
 export interface HeaderOptions {
   /** For each column; 0: never. */
   readonly limitSeconds: number

@@ -17,7 +17,7 @@ import type { Components } from './components.js'
 import type { Config } from './config.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
-import { writeHeaders } from './raid5headers.js'
+import { inStep, writeHeaders } from './raid5headers.js'
 import type { Serving } from './serving.js'
 import type { State } from './state.js'
 
@@ -175,13 +175,17 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
   }
 
   async #written(u: Raid5Unit, target: Exclude<Raid5Target, { kind: 'parity' }>): Promise<MetaResult<void>> {
-    const { components, config } = this.#parts
-    const options = { limitSeconds: config.componentTimeoutSeconds }
-    if (target.kind === 'regenerate')
-      return writeHeaders(u, [target.column], components, { ...options, inService: true })
-    const others = u.columns.flatMap((c, i) => (c.state === 'okay' && !target.columns.includes(i) ? [i] : []))
-    const fresh = await writeHeaders(u, target.columns, components, { ...options, inService: false })
-    return fresh.ok ? writeHeaders(u, others, components, { ...options, inService: true }) : fresh
+    const { components, config, log } = this.#parts
+    const limitSeconds = config.componentTimeoutSeconds
+    const columns = target.kind === 'initialise' ? target.columns : [target.column]
+    const inService = target.kind !== 'initialise'
+    const done = await writeHeaders(u, columns, components, { limitSeconds, inService })
+    if (!done.ok) return done
+    // The others' are as new, else one of them looked as if it had fallen behind. The next start tries again.
+    const others = inStep(u).filter((i) => !columns.includes(i))
+    const rest = await writeHeaders(u, others, components, { limitSeconds, inService: true })
+    if (!rest.ok) log.warn({ metadevice: u.name }, `header not written: ${errorText(rest.error)}`)
+    return done
   }
 
   #columnOf(name: UnitName, id: ComponentId): number | null {

@@ -23,7 +23,7 @@ import type { Config } from './config.js'
 import type { NativeEvent } from '../plan/events.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
-import { writeHeaders } from './raid5headers.js'
+import { inStep, writeHeaders } from './raid5headers.js'
 import { isRaw, Raid5Starts } from './raid5start.js'
 import type { State } from './state.js'
 
@@ -355,9 +355,8 @@ export class Serving {
   /** While nothing is written to the columns: a header may have failed, or be of before columns were attached. */
   async #putHeaders(unit: Raid5Unit): Promise<void> {
     const { components, config, notice } = this.#parts
-    const okay = unit.columns.flatMap((c, i) => (c.state === 'okay' ? [i] : []))
     const limitSeconds = config.componentTimeoutSeconds
-    const written = await writeHeaders(unit, okay, components, { limitSeconds, inService: false })
+    const written = await writeHeaders(unit, inStep(unit), components, { limitSeconds, inService: false })
     // The replay will tell what is wrong with the column; without a header only -k cannot have it.
     if (!written.ok) notice('warning', `md: ${unit.name}: header not written: ${errorText(written.error)}`)
   }

@@ -27,6 +27,7 @@ import { Faults } from './faults.js'
 import { JobHosts } from './jobs.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { inStep, writeHeaders } from './raid5headers.js'
 import { Raid5Hosting } from './raid5jobs.js'
 import { toBeDrained } from './raid5start.js'
 import { openMarks, recovered, syncedForBoot, withoutMarks } from './recovery.js'
@@ -226,8 +227,19 @@ export class System {
       const device = metadevices.deviceOf(name)
       if (device === undefined || !this.serving.isStarted(name)) return
       await engine.flush(device).catch((e: unknown) => log.warn({ metadevice: name }, `not flushed: ${String(e)}`))
+      await this.#putHeaders(name)
     }
     await Promise.all(names.map(one))
+  }
+
+  /** Should the device be assembled again, a column that failed is known by what its header has not got. */
+  async #putHeaders(name: UnitName): Promise<void> {
+    const { components, config, log } = this.parts
+    const u = this.tree.get(name)
+    if (u?.kind !== 'raid5' || this.readOnly) return
+    const options = { limitSeconds: config.componentTimeoutSeconds, inService: true }
+    const written = await writeHeaders(u, inStep(u), components, options)
+    if (!written.ok) log.warn({ metadevice: name }, `header not written: ${errorText(written.error)}`)
   }
 
   exported(): readonly Exported[] {

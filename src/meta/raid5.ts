@@ -20,6 +20,7 @@ import type {
   ParseError,
   ParseResult,
   Raid5Definition,
+  Warning,
 } from './kind.js'
 import { MAX_BLOCKS, startBlock } from './layout.js'
 import { parsePoolName, tabComponent } from './names.js'
@@ -133,10 +134,20 @@ interface Wanted {
   readonly slots: number | null
 }
 
-/** What the columns' headers say, when all say the same and it fits what is asked for and what is there. */
-const keptLayout = (w: Wanted, { headers }: BuildContext): MetaResult<ColumnLayout> => {
+interface Kept extends ColumnLayout {
+  readonly generation: number
+  /** The column that missed what the others got, as it had failed when the device was cleared. */
+  readonly behind: number | null
+}
+
+/**
+ * What the columns' headers say, when all say the same and it fits what is asked for and what is there. One column
+ * may be behind: the others have all of the data.
+ */
+const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
   const refused = err(metaError('notRaided', w.name))
   let first: (ColumnLayout & { readonly unit: number }) | null = null
+  const generations: number[] = []
   for (const [i, device] of w.devices.entries()) {
     const found = headers(device)
     if (!found.ok) return found
@@ -156,15 +167,27 @@ const keptLayout = (w: Wanted, { headers }: BuildContext): MetaResult<ColumnLayo
     if (!asked || !same || h.unit !== first.unit || !there || !sound) return refused
     if (usable(c) < h.prewrite || Math.floor((usable(c) - h.prewrite) / w.interlace) < h.lines) return refused
     if (live) return err(metaError('solarisJournal', `${w.name}: ${device.name}`))
+    generations.push(h.generation)
   }
-  return first === null ? refused : ok({ lines: first.lines, prewrite: first.prewrite, slots: first.slots })
+  if (first === null) return refused
+  const generation = Math.max(...generations)
+  const behind = generations.flatMap((g, i) => (g < generation ? [i] : []))
+  if (behind.length > 1) return refused
+  const { lines, prewrite, slots } = first
+  return ok({ lines, prewrite, slots, generation, behind: behind[0] ?? null })
 }
 
-const newLayout = ({ columns, interlace, slots }: Wanted): MetaResult<ColumnLayout> => {
+const fresh = ({ columns, interlace, slots }: Wanted): MetaResult<Kept> => {
   const smallest = columns.reduce((a, b) => (usable(b) < usable(a) ? b : a))
   const layout = columnLayout(usable(smallest), interlace, slots ?? DEFAULT_SLOTS)
-  return layout === null ? err(metaError('sys', smallest.name, 'No space left on device')) : ok(layout)
+  if (layout === null) return err(metaError('sys', smallest.name, 'No space left on device'))
+  return ok({ ...layout, generation: 0, behind: null })
 }
+
+const behindWarning = (unit: UnitName, column: string): Warning => [
+  `metainit: ${unit}: WARNING: ${column} is behind the other columns.`,
+  'It is in Maintenance until metareplace has filled it again.',
+]
 
 const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid5Unit>> => {
   if (d.hotSparePool !== null && poolOf(context.tree, d.hotSparePool) === null)
@@ -178,10 +201,12 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
   const originals = d.originals ?? columns.length
   const interlace = d.interlace ?? DEFAULT_INTERLACE
   const wanted: Wanted = { name: d.name, devices: devices.value, columns, originals, interlace, slots: d.slots }
-  const layout = d.keep ? keptLayout(wanted, context) : newLayout(wanted)
-  if (!layout.ok) return layout
+  const found = d.keep ? kept(wanted, context) : fresh(wanted)
+  if (!found.ok) return found
+  const { generation, behind, ...layout } = found.value
+  const errors = behind === null ? generation : generation + 1
   const geometry = { heads: first.geometry.heads, sectors: first.geometry.sectors }
-  const shape = { originals, serving: columns.length, interlace, ...layout.value }
+  const shape = { originals, serving: columns.length, interlace, ...layout }
   const size = raid5Size(shape, geometry)
   if (!size.ok) return err(metaError('sizeOverflow', d.name, String(MAX_BLOCKS)))
   if (size.value.blocks === 0) return err(metaError('sys', d.name, 'No space left on device'))
@@ -190,18 +215,18 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
       kind: 'raid5',
       name: d.name,
       minor: context.minor,
-      columns,
+      columns: columns.map((c, i) => (i === behind ? { ...c, state: 'erred', erredOrder: errors } : c)),
       ...shape,
       hotSparePool: d.hotSparePool,
       geometry,
       ...size.value,
-      errors: 0,
+      errors,
       // A number of its own: entries of another device on these columns are never replayed here.
       journal: { unit: context.random, epoch: 1 },
       checkpoint: null,
       regen: false,
     },
-    warnings: [],
+    warnings: columns.flatMap((c, i) => (i === behind ? [behindWarning(d.name, c.name)] : [])),
   })
 }
 

@@ -24,6 +24,11 @@ export interface ColumnHeader {
   readonly prewrite: Blocks
   readonly dataStart: Blocks
   readonly prewriteStart: Blocks
+  /**
+   * Changes of column states of the device until it was written. A column with less than the others missed what they
+   * have got since. 0 of Solaris.
+   */
+  readonly generation: number
 }
 
 /** What was found on a device that is to be a column. */
@@ -84,6 +89,7 @@ const FORMS: readonly Form[] = [
 /** `MDJ1`, as the groups of the journal begin: in what SVM leaves empty of the form that is written. */
 const MARK = 0x314a444d
 const MARK_AT = 92
+const GENERATION_AT = 96
 
 const SLOT_MAGIC_AT = 0
 
@@ -100,6 +106,7 @@ const decodeAs = (block: Uint8Array, f: Form): DecodedHeader | null => {
   const u32 = (at: number): number => view.getUint32(at, f.little)
   const long = (at: number): number => (f.wide ? Number(view.getBigUint64(at, f.little)) : u32(at))
   if (u32(f.magicExt) !== MAGIC) return null
+  const ours = f === WRITTEN && u32(MARK_AT) === MARK
   const numbers = {
     column: u32(f.column),
     unit: u32(f.unit),
@@ -111,6 +118,7 @@ const decodeAs = (block: Uint8Array, f: Form): DecodedHeader | null => {
     prewrite: u32(f.prewrite),
     dataStart: long(f.dataStart),
     prewriteStart: long(f.prewriteStart),
+    generation: ours ? Number(view.getBigUint64(GENERATION_AT, true)) : 0,
   }
   if (!Object.values(numbers).every((n) => Number.isSafeInteger(n))) return null
   const { interlace, prewrite, dataStart, prewriteStart, ...rest } = numbers
@@ -122,7 +130,7 @@ const decodeAs = (block: Uint8Array, f: Form): DecodedHeader | null => {
       dataStart: blocks(dataStart),
       prewriteStart: blocks(prewriteStart),
     },
-    ours: f === WRITTEN && u32(MARK_AT) === MARK,
+    ours,
     little: f.little,
   }
 }
@@ -163,6 +171,7 @@ export const headerOf = (u: Raid5Unit, index: number): ColumnHeader | null => {
     prewrite: u.prewrite,
     dataStart: blocks(c.start + u.prewrite),
     prewriteStart: c.start,
+    generation: u.errors,
   }
 }
 
@@ -185,5 +194,6 @@ export const encodeHeader = (h: ColumnHeader): Uint8Array => {
   putLong(f.dataStart, h.dataStart)
   putLong(f.prewriteStart, h.prewriteStart)
   put(MARK_AT, MARK)
+  putLong(GENERATION_AT, h.generation)
   return block
 }

@@ -138,4 +138,18 @@ for (const s of SHAPES)
     metad.must('metainit', again)
     t.ok((await whole('d5')).equals(model))
     metad.must('metaclear', ['d5'])
+
+    // The others have heard of a change of states that this one has not: nothing on it is believed.
+    const behind = disks[1] ?? ''
+    for (const disk of disks) {
+      const bytes = readFileSync(disk).subarray(0, 512)
+      if (disk === behind) writeAt(disk, randomBytes(s.lines * s.interlace * 512), prewrite)
+      else writeAt(disk, Buffer.from(bytes).fill(9, 96, 97), 0)
+    }
+    const degraded = metad.run('metainit', again)
+    t.match(degraded, { status: 0, stderr: `metainit: d5: WARNING: ${behind} is behind the other columns.\n` })
+    t.match(metad.must('metastat', ['d5']), `Invoke: metareplace d5 ${behind} <new device>\n`)
+    t.ok((await whole('d5')).equals(model), 'the others have its data')
+    t.match(metad.run('metaclear', ['d5']), { status: 1, stderr: /d5: operation requires -f \(force\) flag\n/ })
+    metad.must('metaclear', ['-f', 'd5'])
   })

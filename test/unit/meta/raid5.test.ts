@@ -178,6 +178,7 @@ t.test('-k: a volume of another controller keeps the layout it has', async (t) =
         prewrite: blocks(330),
         dataStart: blocks(330),
         prewriteStart: blocks(0),
+        generation: 0,
       },
       live: false,
     })
@@ -246,6 +247,30 @@ t.test('-k: what is refused', async (t) => {
     ),
     'd5: /disks/b: journal holds writes that are not in place yet; let Solaris open and close the metadevice',
   )
+})
+
+t.test('-k: a column that fell behind is not believed', async (t) => {
+  const u = raid5In(
+    changed(WHOLE, 'd5', () => ({ errors: 7 })),
+    'd5',
+  )
+  const line = 'd5 -r /disks/a /disks/b /disks/c -k -i 1000b'
+  const at = (generations: readonly number[]) =>
+    metainit(line, {
+      headers: headersOf(u, (h, i) => ({ ...h, header: { ...h.header, generation: generations[i] ?? 7 } })),
+    })
+  t.match(raid5In(at([]).outcome.tree, 'd5'), {
+    errors: 7,
+    columns: [{ state: 'okay' }, { state: 'okay' }, { state: 'okay' }],
+  })
+  const { outcome } = at([7, 6])
+  t.match(raid5In(outcome.tree, 'd5'), {
+    errors: 8,
+    columns: [{ state: 'okay' }, { state: 'erred', erredOrder: 8 }, { state: 'okay' }],
+  })
+  t.match(outcome.warnings, [[/^metainit: d5: WARNING: \/disks\/b is behind the other columns\.$/, /metareplace/]])
+  t.match(refusals(at([6, 6])), [/were not RAIDed previously/], 'two columns are not enough')
+  t.match(refusals(at([7, 7, 9])), [/were not RAIDed previously/])
 })
 
 t.test('records: there and back, and what is damaged is not believed', async (t) => {

@@ -157,6 +157,32 @@ class Rig5 : public VolumeHost {
     plan_->generation++;
   }
 
+  // Another disk in its place, to be regenerated.
+  void replacing(std::uint32_t c) {
+    disk.clearFaults();
+    disk.files()[c]->syncFailed = false;
+    scribble(c);
+    Raid5Node& changed = nodeToChange();
+    changed.columns[c].service = {false, true, 0};
+    changed.columns[c].file = c;
+    checkpoint = 0;
+    swapPlan();
+  }
+  // The joining columns are zeroed: they are part of it from now on.
+  void join() {
+    Raid5Node& changed = nodeToChange();
+    const std::uint32_t before = serving();
+    for (std::uint32_t c = before; c < columns(); c++) changed.columns[c].service = {};
+    changed.size += (columns() - before) * changed.segment * changed.lines;
+    changed.serving = columns();
+    for (std::uint64_t s = model.size(); s < changed.size / kBlock; s++) {
+      const bool joined = Raid5Shape(changed).placeOf(s * kBlock).column >= before;
+      if (joined) REQUIRE(onDisk(s) == Sector{});
+      model.push_back({{onDisk(s), 1}});
+    }
+    swapPlan();
+  }
+
   // ---- the device
 
   void open() {
@@ -213,8 +239,10 @@ class Rig5 : public VolumeHost {
     bool changed = false;
     for (; seen_ < events.size(); seen_++) {
       const ComponentFault& fault = events[seen_];
-      if (fault.op == ComponentOp::read || missing()) continue;
-      takeOut(fault.component - 100);
+      const std::uint32_t c = fault.component - 100;
+      const bool another = missing() && *missing() != c;
+      if (fault.op == ComponentOp::read || another || node().columns[c].file == kNoFile) continue;
+      takeOut(c);
       changed = true;
     }
     if (changed) openPlan();
@@ -488,15 +516,100 @@ class Load5 {
   std::uint64_t last_ = 0;
 };
 
+// What an administrator and metad do, one step at a time: failed columns are replaced and regenerated, columns join,
+// parity is compared and repaired, plans change for no reason.
+class Admin5 {
+ public:
+  explicit Admin5(Rig5& rig) : rig_(rig) {}
+
+  unsigned regenerated = 0;
+  unsigned compared = 0;
+  unsigned joined = 0;
+  unsigned resumed = 0;
+
+  void crashed() {
+    working_ = false;
+    seen_ = rig_.ends.size();
+  }
+  void step() {
+    if (rig_.hold->closed()) return;
+    auto& random = rig_.random;
+    if (working_ && rig_.ends.size() > seen_) over();
+    if (random() % 60 != 0) return;
+    if (working_) {
+      if (random() % 8 == 0) rig_.swapPlan();  // it ends as cancelled
+      return;
+    }
+    const auto missing = rig_.missing();
+    Raid5Job job;
+    job.bufferBlocks = static_cast<std::uint32_t>(1 + random() % 40);
+    job.checkpointMillis = 0;
+    if (missing && !rig_.node().columns[*missing].service.writable) {
+      if (random() % 4 == 0) rig_.replacing(*missing);
+      return;
+    }
+    if (missing) {
+      job.kind = Raid5Work::regenerate;
+      job.columns = ColumnSet{1} << *missing;
+      job.from = rig_.checkpoint;
+      job.checkpointMillis = static_cast<std::uint32_t>(random() % 2);
+      resumed += job.from != 0 ? 1 : 0;
+    } else if (rig_.columns() != rig_.serving() && random() % 2 == 0) {
+      job.kind = Raid5Work::initialise;
+      for (std::uint32_t c = rig_.serving(); c < rig_.columns(); c++) job.columns |= ColumnSet{1} << c;
+    } else {
+      job.kind = Raid5Work::parity;
+      job.repair = random() % 2 == 0;
+    }
+    kind_ = job.kind;
+    working_ = true;
+    REQUIRE(rig_.jobs->start(job) == 0);
+  }
+
+ private:
+  void over() {
+    const ResyncEnd end = rig_.ends[seen_];
+    seen_ = rig_.ends.size();
+    working_ = false;
+    CHECK(end.mismatches == 0);
+    const auto missing = rig_.missing();
+    if (end.outcome == ResyncOutcome::failed && missing && end.component == 100 + *missing) {
+      rig_.takeOut(*missing);
+      return rig_.swapPlan();
+    }
+    if (kind_ == Raid5Work::regenerate && missing && end.done > rig_.checkpoint) rig_.checkpoint = end.done;
+    if (end.outcome != ResyncOutcome::done) return;
+    compared += kind_ == Raid5Work::parity ? 1 : 0;
+    if (kind_ == Raid5Work::regenerate) {
+      rig_.restored(*missing);
+      rig_.swapPlan();
+      regenerated++;
+    }
+    if (kind_ == Raid5Work::initialise) {
+      rig_.rest();
+      if (rig_.missing()) return;
+      rig_.join();
+      joined++;
+    }
+  }
+
+  Rig5& rig_;
+  bool working_ = false;
+  Raid5Work kind_ = Raid5Work::parity;
+  std::size_t seen_ = 0;
+};
+
 inline Shape5 anyShape(std::mt19937_64& random) {
   constexpr std::uint64_t interlaces[] = {2, 4, 8, 11, 16, 17, 24, 64};
   Shape5 shape;
   shape.originals = static_cast<std::uint32_t>(3 + random() % 6);
   shape.columns = shape.originals + (random() % 3 == 0 ? static_cast<std::uint32_t>(random() % 5) : 0);
+  if (shape.columns > shape.originals && random() % 2 == 0)
+    shape.joining = 1 + static_cast<std::uint32_t>(random() % (shape.columns - shape.originals));
   shape.interlace = interlaces[random() % std::size(interlaces)];
   shape.lines = 1 + random() % (400 / shape.interlace);
   shape.prewrite = 42 + random() % (random() % 3 == 0 ? 400 : 40);
-  const std::uint64_t capacity = shape.interlace * shape.lines * (shape.columns - 1);
+  const std::uint64_t capacity = shape.interlace * shape.lines * (shape.columns - shape.joining - 1);
   shape.less = random() % std::min<std::uint64_t>(capacity, 9);
   return shape;
 }

@@ -35,13 +35,6 @@ struct Bench5 : Rig5 {
     }
     REQUIRE(call.error == 0);
   }
-  void replacing(std::uint32_t c) {
-    scribble(c);
-    Raid5Node& changed = nodeToChange();
-    changed.columns[c].service = {false, true, 0};
-    changed.columns[c].file = c;
-    swapPlan();
-  }
 };
 
 bool zero(std::span<const std::byte> bytes) {

@@ -1,0 +1,220 @@
+/** What the administrator and the clients of a RAID5 device see: made, written, killed, degraded, repaired, grown, cleared. */
+import t, { type Test } from 'tap'
+import { missingFaultDisk } from '../../tools/faultdisk.js'
+import { NbdClient } from '../../tools/nbdclient.js'
+import { answered, CONF, isOkay, MIB, pattern, rig, type Rig } from './rig.js'
+
+t.setTimeout(1_200_000)
+const skip = missingFaultDisk()
+const EIO = 5
+
+/** Places that no two tests share: seed, offset and length. */
+const PLACES = [
+  [1, 0, 64 << 10],
+  [2, 3 * MIB + 512, 4096],
+  [3, 7 * MIB + 1536, 200 << 10],
+  [4, 20 * MIB, 512],
+] as const
+
+const writeAll = async (t: Test, nbd: NbdClient, salt = 0): Promise<void> => {
+  for (const [seed, offset, length] of PLACES)
+    t.equal(await answered(nbd.write(BigInt(offset), pattern(seed + salt, length))), 0, `write ${offset}`)
+}
+const readAll = async (t: Test, nbd: NbdClient, what: string, salt = 0): Promise<void> => {
+  for (const [seed, offset, length] of PLACES) {
+    const answer = await nbd.read(BigInt(offset), length)
+    t.ok(answer.error === 0 && answer.data.equals(pattern(seed + salt, length)), `${what}: ${offset}`)
+  }
+}
+const parityIsRight = (t: Test, { metad }: Rig, what: string): void => {
+  t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n', what)
+}
+
+t.test('kill -9: what was flushed is there again, and the journal is replayed once', { skip }, async (t) => {
+  const r = await rig(t)
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  t.equal(await answered(nbd.flush()), 0)
+  await r.again()
+  await readAll(t, await r.client(), 'after the kill')
+  t.match(r.metad.log(), /"groups":[1-9]\d*,"blocks":\d+,"msg":"journal replayed"/)
+  const replays = (): number => r.metad.log().split('journal replayed').length - 1
+  const before = replays()
+  await r.again()
+  t.equal(replays(), before, 'nothing of an older epoch is replayed')
+  await readAll(t, await r.client(), 'after another')
+  parityIsRight(t, r, 'parity')
+  t.equal(await r.metad.stop(), 0)
+})
+
+t.test('SIGTERM brings everything to the columns, flushed or not', { skip }, async (t) => {
+  const r = await rig(t)
+  await writeAll(t, await r.client())
+  t.equal(await r.metad.stop(), 0)
+  await r.metad.start()
+  await readAll(t, await r.client(), 'after the stop')
+  parityIsRight(t, r, 'parity')
+})
+
+t.test('a column fails: nobody sees it, a crash then loses nothing, metareplace -e repairs it', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  disks.tell('b fail write,sync EIO')
+  await writeAll(t, nbd, 10)
+  t.equal(await answered(nbd.flush()), 0, 'the client sees no error')
+  const bad = r.stat()
+  t.match(bad, /State: Needs Maintenance/)
+  t.match(bad, `Invoke: metareplace d5 ${disks.path('b')} <new device>`)
+  t.match(metad.log(), /d5: \S*b needs maintenance/)
+  await readAll(t, nbd, 'degraded', 10)
+  await r.again()
+  await readAll(t, await r.client(), 'degraded, after a kill', 10)
+  disks.tell('b ok')
+  t.match(metad.must('metareplace', ['-e', 'd5', disks.path('b')]), /^d5: device \S*b is enabled\n$/)
+  await r.until('in step', isOkay)
+  parityIsRight(t, r, 'parity after the resync')
+  disks.tell('a fail all EIO')
+  await readAll(t, await r.client(), 'from what was regenerated', 10)
+  disks.tell('a ok')
+})
+
+t.test(
+  'a column that is gone at the start: recorded when the first client comes, and replayed without it',
+  { skip },
+  async (t) => {
+    const r = await rig(t)
+    const { metad, disks } = r
+    const nbd = await r.client()
+    await writeAll(t, nbd)
+    t.equal(await answered(nbd.flush()), 0)
+    disks.tell('c fail all EIO')
+    nbd.destroy()
+    await metad.kill9()
+    await metad.start()
+    await readAll(t, await r.client(), 'without the column')
+    t.match(r.stat(), /State: Needs Maintenance/)
+    disks.tell('c ok')
+    metad.must('metareplace', ['-e', 'd5', disks.path('c')])
+    await r.until('in step', isOkay)
+    parityIsRight(t, r, 'parity')
+  },
+)
+
+t.test('a second failure costs writes, not data, and ends when the column is back', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  t.equal(await answered(nbd.flush()), 0)
+  disks.tell('a fail all EIO')
+  t.equal(await answered(nbd.write(0n, pattern(1, 64 << 10))), 0)
+  t.equal(await answered(nbd.flush()), 0)
+  disks.tell('b fail write EIO')
+  const first = await answered(nbd.write(BigInt(MIB), pattern(8, 4096)))
+  t.ok(first === EIO || (await answered(nbd.flush())) === EIO, 'the client is told')
+  t.match(r.stat(), /Last Erred/)
+  await readAll(t, nbd, 'what can be read is read')
+  disks.tell('b ok')
+  metad.must('metastat', ['-i'])
+  t.equal(await answered(nbd.write(BigInt(MIB), pattern(9, 4096))), 0)
+  t.equal(await answered(nbd.flush()), 0)
+  t.ok((await nbd.read(BigInt(MIB), 4096)).data.equals(pattern(9, 4096)))
+  disks.tell('a ok')
+  metad.must('metareplace', ['-e', 'd5', disks.path('a')])
+  await r.until('in step', isOkay)
+  await readAll(t, nbd, 'whole again')
+  parityIsRight(t, r, 'parity')
+})
+
+t.test('a column hangs: given up after its time limit, and a client goes on', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  disks.tell('c hang all')
+  await writeAll(t, nbd, 40)
+  t.equal(await answered(nbd.flush()), 0)
+  t.match(r.stat(), /State: Needs Maintenance/)
+  await readAll(t, nbd, 'without the column', 40)
+  disks.tell('c ok')
+  await r.until('usable again', () => metad.run('metareplace', ['-e', 'd5', disks.path('c')]).status === 0)
+  await r.until('in step', isOkay)
+  parityIsRight(t, r, 'parity')
+})
+
+t.test('a resync goes on where it was, after SIGKILL', { skip }, async (t) => {
+  const r = await rig(t, `${CONF}resync_bytes_per_second = 4194304\n`)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  disks.tell('b fail write,sync EIO')
+  await writeAll(t, nbd, 50)
+  t.equal(await answered(nbd.flush()), 0)
+  disks.tell('b ok')
+  metad.must('metareplace', ['-e', 'd5', disks.path('b')])
+  await r.until('under way', (s) => Number(/Resync in progress: +([\d.]+)%/.exec(s)?.[1] ?? 0) > 30)
+  await writeAll(t, nbd, 60)
+  t.equal(await answered(nbd.flush()), 0)
+  await r.again()
+  await r.until('in step', isOkay)
+  const begun = [
+    ...metad.log().matchAll(/"target":\{"kind":"regenerate","column":1\},"from":(\d+),"msg":"job begins"/g),
+  ]
+  t.ok(Number(begun.at(-1)?.[1]) > 0, `it went on from ${begun.at(-1)?.[1]}`)
+  parityIsRight(t, r, 'parity')
+  disks.tell('a fail all EIO')
+  await readAll(t, await r.client(), 'from the column that was made again', 60)
+  disks.tell('a ok')
+})
+
+t.test('a hot spare takes over, and gives back', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  metad.must('metainit', ['hsp001', disks.path('s')])
+  metad.must('metaparam', ['-h', 'hsp001', 'd5'])
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  disks.tell('b fail write,sync EIO')
+  await writeAll(t, nbd, 20)
+  t.equal(await answered(nbd.flush()), 0)
+  await r.until('spared', (s) => isOkay(s) && s.includes(disks.path('s')))
+  await readAll(t, nbd, 'on the spare', 20)
+  parityIsRight(t, r, 'parity on the spare')
+  disks.tell('b ok')
+  metad.must('metareplace', ['-e', 'd5', disks.path('b')])
+  await r.until('given back', (s) => isOkay(s) && !s.includes(disks.path('s')))
+  t.match(metad.must('metastat', ['hsp001']), /Available/)
+  await readAll(t, nbd, 'on its own column', 20)
+})
+
+t.test('metasync, metaclear and what is refused meanwhile', { skip }, async (t) => {
+  const r = await rig(t, `${CONF}resync_bytes_per_second = 3145728\n`)
+  const { metad } = r
+  metad.must('metasync', ['d5'])
+  metad.must('metasync', ['-p', 'd5'])
+  t.match(r.stat(), /State: Regen/)
+  t.equal(metad.run('metasync', ['d5']).status, 255)
+  t.match(metad.run('metaclear', ['d5']).stderr, /metadevice is open/)
+  await r.again()
+  t.match(r.stat(), /State: Regen/, 'wanted until it is done')
+  const nbd = await r.client()
+  t.match(metad.run('metaclear', ['d5']).stderr, /metadevice is open/)
+  await nbd.disconnect()
+})
+
+t.test('while it is initialised nobody is let in, and a start begins again', { skip }, async (t) => {
+  const r = await rig(t, `${CONF}resync_bytes_per_second = 4194304\n`)
+  const { metad, disks } = r
+  metad.must('metaclear', ['d5'])
+  metad.must('metainit', ['d5', '-r', disks.path('a'), disks.path('b'), disks.path('c')])
+  t.match(r.stat(), /State: Initializing/)
+  await t.rejects(NbdClient.open(metad.socket, { name: 'd5' }), /not initialized/)
+  await metad.kill9()
+  await metad.start()
+  t.match(r.stat(), /State: Initializing/)
+  await r.until('initialised', isOkay)
+  const nbd = await r.client()
+  t.ok((await nbd.read(0n, MIB)).data.every((b) => b === 0))
+})

@@ -40,6 +40,8 @@ export interface ServingParts {
   readonly readOnly: () => boolean
   /** Requests that wait for a decision are answered before their metadevice goes. */
   readonly giveUp: (device: number) => void
+  /** An open found components missing, or back: hot spares may be wanted, and jobs be possible. */
+  readonly recorded: (name: UnitName) => void
 }
 
 /** Of a RAID5 device that the engine is to forget. */
@@ -392,6 +394,7 @@ export class Serving {
     const done = await state.change((tree) => decideOpen(tree, name, (c) => !this.isMissing(c), Date.now()))
     if (!done.ok) return done
     for (const n of done.value.value.notices) notice(n.level, n.text)
+    if (done.value.before !== done.value.after) this.#parts.recorded(name)
     return ok(undefined)
   }
 

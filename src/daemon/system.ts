@@ -94,6 +94,11 @@ export class System {
       readOnly,
       resyncs: { paused: (name, swap) => this.resyncs.paused(name, swap) },
       giveUp: (device) => this.#faults.giveUp(device),
+      recorded: (name) => {
+        // Mirrors begin theirs pass by pass.
+        if (state.tree.get(name)?.kind === 'raid5') void this.resyncs.kick(name)
+        void this.#changed()
+      },
     })
     this.state = state
     this.serving = serving

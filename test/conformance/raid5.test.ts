@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { startMetad } from '../tools/daemon.js'
 import { writeAt } from '../tools/labels.js'
@@ -153,3 +154,27 @@ for (const s of SHAPES)
     t.match(metad.run('metaclear', ['d5']), { status: 1, stderr: /d5: operation requires -f \(force\) flag\n/ })
     metad.must('metaclear', ['-f', 'd5'])
   })
+
+t.test('made by metad: zeroed, and every block where it belongs', async (t) => {
+  const disks = ['m0', 'm1', 'm2'].map((n) => metad.disk(n, 6))
+  for (const d of disks) writeAt(d, randomBytes(6 << 20), 0)
+  metad.must('metainit', ['d6', '-r', ...disks, '-i', '16k'])
+  const state = (): string => /State: (.*?) *\n/.exec(metad.must('metastat', ['d6']))?.[1] ?? ''
+  const end = Date.now() + 120_000
+  while (state() === 'Initializing' && Date.now() < end) await sleep(50)
+  t.equal(state(), 'Okay')
+  // Slots of 32 blocks, 10 of them; (12288 - 320) div 32 lines, and nothing is left over.
+  const content = Buffer.alloc(374 * 2 * 32 * 512)
+  const model = content.subarray(0, Math.floor((374 * 64) / CYLINDER) * CYLINDER * 512)
+  t.ok((await whole('d6')).equals(model), 'zeroes')
+  await scribble('d6', model)
+  t.match(metad.must('metastat', ['-c', 'd6']), /^d6 +r +11MB \S+m0 \S+m1 \S+m2\n$/)
+  const tab = metad.must('metastat', ['-p', 'd6'])
+  t.equal(tab, `d6 -r ${disks.join(' ')} -k -i 32b\n`)
+  metad.must('metaclear', ['d6'])
+  const raw = onDisk(disks)
+  t.ok(raw.content.equals(content))
+  t.same(raw.wrong, [])
+  metad.must('metainit', tab.trim().split(' '))
+  t.ok((await whole('d6')).equals(model), 'kept')
+})

@@ -114,7 +114,28 @@ t.test('positions point at the words', async () => {
 t.test('garbage is answered, never thrown at', async () => {
   const odd = fc.oneof(
     fc.string({ unit: 'binary', maxLength: 30 }),
-    fc.constantFrom('-m', '-r', '-i', '-h', '-g', '-S', '-', '--', '-gS', '0', '1', '2', '9', '10', 'd0', 'd1', '32k'),
+    fc.constantFrom(
+      '-m',
+      '-r',
+      '-i',
+      '-h',
+      '-k',
+      '-o',
+      '-w',
+      '-g',
+      '-S',
+      '-',
+      '--',
+      '-gS',
+      '0',
+      '1',
+      '2',
+      '9',
+      '10',
+      'd0',
+      'd1',
+      '32k',
+    ),
     fc.constantFrom('mddb01', '__proto__', 'constructor', 'all', '/dev/md/dsk/d0', 'a/b', '-c', '-l', '4294967296'),
   )
   holds(

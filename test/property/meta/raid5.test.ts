@@ -1,156 +1,284 @@
 /**
- * Properties of RAID5 layouts over invented devices: every block has one place of its own behind labels and
- * replicas, never where parity is; and what metastat -p and the headers say makes the same device again.
- * A failure prints its seed; SEED=n runs that one again.
+ * Any sequence of errors, opens, commands, takeovers, jobs and writes beside a model that knows which version of
+ * every part each disk holds: what is read is always the last version, and one column's worth can always be made from
+ * the others. A failure prints its seed; SEED=n runs that one again.
  */
-import { deepEqual, equal, ok as holdsTrue } from 'node:assert/strict'
+import { deepEqual, equal, ok } from 'node:assert/strict'
 import fc from 'fast-check'
 import t from 'tap'
-import { ok } from '../../../src/base/result.js'
 import { blocks } from '../../../src/base/units.js'
-import { compilePlan } from '../../../src/meta/compile.js'
-import { kindOf } from '../../../src/meta/kinds.js'
-import { decodeHeader, encodeHeader, headerOf, type Headers } from '../../../src/meta/raid5header.js'
-import { columnBlocks, locateRaid5 } from '../../../src/meta/raid5geometry.js'
+import { decide, decideOpen } from '../../../src/meta/decide.js'
+import { poke, refuse, settleSpares, take } from '../../../src/meta/hotspare.js'
+import { IDLE, type Live } from '../../../src/meta/kind.js'
+import { attach, metahs, type Outcome, param, replace } from '../../../src/meta/operations.js'
+import { nextRaid5Job, type Raid5Target, raid5TargetIdentity } from '../../../src/meta/raid5jobs.js'
+import { type Raid5Event, raid5Event } from '../../../src/meta/raid5state.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { readTree, recordChanges } from '../../../src/meta/records.js'
-import { definitionOf, parseTab, printDefinition } from '../../../src/meta/tab.js'
-import type { Device, Raid5Unit, UnitName } from '../../../src/meta/types.js'
-import { encodePlan } from '../../../src/plan/encode.js'
-import type { ComponentId } from '../../../src/plan/types.js'
-import { decodePlan } from '../../../src/plan/verify.js'
-import { device, inventoryOf, metainit } from '../../unit/meta/world.js'
+import { standingSpares } from '../../../src/meta/standing.js'
+import { poolsOf } from '../../../src/meta/tree.js'
+import type { Column, Raid5Unit, Tree } from '../../../src/meta/types.js'
+import type { MetaResult } from '../../../src/msg/errors.js'
+import { raid5In, statesOf } from '../../unit/meta/raid5s.js'
+import { CYLINDER, device, inventoryOf, name, treeOf } from '../../unit/meta/world.js'
 
 const seed = process.env['SEED']
-const settings = { ...(seed === undefined ? {} : { seed: Number(seed) }), numRuns: 300 }
+const settings = seed === undefined ? {} : { seed: Number(seed) }
 
-const devices = fc
-  .array(
-    fc.record({
-      size: fc.integer({ min: 3000, max: 40_000 }),
-      labelAtStart: fc.boolean(),
-      replicaEnd: fc.constantFrom(0, 0, 0, 15, 2048),
-      sectors: fc.constantFrom(32, 63),
-      offset: fc.constantFrom(0, 0, 17, 8064),
-    }),
-    { minLength: 3, maxLength: 9 },
-  )
-  .map((parts) =>
-    parts.map((p, i) =>
-      device(`/d${i}`, p.size, {
-        labelAtStart: p.labelAtStart,
-        replicaEnd: blocks(p.replicaEnd),
-        geometry: { heads: 4, sectors: p.sectors },
-        offset: blocks(p.offset),
-      }),
-    ),
-  )
-const options = fc.record({
-  interlace: fc.oneof(fc.integer({ min: 2, max: 40 }), fc.constantFrom(64, 100, 128)),
-  attached: fc.integer({ min: 0, max: 4 }),
-  slots: fc.option(fc.integer({ min: 10, max: 20 })),
-})
+const NAMES = Array.from({ length: 12 }, (_, i) => `/d${i}`)
+const inventory = inventoryOf(NAMES.map((n) => device(n, 20 * CYLINDER)))
+const UNIT = name('d5')
+/** A column's data in so many parts, each with one version. */
+const PARTS = 4
+const STALE = -1
 
-interface Case {
-  readonly devices: readonly Device[]
-  readonly line: string
-  readonly unit: Raid5Unit
+interface Model {
+  tree: Tree
+  now: number
+  /** Versions of the parts of a line: what clients wrote last. */
+  readonly current: number[]
+  /** By identity of the disk, whatever it is used for. */
+  readonly held: Map<string, number[]>
+  readonly dead: Set<string>
+  job: { readonly target: Raid5Target; readonly identity: string; at: number } | null
+  tried: Raid5Target[]
 }
-let made = 0
-/** null: one of the devices has no room, which is refused. */
-const make = (
-  all: readonly Device[],
-  o: { interlace: number; attached: number; slots: number | null },
-): Case | null => {
-  const originals = Math.max(3, all.length - o.attached)
-  const words = all.map((d) => d.name).join(' ')
-  const slots = o.slots === null ? '' : ` -w ${o.slots}`
-  const line = `d0 -r ${words} -i ${o.interlace}b${slots}${originals < all.length ? ` -o ${originals}` : ''}`
-  const { outcome, errors } = metainit(line, { inventory: inventoryOf(all) })
-  const unit = outcome.tree.get('d0' as UnitName)
-  if (errors.length > 0 || unit?.kind !== 'raid5') {
-    equal(errors[0]?.args?.[0], 'No space left on device')
-    return null
+const counts = { covered: 0, spared: 0, grown: 0, resynced: 0, resumed: 0, lastErred: 0, back: 0 }
+
+const unit = (w: Model): Raid5Unit => raid5In(w.tree)
+const partBlocks = (u: Raid5Unit): number => Math.ceil((u.lines * u.interlace) / PARTS)
+const content = (w: Model, c: Column): number[] => {
+  const found = w.held.get(c.identity) ?? Array.from({ length: PARTS }, () => STALE)
+  w.held.set(c.identity, found)
+  return found
+}
+const live = (w: Model): Live => ({ ...IDLE, isResyncing: () => w.job !== null })
+
+const commit = (w: Model, done: Outcome): void => {
+  const before = unit(w)
+  w.tree = settleSpares(w.tree, done, w.now).tree
+  const after = unit(w)
+  if (before === after) return
+  w.tried = []
+  // The engine ends a job whose target is not the same any more.
+  if (w.job !== null && raid5TargetIdentity(after, w.job.target) !== w.job.identity) w.job = null
+  for (const [i, c] of after.columns.entries()) {
+    const old = before.columns[i]
+    // Other storage, or the same that is examined again: nothing on it is trusted.
+    if (c.state === 'resync' && (old?.state !== 'resync' || old.identity !== c.identity)) content(w, c).fill(STALE)
+    if (c.state === 'lastErred' && old?.state !== 'lastErred') counts.lastErred++
   }
-  made++
-  return { devices: all, line, unit }
+}
+const carry = (w: Model, r: MetaResult<Outcome>): boolean => {
+  if (r.ok) commit(w, r.value)
+  return r.ok
+}
+const happens = (w: Model, e: Raid5Event): void => {
+  const next = raid5Event(w.tree, UNIT, e, w.now)
+  ok(next.ok, `${e.event} in ${statesOf(unit(w))}`)
+  commit(w, next.value.outcome)
 }
 
-/** Addresses around every border that matters, and some between. */
-const addresses = (u: Raid5Unit): readonly number[] => {
-  const striped = u.interlace * u.lines * (u.originals - 1)
-  const row = u.interlace * (u.originals - 1)
-  const around = [0, u.interlace, row, striped - row, striped, striped + u.interlace * u.lines, u.blocks]
-  const near = around.flatMap((b) => [b - 2, b - 1, b, b + 1])
-  const between = Array.from({ length: 40 }, (_, i) => Math.floor((u.actualBlocks * i) / 40) + i)
-  return [...new Set([...near, ...between])].filter((b) => b >= 0 && b < u.actualBlocks)
+/** As the engine serves writes: with one column missing, and none Last Erred. */
+const write = (w: Model, part: number): void => {
+  const serving = unit(w).columns.slice(0, unit(w).serving)
+  const missing = serving.filter((c) => c.state !== 'okay').length
+  if (missing > 1 || serving.some((c) => !['okay', 'erred', 'resync'].includes(c.state))) return
+  const version = w.current[part] ?? 0
+  w.current[part] = version + 1
+  for (const c of serving) {
+    const parts = content(w, c)
+    // A small write does not bring a part in step that was not.
+    if (c.state === 'okay' || (c.state === 'resync' && parts[part] === version)) parts[part] = version + 1
+  }
 }
 
-t.test('every block has a place of its own', async (t) => {
+const begin = (w: Model): void => {
+  if (w.job !== null) return
+  const plan = nextRaid5Job(unit(w), w.tried)
+  if (plan === null) return
+  if (plan.from > 0) counts.resumed++
+  const at = Math.floor(plan.from / partBlocks(unit(w)))
+  w.job = { target: plan.target, identity: raid5TargetIdentity(unit(w), plan.target), at }
+}
+
+/** One part further, or the end; an error of a disk that it needs ends it, after that was decided. */
+const advance = (w: Model, how: number): void => {
+  begin(w)
+  const { job } = w
+  if (job === null) return
+  const u = unit(w)
+  const { target } = job
+  const touched =
+    target.kind === 'initialise' ? target.columns : u.columns.flatMap((_, i) => (i < u.serving ? [i] : []))
+  const failed = touched.find((i) => w.dead.has(u.columns[i]?.identity ?? '')) ?? null
+  const done = blocks(Math.min(job.at * partBlocks(u), u.lines * u.interlace))
+  const end = (result: 'done' | 'failed'): void => {
+    w.job = null
+    w.tried.push(target)
+    const { serving } = unit(w)
+    if (target.kind === 'initialise') happens(w, { event: 'initEnd', columns: target.columns, result, failed })
+    else if (target.kind === 'parity') happens(w, { event: 'regenEnd', result })
+    else happens(w, { event: 'resyncEnd', column: target.column, result, done, failed })
+    if (result === 'done' && target.kind === 'regenerate') counts.resynced++
+    if (unit(w).serving > serving) counts.grown++
+  }
+  if (failed !== null) {
+    broken(w, failed)
+    // Its target is another one by now.
+    if (w.job === null) return
+    return end('failed')
+  }
+  if (job.at < PARTS) {
+    for (const [i, c] of u.columns.entries()) {
+      if (target.kind === 'initialise' && target.columns.includes(i)) content(w, c)[job.at] = w.current[job.at] ?? 0
+      if (target.kind === 'regenerate' && target.column === i) content(w, c)[job.at] = w.current[job.at] ?? 0
+    }
+    job.at++
+    if (target.kind === 'regenerate' && how % 2 === 0)
+      happens(w, {
+        event: 'checkpoint',
+        column: target.column,
+        done: blocks(Math.min(job.at * partBlocks(u), u.lines * u.interlace)),
+      })
+    return
+  }
+  const lasts = u.columns.filter((c) => c.state === 'lastErred').length
+  // What joins is zeroes, and so is its share of the parity, whatever was written meanwhile.
+  if (target.kind === 'initialise')
+    for (const i of target.columns) w.held.set(u.columns[i]?.identity ?? '', [...w.current])
+  end('done')
+  if (target.kind === 'regenerate' && lasts > 0 && !unit(w).columns.some((c) => c.state === 'lastErred'))
+    counts.covered++
+}
+
+const broken = (w: Model, component: number): void => {
+  const failure = { unit: UNIT, component, op: 'write', masked: false, repairFailed: false, readErrors: 0 } as const
+  const { outcome, verdict } = decide(w.tree, UNIT, [failure], { now: w.now, readErrorLimit: 20 })
+  equal(verdict, 'resume')
+  commit(w, outcome)
+}
+
+const check = (w: Model): void => {
+  const u = unit(w)
+  const serving = u.columns.slice(0, u.serving)
+  const held = (c: Column): boolean => content(w, c).every((v, i) => v === w.current[i])
+  for (const c of serving)
+    if (c.state === 'okay' || c.state === 'lastErred') ok(held(c), `${c.name} is ${c.state} and has missed something`)
+  ok(serving.filter((c) => c.state === 'erred' || c.state === 'resync').length <= 1, 'one column at most is made')
+  const c = u.checkpoint
+  const target = c === null ? undefined : u.columns[c.column]
+  if (c !== null && target !== undefined) {
+    equal(target.state, 'resync')
+    const below = Math.floor(c.done / partBlocks(u))
+    for (let part = 0; part < below; part++) equal(content(w, target)[part], w.current[part], 'below the checkpoint')
+  }
+  const slices = u.columns.flatMap((x) => (x.spare === null ? [x] : [x, x.spare.original]))
+  equal(new Set(slices.map((s) => s.identity)).size, slices.length, 'every slice is in one place')
+  const standing = standingSpares(w.tree)
+  for (const pool of poolsOf(w.tree)) for (const s of pool.spares) if (standing.has(s.name)) equal(s.broken, false)
+  for (const [, { component }] of standing) ok(component.state !== 'erred', 'no failed spare stands in')
+  const records = recordChanges({ put: [...w.tree.values()], remove: [] })
+  const back = readTree(new Map([...records].flatMap(([k, v]): [string, Json][] => (v === null ? [] : [[k, v]]))))
+  deepEqual(back, { tree: w.tree, errors: [] })
+}
+
+const step = fc.tuple(
+  fc.constantFrom(0, 1, 1, 2, 2, 3, 4, 4, 5, 6, 6, 6, 6, 6, 6, 7, 7, 8, 9, 10, 11),
+  fc.nat(11),
+  fc.nat(11),
+  fc.boolean(),
+)
+type Step = typeof step extends fc.Arbitrary<infer S> ? S : never
+
+const apply = (w: Model, [what, a, b, flag]: Step): void => {
+  const u = unit(w)
+  const context = { tree: w.tree, inventory, namesOf: (word: string) => [word], live: live(w), now: w.now }
+  const column = a % u.columns.length
+  const c = u.columns[column]
+  if (c === undefined) return
+  switch (what) {
+    case 0:
+      w.dead.add(c.identity)
+      return
+    case 1:
+      if (c.state !== 'erred' && c.state !== 'initErred') broken(w, column)
+      return
+    case 2: {
+      // metad starts again, or the first client comes: what was running goes on from its checkpoint.
+      w.job = null
+      w.tried = []
+      if (flag) w.dead.clear()
+      const lasts = u.columns.filter((x) => x.state === 'lastErred').length
+      const opened = decideOpen(w.tree, UNIT, (x) => !w.dead.has(x.identity), w.now)
+      if (opened.ok) commit(w, opened.value.outcome)
+      if (unit(w).columns.filter((x) => x.state === 'lastErred').length < lasts) counts.back++
+      return
+    }
+    case 3:
+      w.dead.delete(c.identity)
+      return
+    case 4: {
+      const old = (c.spare?.original ?? c).name
+      const by = flag ? null : (NAMES[b] ?? null)
+      carry(w, replace({ unit: 'd5', old, new: by, force: b > 4 }, context))
+      return
+    }
+    case 5:
+      carry(w, attach({ words: ['d5', NAMES[a] ?? ''], interlace: null, check: false }, context))
+      return
+    case 6:
+      return advance(w, a)
+    case 7:
+      return write(w, a % PARTS)
+    case 8: {
+      const [p] = poke(w.tree, live(w))
+      if (p === undefined) return
+      const before = w.tree
+      const taken = b > 9 ? refuse(w.tree, p, w.now) : take(w.tree, live(w), p, w.now)
+      ok(taken !== null)
+      commit(w, taken.outcome)
+      ok(w.tree !== before)
+      if (b <= 9) counts.spared++
+      return
+    }
+    case 9:
+      carry(
+        w,
+        metahs({ action: flag ? 'add' : 'enable', pool: flag ? 'hsp0' : null, words: [NAMES[b] ?? ''] }, context),
+      )
+      return
+    case 10:
+      if (u.columns.every((x) => x.state === 'okay')) happens(w, { event: 'regen' })
+      return
+    default:
+      carry(w, param({ name: 'd5', read: null, write: null, pass: null, hotSparePool: flag ? 'hsp0' : 'none' }, w.tree))
+  }
+}
+
+const START = treeOf(['hsp0 /d10 /d11', 'd5 -r /d0 /d1 /d2 /d3 -i 512k -h hsp0'], { inventory })
+
+t.test('columns through any sequence of events', async (t) => {
   fc.assert(
-    fc.property(devices, options, (all, o) => {
-      const c = make(all, o)
-      if (c === null) return
-      const { unit: u } = c
-      for (const [i, column] of u.columns.entries()) {
-        const d = all[i]
-        holdsTrue(d !== undefined && column.start + columnBlocks(u) <= d.size, 'inside its device')
-        holdsTrue(column.start > d.replicaEnd || d.replicaEnd === 0, 'behind replicas')
-        holdsTrue(!d.labelAtStart || column.start > 0, 'behind the label')
+    fc.property(fc.array(step, { maxLength: 120, size: 'max' }), (steps) => {
+      const w: Model = {
+        tree: START,
+        now: 1000,
+        current: Array.from({ length: PARTS }, () => 0),
+        held: new Map(),
+        dead: new Set(),
+        job: null,
+        tried: [],
       }
-      holdsTrue(u.blocks <= u.actualBlocks && u.actualBlocks - u.blocks < u.geometry.heads * u.geometry.sectors)
-      const places = new Map<string, number>()
-      for (const b of addresses(u)) {
-        const p = locateRaid5(u, blocks(b))
-        const key = `${p.column} ${p.block}`
-        equal(places.get(key), undefined, `${b} is where ${places.get(key) ?? ''} is`)
-        places.set(key, b)
-        holdsTrue(p.column < u.columns.length && p.block < u.lines * u.interlace && p.parity < u.originals)
-        holdsTrue(p.parity !== p.column, 'never on its own parity')
-        const last = locateRaid5(u, blocks(b + p.run - 1))
-        deepEqual([last.column, last.block - p.block], [p.column, p.run - 1], 'a run is contiguous')
+      while (unit(w).columns.some((c) => c.state === 'init')) advance(w, 0)
+      for (const s of steps) {
+        w.now++
+        apply(w, s)
+        check(w)
       }
+      return true
     }),
-    settings,
+    { ...settings, numRuns: 400 },
   )
-  t.ok(made > settings.numRuns / 2, `${made} devices`)
-})
-
-t.test('kept, recorded, compiled: the same device', async (t) => {
-  fc.assert(
-    fc.property(devices, options, (all, o) => {
-      const c = make(all, o)
-      if (c === null) return
-      const unit = { ...c.unit, columns: c.unit.columns.map((x) => ({ ...x, state: 'okay' as const })) }
-      const headers: Headers = (d) => {
-        const header = headerOf(unit, all.indexOf(d))
-        const decoded = header === null ? null : decodeHeader(encodeHeader(header))
-        return ok(decoded === null ? null : { header: decoded.header, live: false })
-      }
-      const line = kindOf('raid5').toTab(unit)
-      const tab = parseTab(`${line}\n`, 'f')
-      const entry = tab.ok ? tab.value.entries[0] : undefined
-      const d = entry === undefined ? undefined : definitionOf(entry)
-      equal(d?.ok === true ? printDefinition(d.value) : d, line)
-      const again = metainit(line, { inventory: inventoryOf(all), headers })
-      deepEqual(again.errors, [], line)
-      const same = again.outcome.tree.get('d0' as UnitName)
-      deepEqual(same?.kind === 'raid5' ? { ...same, journal: unit.journal } : same, unit)
-
-      const records = new Map<string, Json>()
-      for (const [key, value] of recordChanges(again.outcome))
-        if (value !== null) records.set(key, JSON.parse(JSON.stringify(value)) as Json)
-      deepEqual(readTree(records), { tree: again.outcome.tree, errors: [] })
-
-      const facts = {
-        generation: 1,
-        readOnly: false,
-        component: (m: { name: string }) => Number(m.name.slice(2)) as ComponentId,
-      }
-      const plan = decodePlan(encodePlan(compilePlan(unit, again.outcome.tree, facts)))
-      holdsTrue(plan.ok, plan.ok ? '' : plan.error)
-    }),
-    settings,
-  )
-  t.pass('held')
+  for (const [what, n] of Object.entries(counts)) t.ok(n > 10, `${what}: ${n}`)
 })

@@ -2,7 +2,7 @@
  * Hot spares take over under a client that writes: no error reaches it, the spare gets every block, and
  * what metastat says is true. Disks that fail on demand stand behind the components.
  */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -54,6 +54,27 @@ const becomes = (metad: Metad, what: RegExp): Promise<void> =>
   until(`${String(what)} in metastat`, () => what.test(concise(metad)), PATIENCE_MS)
 
 const skip = missingFaultDisk()
+
+t.test('a component that is away at the first open after a start gets a spare at once', async (t) => {
+  const metad = await startMetad(t)
+  const disk = (name: string): string => join(metad.root, 'disks', name)
+  metad.must('metadb', ['-a', '-f', disk('r1')])
+  const [a, b, s] = [metad.disk('a', 4), metad.disk('b', 4), metad.disk('s', 4)]
+  metad.must('metainit', ['hsp001', s])
+  metad.must('metainit', ['d1', '1', '1', a, '-h', 'hsp001'])
+  metad.must('metainit', ['d2', '1', '1', b, '-h', 'hsp001'])
+  metad.must('metainit', ['d0', '-m', 'd1', 'd2'])
+  await metad.stop()
+  renameSync(b, disk('gone'))
+  await metad.start()
+  t.match(concise(metad), /\/s\n/, 'nothing is recorded before it is used')
+  const client = await NbdClient.open(metad.socket, { name: 'd0' })
+  t.teardown(() => Promise.resolve(client.destroy()))
+  await becomes(metad, /\/b \(spared-\S+\/s\)\n/)
+  t.equal((await client.write(0n, Buffer.alloc(4096, 'x'))).error, 0)
+  t.equal((await client.flush()).error, 0)
+  t.equal(readFileSync(s).subarray(0, 4096).toString(), 'x'.repeat(4096))
+})
 
 t.test('a write error: the spare takes over, is filled, and is given back', { skip }, async (t) => {
   const { metad, disks, client, expected, write } = await start(t, ['s1', 's2'])

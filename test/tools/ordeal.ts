@@ -42,6 +42,8 @@ export class Ordeal {
   readonly #t: Test
   readonly #conf: string
   #metad: Metad
+  /** Of a request, as nbdload takes it. */
+  #block = '4k'
   /** Requests without an answer because metad was killed. */
   cutOff = 0
 
@@ -110,6 +112,8 @@ export class Ordeal {
     const sizes = Object.fromEntries(names.map((name) => [name, COLUMN_MIB]))
     const ordeal = await Ordeal.start(t, { ...sizes, ...more }, conf)
     const path = (disk: string): string => ordeal.disks.path(disk)
+    // A page, a segment of one column, a whole line.
+    ordeal.#block = ordeal.dice.pick(['4k', '16k', `${((columns - 1) * INTERLACE_BYTES) >> 10}k`])
     for (const name of names) ordeal.scribble(name)
     await ordeal.metad.configure([
       ...(pool === null ? [] : [['metainit', pool, ...Object.keys(more).map(path)]]),
@@ -207,7 +211,7 @@ export class Ordeal {
   }
 
   async #fill(): Promise<void> {
-    const words = ['--init', '--bs', '4k', '--span', SPAN, '--qd', '32', '--seed', `${SEED}`]
+    const words = ['--init', '--bs', this.#block, '--span', SPAN, '--qd', '32', '--seed', `${SEED}`]
     const { status, stderr } = await load([...this.#metad.target('d0').address, ...this.#journal, ...words])
     if (status !== 0) throw new Error(`cannot fill d0: ${stderr}`)
   }
@@ -223,7 +227,9 @@ export class Ordeal {
       ...['--rw', dice.chance(50) ? 'mix' : 'write', '--qd', `${dice.pick([1, 8, 32])}`],
       ...['--connections', `${dice.pick([1, 2])}`, '--flush-every', `${dice.pick([3, 20, 100])}`],
       ...(dice.chance(25) ? ['--fua'] : []),
-      ...['--bs', '4k', '--seed', `${dice.below(1 << 20)}`, '--seconds', `${seconds}`, '--warmup', '0'],
+      // Requests that follow each other become whole lines.
+      ...(dice.chance(20) ? ['--sequential'] : []),
+      ...['--bs', this.#block, '--seed', `${dice.below(1 << 20)}`, '--seconds', `${seconds}`, '--warmup', '0'],
       ...['--tolerate-disconnect', '--ready-file', ready],
     ])
     let over = false

@@ -23,6 +23,8 @@ t.test('sizes as a controller of 128 KiB gave them', async (t) => {
   t.same(columnLayout(364 + 32, b(32), 11, b(256)), { lines: 1, prewrite: 364, slots: 11 })
   t.same(columnLayout(363 + 32, b(32), 11, b(256)), null, 'a block too few for one line')
   t.same(columnLayout(-5, b(32)), null)
+  // 220480 blocks are left of which -w could name 100 slots of 2048.
+  t.same(columnLayout(425_280, b(204_800)), { lines: 1, prewrite: 204_800, slots: 100 })
 })
 
 t.test('our own components: the prewrite area is whole pages, and enough for the engine', async (t) => {

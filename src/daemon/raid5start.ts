@@ -10,7 +10,8 @@
  *   decided, shown and replayed for ever.
  */
 import { err, ok } from '../base/result.js'
-import { outcome } from '../meta/operations.js'
+import { raid5Event } from '../meta/raid5state.js'
+import { isRaw } from '../meta/raid5tables.js'
 import type { Raid5Unit, Tree, UnitName } from '../meta/types.js'
 import { metaError, type MetaResult } from '../msg/errors.js'
 import { notice as noticeOf } from '../msg/notices.js'
@@ -21,10 +22,6 @@ import type { Metadevices } from './metadevices.js'
 import type { State } from './state.js'
 
 type Replayed = Extract<NativeEvent, { kind: 'replayed' }>
-
-/** It has no data yet, and nobody may open it: it is being initialised, or that failed. */
-export const isRaw = (u: Raid5Unit): boolean =>
-  u.columns.slice(0, u.serving).some((c) => c.state === 'init' || c.state === 'initErred')
 
 export interface StartParts {
   readonly state: Pick<State, 'change'>
@@ -122,8 +119,7 @@ export class Raid5Starts {
       const now = tree.get(name)
       if (now?.kind !== 'raid5' || now.journal.unit !== journal.unit || now.journal.epoch !== journal.epoch)
         return err(metaError('unitNotSetUp', name))
-      const raised: Raid5Unit = { ...now, journal: { ...journal, epoch: journal.epoch + 1 } }
-      return ok({ outcome: outcome(tree, { put: [raised] }) })
+      return raid5Event(tree, name, { event: 'started' }, Date.now())
     })
     if (!done.ok) return done
     this.#replayed.set(name, { device, epoch: journal.epoch + 1 })

@@ -12,6 +12,7 @@ import { setTimeout } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
+import { isInService, isRaw } from '../meta/raid5tables.js'
 import { isWritten } from '../meta/sources.js'
 import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
 import type { Component, Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
@@ -24,7 +25,7 @@ import type { NativeEvent } from '../plan/events.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
 import { inStep, writeHeaders } from './raid5headers.js'
-import { isRaw, Raid5Starts } from './raid5start.js'
+import { Raid5Starts } from './raid5start.js'
 import type { State } from './state.js'
 
 export interface ServingParts {
@@ -57,7 +58,7 @@ const keyOf = (c: Member): string => `${c.path}\0${c.identity}`
 
 /** What of `unit` is read or written: the components that must be open. */
 export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
-  if (unit.kind === 'raid5') return unit.columns.filter((c) => c.state !== 'erred' && c.state !== 'initErred')
+  if (unit.kind === 'raid5') return unit.columns.filter(isInService)
   if (unit.kind !== 'mirror') return componentsOf(unit, tree)
   return unit.submirrors.flatMap((s) => {
     const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null

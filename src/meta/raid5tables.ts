@@ -31,13 +31,13 @@ const has = (columns: readonly Column[], ...states: readonly ColumnState[]): boo
 export const isInitFailed = (u: Raid5Unit): boolean => has(servingColumns(u), 'initErred')
 /** There is no data yet; nobody may open it. */
 export const isInitialising = (u: Raid5Unit): boolean => has(servingColumns(u), 'init') && !isInitFailed(u)
+/** It has no data yet, and nobody may open it: it is being initialised, or that failed. */
+export const isRaw = (u: Raid5Unit): boolean => has(servingColumns(u), 'init', 'initErred')
 /** Attached columns are being initialised; one that failed stops that for all. */
 export const isGrowing = (u: Raid5Unit): boolean => has(joining(u), 'init') && !has(joining(u), 'initErred')
 
 /** Whether a column is read or written at all, by clients or to be brought in step. */
 export const isInService = (c: Column): boolean => c.state !== 'erred' && c.state !== 'initErred'
-/** Columns that must be open, by their place. */
-export const inService = (u: Raid5Unit): readonly number[] => u.columns.flatMap((c, i) => (isInService(c) ? [i] : []))
 
 /** Every serving column but `column` holds its data. */
 export const othersInStep = (u: Raid5Unit, column: number): boolean =>

@@ -84,6 +84,11 @@ class Raid5Shape {
   }
 
   bool operator==(const Raid5Shape&) const = default;
+  // Whether it is the other one with more columns attached.
+  bool grownFrom(const Raid5Shape& other) const noexcept {
+    return segment_ == other.segment_ && lines_ == other.lines_ && originals_ == other.originals_ &&
+           columns_ > other.columns_;
+  }
 
  private:
   std::uint64_t segment_ = 1;

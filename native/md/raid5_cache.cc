@@ -7,10 +7,8 @@ namespace metadisk {
 
 Raid5Cache::Raid5Cache(const Raid5Shape& shape, std::size_t bytes)
     : shape_(shape), pages_(std::max(bytes / Raid5Shape::kPage, kLeastPages + 2 * shape.columns())) {
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, pages_ * Raid5Shape::kPage)));
-  if (memory_ == nullptr) return;
-  freePages_.reserve(pages_);
-  for (std::size_t i = pages_; i-- > 0;) freePages_.push_back(memory_.get() + i * Raid5Shape::kPage);
+  const std::size_t pages = std::exchange(pages_, 0);
+  if (!morePages(pages)) return;
   rows_.resize(pages_);
   cells_.resize(pages_ * shape.columns());
   for (std::size_t i = pages_; i-- > 0;) {
@@ -21,6 +19,42 @@ Raid5Cache::Raid5Cache(const Raid5Shape& shape, std::size_t bytes)
   const std::size_t slots = std::bit_ceil(pages_);
   table_.resize(slots);
   shift_ = 64 - static_cast<unsigned>(std::countr_zero(slots));
+}
+
+Raid5Cache::~Raid5Cache() {
+  for (const Block& block : blocks_) {
+    kernel_ != nullptr ? kernel_->retire(block.memory, block.bytes) : std::free(block.memory);
+  }
+}
+
+bool Raid5Cache::morePages(std::size_t pages) {
+  const std::size_t bytes = pages * Raid5Shape::kPage;
+  blocks_.reserve(blocks_.size() + 1);
+  freePages_.reserve(pages_ + pages);
+  auto* const memory = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, bytes));
+  if (memory == nullptr) return false;
+  blocks_.push_back({memory, bytes});
+  for (std::size_t i = pages; i-- > 0;) freePages_.push_back(memory + i * Raid5Shape::kPage);
+  pages_ += pages;
+  return true;
+}
+
+bool Raid5Cache::widen(const Raid5Shape& shape) {
+  const std::size_t before = shape_.columns();
+  const std::size_t columns = shape.columns();
+  const std::size_t least = kLeastPages + 2 * columns;
+  if (pages_ < least && !morePages(least - pages_)) return false;
+  std::vector<Raid5Cell> cells(rows_.size() * columns);
+  for (std::size_t i = 0; i < rows_.size(); i++) {
+    std::copy_n(rows_[i].cells, before, cells.data() + i * columns);
+    rows_[i].cells = cells.data() + i * columns;
+  }
+  cells_.swap(cells);
+  // Of a row that was full the new columns are not.
+  while (Raid5Row* const row = full_.head) full_.remove(*row);
+  fullRows_ = 0;
+  shape_ = shape;
+  return true;
 }
 
 Raid5Row* Raid5Cache::obtain(std::uint64_t key) noexcept {
@@ -42,18 +76,27 @@ Raid5Row* Raid5Cache::obtain(std::uint64_t key) noexcept {
 }
 
 bool Raid5Cache::take(const Raid5Row& row, std::byte*& page) noexcept {
-  while (freePages_.empty()) {
-    if (!dropOne(&row) && !stripOne(row)) return false;
+  if (!stuck_.empty() && !kernel_->any()) {
+    freePages_.insert(freePages_.end(), stuck_.begin(), stuck_.end());
+    stuck_.clear();
   }
-  page = freePages_.back();
-  freePages_.pop_back();
-  return true;
+  do {
+    while (freePages_.empty()) {
+      if (!dropOne(&row) && !stripOne(row)) return false;
+    }
+    page = freePages_.back();
+    freePages_.pop_back();
+    if (!kernelHas(page)) return true;
+    stuck_.push_back(page);
+  } while (true);
 }
 
-bool Raid5Cache::replace(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept {
+// What is valid goes along, but for `sectors`. Where the page is staged it stays until that is in place.
+bool Raid5Cache::leave(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept {
   std::byte* page = nullptr;
   if (!take(row, page)) return false;
   if ((cell.valid & ~sectors) != 0) std::memcpy(page, cell.page, Raid5Shape::kPage);
+  if (cell.staged != cell.page) freePages_.push_back(cell.page);
   cell.page = page;
   return true;
 }

@@ -15,9 +15,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
+#include <utility>
 #include <vector>
 
+#include "core/heldmemory.h"
 #include "md/raid5.h"
 
 namespace metadisk {
@@ -63,10 +64,15 @@ class Raid5Cache {
  public:
   // At least kLeastPages pages of `bytes`.
   Raid5Cache(const Raid5Shape& shape, std::size_t bytes);
+  ~Raid5Cache();
   Raid5Cache(const Raid5Cache&) = delete;
   Raid5Cache& operator=(const Raid5Cache&) = delete;
 
-  bool usable() const noexcept { return memory_ != nullptr; }
+  bool usable() const noexcept { return !blocks_.empty(); }
+  // Who knows which pages the kernel holds, as long as it is used with these Ios, and after.
+  void use(HeldMemory& kernel) noexcept { kernel_ = &kernel; }
+  // More columns, everything else as it was: nothing is forgotten, and no page or row moves. False without memory.
+  bool widen(const Raid5Shape& shape);
   const Raid5Shape& shape() const noexcept { return shape_; }
 
   bool empty() const noexcept { return used_ == 0; }
@@ -79,12 +85,20 @@ class Raid5Cache {
   // Finds or makes it; may drop a clean one. Null: all rows are in use.
   Raid5Row* obtain(std::uint64_t key) noexcept;
   // Gives a cell its page, or the scratch page; may drop what is clean, never of `row`. False: there is none.
-  bool needPage(Raid5Row& row, Raid5Cell& cell) noexcept { return cell.page != nullptr || take(row, cell.page); }
-  bool needOld(Raid5Row& row, Raid5Cell& cell) noexcept { return cell.old != nullptr || take(row, cell.old); }
+  // A page that the kernel holds, because a column hangs, is left to it for another one.
+  bool needPage(Raid5Row& row, Raid5Cell& cell) noexcept {
+    if (cell.page == nullptr) return take(row, cell.page);
+    return !kernelHas(cell.page) || leave(row, cell, 0);
+  }
+  bool needOld(Raid5Row& row, Raid5Cell& cell) noexcept {
+    if (cell.old != nullptr && kernelHas(cell.old)) freePages_.push_back(std::exchange(cell.old, nullptr));
+    return cell.old != nullptr || take(row, cell.old);
+  }
   void dropOld(Raid5Row& row) noexcept;
   // Before `sectors` of the cell's page are changed: the page is the cell's alone from now on. False: there is none.
   bool own(Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept {
-    return cell.staged == nullptr || cell.staged != cell.page || replace(row, cell, sectors);
+    const bool staged = cell.staged != nullptr && cell.staged == cell.page;
+    return (!staged && !kernelHas(cell.page)) || leave(row, cell, sectors);
   }
   // A group is made of the cell's page; it is in place.
   void pin(Raid5Cell& cell) noexcept { cell.staged = cell.page; }
@@ -134,8 +148,9 @@ class Raid5Cache {
   };
   using AgeList = List<&Raid5Row::before, &Raid5Row::after>;
   using FullList = List<&Raid5Row::fullBefore, &Raid5Row::fullAfter>;
-  struct FreeDeleter {
-    void operator()(std::byte* p) const noexcept { std::free(p); }
+  struct Block {
+    std::byte* memory = nullptr;
+    std::size_t bytes = 0;
   };
 
   std::size_t slotOf(std::uint64_t key) const noexcept {
@@ -143,7 +158,11 @@ class Raid5Cache {
   }
   static bool held(const Raid5Row& row) noexcept { return row.busy || row.pins != 0 || row.waiters != 0; }
   bool take(const Raid5Row& row, std::byte*& page) noexcept;
-  bool replace(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept;
+  bool leave(const Raid5Row& row, Raid5Cell& cell, std::uint8_t sectors) noexcept;
+  bool kernelHas(const std::byte* page) const noexcept {
+    return kernel_ != nullptr && kernel_->any() && kernel_->holds(page, Raid5Shape::kPage);
+  }
+  bool morePages(std::size_t pages);
   bool dropOne(const Raid5Row* except) noexcept;
   bool stripOne(const Raid5Row& except) noexcept;
   void drop(Raid5Row& row) noexcept;
@@ -151,8 +170,10 @@ class Raid5Cache {
   Raid5Shape shape_;
   std::size_t pages_;
   unsigned shift_ = 63;
-  std::unique_ptr<std::byte, FreeDeleter> memory_;
+  HeldMemory* kernel_ = nullptr;
+  std::vector<Block> blocks_;
   std::vector<std::byte*> freePages_;
+  std::vector<std::byte*> stuck_;  // free, but the kernel holds them
   std::vector<Raid5Row> rows_;
   std::vector<Raid5Cell> cells_;
   std::vector<Raid5Row*> table_;

@@ -25,6 +25,9 @@ int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) {
   const Raid5Shape shape(node);
   const bool sameShape = state.cache != nullptr && state.cache->shape() == shape;
   if (sameShape && state.epoch == node.epoch && state.unit == node.unit) return 0;
+  // What the new columns hold is zero: what is dirty, and groups on their way, are as right as before.
+  const bool grown = state.cache != nullptr && shape.grownFrom(state.cache->shape());
+  if (grown && state.epoch == node.epoch && state.unit == node.unit) return state.cache->widen(shape) ? 0 : ENOMEM;
   const bool busy = std::any_of(state.groups.begin(), state.groups.end(),
                                 [](const Raid5Group& group) { return group.phase != Raid5Group::Phase::idle; });
   if (busy || (state.cache != nullptr && state.cache->oldestDirty() != nullptr)) return EBUSY;
@@ -37,7 +40,7 @@ int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) {
   state.unit = node.unit;
   state.epoch = node.epoch;
   for (Raid5Group& group : state.groups) {
-    group.arena.reset();
+    group.arena.drop();
     group.rows.reserve(kBatchRows);
   }
   return 0;
@@ -65,6 +68,7 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
     unreadable += column.service.readable ? 0 : 1;
   }
   broken_ = unreadable > 1 || (unreadable == 1 && lastErred_ != 0);
+  cache_.use(backend.held());
   staging_.rows.reserve(kBatchRows);
   for (Raid5Row* row = cache_.oldestDirty(); row != nullptr; row = row->after) row->urgent = false;
   forgive();
@@ -128,6 +132,7 @@ void Raid5Io::submit(Request& r) noexcept {
 
 void Raid5Io::finish(Op& op, int error) noexcept {
   Request& r = *op.request;
+  if (op.again && error == 0) r.again = true;
   ops_.give(op);
   requests_--;
   r.error = error;
@@ -379,6 +384,7 @@ void Raid5Io::onChild(Io& io) noexcept {
       if (child.result != 0) {
         self.report(child, true);
         op.avoided |= ColumnSet{1} << child.column;
+        op.again = std::exchange(child.held, false) || op.again;
       }
       self.children_.give(child);
       return self.drop(op);

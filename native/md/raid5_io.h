@@ -100,6 +100,7 @@ class Raid5Io {
     Raid5Row* row = nullptr;
     std::uint64_t stamp = 0;  // flush: all changes up to this one
     unsigned pending = 0;     // Ios, and one for whoever starts them
+    bool again = false;       // a hanging column holds the client's memory
     bool filling = false;     // what is left comes by way of rows
     ColumnSet avoided = 0;    // columns that failed a read of it: so it never asks for ever
     int error = 0;

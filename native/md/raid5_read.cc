@@ -105,7 +105,7 @@ void Raid5Io::readDirect(Op& op, Open& open, std::uint32_t column, std::uint64_t
 // One Io of a read is back, or all have been started.
 void Raid5Io::drop(Op& op) noexcept {
   if (--op.pending != 0) return;
-  if (op.error != 0) return finish(op, op.error);
+  if (op.error != 0 || op.again) return finish(op, op.error);
   if (!op.filling && op.avoided == 0) return finish(op, 0);
   goFill(op);
 }

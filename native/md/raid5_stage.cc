@@ -92,7 +92,7 @@ void Raid5Io::pick() noexcept {
 Raid5Group* Raid5Io::idleGroup() noexcept {
   for (Raid5Group& group : state_.groups) {
     if (group.phase != Raid5Group::Phase::idle) continue;
-    return group.grow(shape_.columns(), spanMax(), kBatchRows * 4) ? &group : nullptr;
+    return group.grow(backend_.held(), shape_.columns(), spanMax(), kBatchRows * 4) ? &group : nullptr;
   }
   return nullptr;
 }

@@ -21,6 +21,7 @@
 
 #include "md/raid5_cache.h"
 #include "md/raid5_journal.h"
+#include "md/workbuffer.h"
 
 namespace metadisk {
 
@@ -63,21 +64,20 @@ struct Raid5Group {
   std::array<Part, 64> parts;
   std::vector<Piece> pieces;
   std::vector<Raid5Row*> rows;
-  std::unique_ptr<std::byte, decltype(&std::free)> arena{nullptr, &std::free};
+  WorkBuffer arena;
   std::uint32_t columns = 0;
   std::uint32_t piecesMax = 0;  // of one column, and its entries
   std::size_t headMax = 0;      // bytes of one column's header
   std::size_t flipped = 0;      // bytes of the arena in use, behind the headers
 
   // Makes room for groups of `span` blocks on each of `columns`, of at most `runs` pieces. False: there is no memory.
-  bool grow(std::uint32_t columnCount, std::uint32_t spanMax, std::uint32_t runs) {
-    if (arena != nullptr) return true;
+  bool grow(HeldMemory& held, std::uint32_t columnCount, std::uint32_t spanMax, std::uint32_t runs) {
+    if (arena.get() != nullptr && columns == columnCount) return arena.fresh();
     columns = columnCount;
     piecesMax = std::min(runs, spanMax);
     headMax = journal::headerBlocks(piecesMax) * std::size_t{journal::kBlock};
     const std::size_t bytes = columns * (headMax + std::size_t{spanMax} * journal::kBlock);
-    arena.reset(static_cast<std::byte*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
-    if (arena == nullptr) return false;
+    if (!arena.make(held, (bytes + 4095) / 4096 * 4096)) return false;
     pieces.resize(std::size_t{columns} * piecesMax);
     return true;
   }

@@ -586,9 +586,8 @@ class Admin5 {
       regenerated++;
     }
     if (kind_ == Raid5Work::initialise) {
-      rig_.rest();
       if (rig_.missing()) return;
-      rig_.join();
+      rig_.join();  // in the middle of everything
       joined++;
     }
   }

@@ -20,6 +20,9 @@ import type { Component, MirrorUnit, Slot, StripeUnit, Tree } from '../../../src
 import type { MetaResult } from '../../../src/msg/errors.js'
 import { CYLINDER, device, inventoryOf, metainit } from '../../unit/meta/world.js'
 
+// tap's 30 seconds for a whole file are short when the machine is busy.
+t.setTimeout(240_000)
+
 const seed = process.env['SEED']
 const settings = seed === undefined ? {} : { seed: Number(seed) }
 

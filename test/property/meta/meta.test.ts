@@ -31,6 +31,9 @@ import type { StripeUnit, Tree, Unit, UnitName } from '../../../src/meta/types.j
 import { errorText } from '../../../src/msg/errors.js'
 import { CYLINDER, device, inventoryOf, metainit } from '../../unit/meta/world.js'
 
+// tap's 30 seconds for a whole file are short when the machine is busy.
+t.setTimeout(240_000)
+
 const seed = process.env['SEED']
 const settings = seed === undefined ? {} : { seed: Number(seed) }
 const holds = <T>(arbitrary: fc.Arbitrary<T>, property: (value: T) => boolean | undefined, runs = 300): void =>

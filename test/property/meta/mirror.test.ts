@@ -41,6 +41,9 @@ import { decodePlan } from '../../../src/plan/verify.js'
 import type { MetaResult } from '../../../src/msg/errors.js'
 import { device, inventoryOf, mirrorIn, treeOf } from '../../unit/meta/world.js'
 
+// tap's 30 seconds for a whole file are short when the machine is busy.
+t.setTimeout(240_000)
+
 const seed = process.env['SEED']
 const settings = {
   numRuns: Number(process.env['RUNS'] ?? 300),

@@ -22,6 +22,9 @@ import type { MetaResult } from '../../../src/msg/errors.js'
 import { raid5In, statesOf } from '../../unit/meta/raid5s.js'
 import { CYLINDER, device, inventoryOf, name, treeOf } from '../../unit/meta/world.js'
 
+// tap's 30 seconds for a whole file are short when the machine is busy.
+t.setTimeout(240_000)
+
 const seed = process.env['SEED']
 const settings = seed === undefined ? {} : { seed: Number(seed) }
 

@@ -21,6 +21,9 @@ import type { ComponentId } from '../../../src/plan/types.js'
 import { decodePlan } from '../../../src/plan/verify.js'
 import { device, inventoryOf, metainit } from '../../unit/meta/world.js'
 
+// tap's 30 seconds for a whole file are short when the machine is busy.
+t.setTimeout(240_000)
+
 const seed = process.env['SEED']
 const settings = { ...(seed === undefined ? {} : { seed: Number(seed) }), numRuns: 300 }
 

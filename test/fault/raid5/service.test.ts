@@ -1,4 +1,5 @@
 /** What the administrator and the clients of a RAID5 device see: made, written, killed, degraded, repaired, grown, cleared. */
+import { closeSync, openSync, writeSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
 import { NbdClient } from '../../tools/nbdclient.js'
@@ -217,4 +218,26 @@ t.test('while it is initialised nobody is let in, and a start begins again', { s
   await r.until('initialised', isOkay)
   const nbd = await r.client()
   t.ok((await nbd.read(0n, MIB)).data.every((b) => b === 0))
+})
+
+t.test('metasync --verify finds what no error told of, and --repair makes parity fit', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  await writeAll(t, await r.client())
+  t.equal(await metad.stop(), 0)
+  // Behind metad's back: eight blocks, in the data area of every layout of a disk of this size.
+  const image = openSync(disks.image('c'), 'r+')
+  writeSync(image, Buffer.alloc(4096, 0xa5), 0, 4096, 15 * MIB)
+  closeSync(image)
+  await metad.start()
+  const found = metad.run('metasync', ['--verify', 'd5'])
+  t.equal(found.status, 2)
+  t.match(found.stdout, /^d5: 8 blocks of parity are wrong\n {4}\d+-\d+\n$/)
+  t.equal(metad.run('metasync', ['--verify', 'd5']).status, 2, 'looking changes nothing')
+  t.match(
+    metad.must('metasync', ['--verify', '--repair', 'd5']),
+    /^d5: 8 blocks of parity were wrong and were made again\n/,
+  )
+  parityIsRight(t, r, 'parity')
+  await readAll(t, await r.client(), 'elsewhere nothing changed')
 })

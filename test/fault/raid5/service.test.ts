@@ -190,6 +190,38 @@ t.test('a hot spare takes over, and gives back', { skip }, async (t) => {
   await readAll(t, nbd, 'on its own column', 20)
 })
 
+t.test('metattach: zeroed while clients write, then larger, protected like the rest', { skip }, async (t) => {
+  const r = await rig(t, `${CONF}resync_bytes_per_second = 8388608\n`)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  const { size } = nbd
+  t.match(metad.must('metattach', ['d5', disks.path('t')]), /d5/)
+  let [salt, refused, joined] = [20, 0, false]
+  const writing = (async () => {
+    while (!joined) {
+      salt += 10
+      for (const [seed, offset, length] of PLACES)
+        if ((await answered(nbd.write(BigInt(offset), pattern(seed + salt, length)))) !== 0) refused++
+    }
+  })()
+  await r.until('joined', (s) => isOkay(s) && /Concatenated Devices?:|Attached/i.test(s))
+  joined = true
+  await writing
+  t.equal(refused, 0, `${salt / 10} rounds of writes while it was zeroed and joined`)
+  const larger = await r.client()
+  t.ok(larger.size > size, `${larger.size} bytes`)
+  const data = pattern(31, 64 << 10)
+  t.equal(await answered(larger.write(larger.size - 65536n, data)), 0)
+  t.equal(await answered(larger.flush()), 0)
+  await readAll(t, larger, 'as before', salt)
+  disks.tell('t fail all EIO')
+  t.ok((await larger.read(larger.size - 65536n, data.length)).data.equals(data), 'without the column that joined')
+  disks.tell('t ok')
+  await r.again()
+  t.ok((await (await r.client()).read(larger.size - 65536n, data.length)).data.equals(data), 'after a kill')
+})
+
 t.test('metasync, metaclear and what is refused meanwhile', { skip }, async (t) => {
   const r = await rig(t, `${CONF}resync_bytes_per_second = 3145728\n`)
   const { metad } = r

@@ -86,7 +86,7 @@ std::shared_ptr<Plan> planOf(Kind kind, std::uint64_t interlace) {
   node.segment = interlace;
   node.prewrite = kPrewrite;
   node.lines = (kColumnBytes - kPrewrite) / interlace;
-  node.originals = kColumns;
+  node.originals = node.serving = kColumns;
   node.unit = 5;
   node.epoch = 1;
   for (std::uint32_t i = 0; i < kColumns; i++) node.columns.push_back({i, 0, kPrewrite, {}});
@@ -105,11 +105,13 @@ struct Load {
   std::uint64_t length;
   unsigned depth;
   bool random;
+  std::uint64_t span;  // 0: all
 };
-constexpr Load kLoads[] = {{"1M write QD8", Op::write, 1U << 20U, 8, false},
-                           {"1M read QD8", Op::read, 1U << 20U, 8, false},
-                           {"4K random write QD64", Op::write, 4096, 64, true},
-                           {"4K random read QD64", Op::read, 4096, 64, true}};
+constexpr Load kLoads[] = {{"1M write QD8", Op::write, 1U << 20U, 8, false, 0},
+                           {"1M read QD8", Op::read, 1U << 20U, 8, false, 0},
+                           {"4K random write QD64", Op::write, 4096, 64, true, 0},
+                           {"4K write 64M QD64", Op::write, 4096, 64, true, 64U << 20U},
+                           {"4K random read QD64", Op::read, 4096, 64, true, 0}};
 
 struct Slot : Request {
   bool busy = false;
@@ -136,7 +138,7 @@ void measure(Volume& volume, Counter& backend, Host& host, const char* who, cons
     backend.poll();
     if (host.now() >= volume.wakeAt()) volume.tick();
   };
-  const std::uint64_t places = volume.size() / load.length;
+  const std::uint64_t places = (load.span != 0 ? load.span : volume.size()) / load.length;
   std::uint64_t issued = 0;
   finished = 0;
   const auto begin = host.now();

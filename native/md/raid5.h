@@ -83,6 +83,13 @@ class Raid5Shape {
     return static_cast<std::uint8_t>((1U << (rowBytes(row) / kSector)) - 1);
   }
 
+  // Bits of the sectors that hold `length` bytes from `at` on, of one row.
+  static constexpr std::uint8_t sectorsOf(std::uint32_t at, std::uint32_t length) noexcept {
+    const std::uint32_t first = at / kSector;
+    const std::uint32_t end = (at + length + kSector - 1) / kSector;
+    return static_cast<std::uint8_t>(((1U << end) - 1) & ~((1U << first) - 1));
+  }
+
   bool operator==(const Raid5Shape&) const = default;
   // Whether it is the other one with more columns attached.
   bool grownFrom(const Raid5Shape& other) const noexcept {

@@ -12,13 +12,6 @@ namespace {
 
 constexpr std::uint32_t kSector = Raid5Shape::kSector;
 
-// Bits of the sectors that hold `length` bytes from `at` on, of one row.
-std::uint8_t sectorsOf(std::uint32_t at, std::uint32_t length) noexcept {
-  const std::uint32_t first = at / kSector;
-  const std::uint32_t end = (at + length + kSector - 1) / kSector;
-  return static_cast<std::uint8_t>(((1U << end) - 1) & ~((1U << first) - 1));
-}
-
 }  // namespace
 
 int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) {
@@ -89,17 +82,12 @@ Raid5Io::~Raid5Io() {
   for (Raid5Row* row : staging_.rows) untake(*row);
 }
 
-bool Raid5Io::atRest() const noexcept {
-  return cache_.oldestDirty() == nullptr && flying_ == 0 &&
-         std::all_of(state_.groups.begin(), state_.groups.end(),
-                     [](const Raid5Group& group) { return group.phase == Raid5Group::Phase::idle; });
-}
-
 // ---- requests
 
 void Raid5Io::submit(Request& r) noexcept {
   requests_++;
   submits_++;
+  if (r.op == metadisk::Op::read && readSingle(r)) return;
   Op* const taken = ops_.take();
   if (taken == nullptr) {
     requests_--;
@@ -153,7 +141,7 @@ Raid5Io::Chunk Raid5Io::chunkAt(std::uint64_t offset, std::uint64_t most) const 
   chunk.column = place.column;
   chunk.at = static_cast<std::uint32_t>(place.within % Raid5Shape::kPage);
   chunk.length = static_cast<std::uint32_t>(std::min<std::uint64_t>(shape_.rowBytes(chunk.row) - chunk.at, most));
-  chunk.sectors = sectorsOf(chunk.at, chunk.length);
+  chunk.sectors = Raid5Shape::sectorsOf(chunk.at, chunk.length);
   return chunk;
 }
 
@@ -170,9 +158,9 @@ void Raid5Io::goWrite(Op& op) noexcept {
     Raid5Cell& cell = row->cells[chunk.column];
     if (!cache_.needPage(*row, cell)) return waitFor(op, Op::Wait::space, nullptr);
     // Of a sector that is written in part the rest must be known.
-    std::uint8_t edges = chunk.at % kSector != 0 ? sectorsOf(chunk.at, 1) : std::uint8_t{0};
+    std::uint8_t edges = chunk.at % kSector != 0 ? Raid5Shape::sectorsOf(chunk.at, 1) : std::uint8_t{0};
     const std::uint32_t end = chunk.at + chunk.length;
-    if (end % kSector != 0) edges |= sectorsOf(end - 1, 1);
+    if (end % kSector != 0) edges |= Raid5Shape::sectorsOf(end - 1, 1);
     if ((edges & ~cell.valid) != 0) {
       Batch* const batch = batches_.take();
       if (batch == nullptr) return finish(op, ENOMEM);
@@ -371,7 +359,7 @@ Raid5Io::Child* Raid5Io::newChild(Child::Kind kind, IoOp op, std::uint32_t colum
 }
 
 void Raid5Io::start(Child& child) noexcept {
-  if (child.kind != Child::Kind::read) flying_++;
+  if (child.kind > Child::Kind::read) flying_++;
   backend_.start(child);
 }
 
@@ -379,6 +367,7 @@ void Raid5Io::onChild(Io& io) noexcept {
   Child& child = static_cast<Child&>(io);
   Raid5Io& self = *child.self;
   switch (child.kind) {
+    case Child::Kind::single: return self.singleDone(child);
     case Child::Kind::read: {
       Op& op = *child.request;
       if (child.result != 0) {

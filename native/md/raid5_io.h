@@ -14,6 +14,7 @@
 // - A column that fails is told of, and nothing more is written until a plan or a retry follows.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <span>
@@ -53,7 +54,7 @@ class Raid5Io {
   void tick() noexcept;
   std::uint64_t wakeAt() const noexcept;
   // Nothing is dirty and every group is in place.
-  bool atRest() const noexcept;
+  bool atRest() const noexcept { return settled() && flying_ == 0; }
   // ---- for jobs: see md/raid5_claims.h
 
   // granted() is called once, possibly before this returns, unless unclaim() comes first.
@@ -81,10 +82,11 @@ class Raid5Io {
 
   // One Io on one column, with room for its memory.
   struct Child : Io {
-    enum class Kind : std::uint8_t { read, fill, write, sync, place };
+    enum class Kind : std::uint8_t { single, read, fill, write, sync, place };
     Kind kind = Kind::read;
     Raid5Io* self = nullptr;
     std::uint32_t column = 0;
+    Request* client = nullptr;  // single: the request that it answers alone
     Op* request = nullptr;
     Batch* batch = nullptr;
     Raid5Group* group = nullptr;
@@ -142,6 +144,14 @@ class Raid5Io {
   void finish(Op& op, int error) noexcept;
   void park(Op& op, bool failed) noexcept;
   Chunk chunkAt(std::uint64_t offset, std::uint64_t most) const noexcept;
+  // No change is on its way: what is in place is what the device holds.
+  bool settled() const noexcept {
+    return cache_.oldestDirty() == nullptr &&
+           std::all_of(state_.groups.begin(), state_.groups.end(),
+                       [](const Raid5Group& group) { return group.phase == Raid5Group::Phase::idle; });
+  }
+  bool readSingle(Request& r) noexcept;
+  void singleDone(Child& child) noexcept;
   void goRead(Op& op) noexcept;
   void readDirect(Op& op, Open& open, std::uint32_t column, std::uint64_t offset, std::byte* data,
                   std::uint64_t length) noexcept;
@@ -193,6 +203,10 @@ class Raid5Io {
   bool due() const noexcept;
   bool wantsStaging() const noexcept { return cache_.fullRows() >= kStreamRows || due(); }
   void pick() noexcept;
+  bool pickRow(Raid5Row& row) noexcept;
+  bool stageable(const Raid5Row& row) const noexcept {
+    return !row.busy && row.pins == 0 && !row.lost && !claims_.holds(row.key);
+  }
   bool measure(const Raid5Row& row) noexcept;
   void stage(Batch& batch) noexcept;
   void collect(Raid5Group& group, const Raid5Row& row) noexcept;

@@ -13,14 +13,68 @@ constexpr std::uint32_t kSector = Raid5Shape::kSector;
 
 }  // namespace
 
+// A read of one place is one Io, or a copy from the cache. False: it is neither.
+bool Raid5Io::readSingle(Request& r) noexcept {
+  if (r.length == 0 || r.length > node_.size || r.offset > node_.size - r.length) return false;
+  const Raid5Place place = shape_.placeOf(r.offset);
+  if (r.length > shape_.segment() - place.within || (readable_ >> place.column & 1U) == 0) return false;
+  if (!settled()) {
+    const std::uint64_t at = place.within % Raid5Shape::kPage;
+    if (at + r.length > Raid5Shape::kPage) return false;
+    if (const Raid5Row* const row = cache_.find(shape_.rowOf(place)); row != nullptr) {
+      const Raid5Cell& cell = row->cells[place.column];
+      const std::uint8_t sectors =
+          Raid5Shape::sectorsOf(static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(r.length));
+      if ((sectors & ~cell.valid) == 0) {
+        std::memcpy(r.data, cell.page + at, r.length);
+        requests_--;
+        r.error = 0;
+        r.done(r);
+        return true;
+      }
+      if ((sectors & cell.valid) != 0) return false;
+    }
+  }
+  Child* const child = newChild(Child::Kind::single, IoOp::read, place.column);
+  if (child == nullptr) return false;
+  child->client = &r;
+  child->offset = node_.columns[place.column].start + place.line * shape_.segment() + place.within;
+  child->length = r.length;
+  child->data = r.data;
+  start(*child);
+  return true;
+}
+
+void Raid5Io::singleDone(Child& child) noexcept {
+  Request& r = *child.client;
+  const ColumnSet column = ColumnSet{1} << child.column;
+  const bool failed = child.result != 0;
+  if (failed) [[unlikely]] {
+    report(child, true);
+    r.again = std::exchange(child.held, false);
+  }
+  children_.give(child);
+  Op* const op = failed && !r.again ? ops_.take() : nullptr;
+  if (op == nullptr) {
+    requests_--;
+    r.error = failed && !r.again ? ENOMEM : 0;
+    return r.done(r);
+  }
+  *op = Op{};
+  op->request = &r;
+  op->avoided = column;
+  goFill(*op);
+}
+
 // What the cache holds comes from there, the rest straight from the columns; what cannot be read so, by way of rows.
 void Raid5Io::goRead(Op& op) noexcept {
   const Request& r = *op.request;
   op.pending = 1;
+  const bool direct = settled();  // or else row by row
   Open open;
   for (std::uint64_t at = 0; at < r.length && op.error == 0;) {
     std::byte* const data = r.data + at;
-    if (cache_.empty()) {
+    if (direct) {
       const Raid5Place place = shape_.placeOf(r.offset + at);
       const std::uint64_t run = std::min(shape_.segment() - place.within, r.length - at);
       if (byRows(op, place.column)) {

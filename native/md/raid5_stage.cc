@@ -52,8 +52,8 @@ bool Raid5Io::measure(const Raid5Row& row) noexcept {
   return true;
 }
 
-// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken; full rows
-// alone while nobody waits for others.
+// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken, and with
+// them their neighbours, which are read and written together; full rows alone while nobody waits for others.
 void Raid5Io::pick() noexcept {
   const bool streams = !due();
   const bool everything = starved_ || cache_.dirtyPages() >= cache_.pages() / 4;
@@ -64,29 +64,42 @@ void Raid5Io::pick() noexcept {
   batch.rows.clear();
   blocks_.fill(0);
   entries_.fill(0);
-  for (Raid5Row* row = streams ? cache_.oldestFull() : cache_.oldestDirty();
-       row != nullptr && batch.rows.size() < kBatchRows; row = streams ? row->fullAfter : row->after) {
-    if (row->busy || row->pins != 0 || row->lost || claims_.holds(row->key)) continue;
+  bool room = true;
+  for (Raid5Row* row = streams ? cache_.oldestFull() : cache_.oldestDirty(); row != nullptr && room;
+       row = streams ? row->fullAfter : row->after) {
+    if (!stageable(*row)) continue;
     if (!streams && !everything && row->stamp > flushTarget_ && !row->urgent &&
         now < row->since + state_.options.ageNanos) {
       if (urgent_ == 0) break;
       continue;
     }
-    if (!measure(*row)) break;
-    takeRow(*row, batch);
-    const Planned planned = planStage(*row);
-    if (planned == Planned::ready || planned == Planned::reads) continue;
-    if (planned == Planned::lost) {  // readsDone() sees to it
-      row->failed = row->lost = true;
-      continue;
+    room = pickRow(*row);
+    if (streams) continue;
+    for (std::uint64_t key = row->key + 1; room; key++) {
+      Raid5Row* const next = cache_.find(key);
+      if (next == nullptr || !next->dirty || !stageable(*next)) break;
+      room = pickRow(*next);
     }
-    batch.rows.pop_back();
-    untake(*row);
-    break;
   }
   if (batch.rows.empty()) return;
   stagingBusy_ = true;
   startFill(batch);
+}
+
+// False: it does not fit any more, and was left as it is.
+bool Raid5Io::pickRow(Raid5Row& row) noexcept {
+  Batch& batch = staging_;
+  if (batch.rows.size() == kBatchRows || !measure(row)) return false;
+  takeRow(row, batch);
+  const Planned planned = planStage(row);
+  if (planned == Planned::ready || planned == Planned::reads) return true;
+  if (planned == Planned::lost) {  // readsDone() sees to it
+    row.failed = row.lost = true;
+    return true;
+  }
+  batch.rows.pop_back();
+  untake(row);
+  return false;
 }
 
 Raid5Group* Raid5Io::idleGroup() noexcept {

@@ -1,6 +1,7 @@
 /**
  * The engine without metad: one metadevice over given files, served as d0 until SIGTERM. What is left
- * between this and metad's numbers is metad's. --regions gives a mirror a dirty region log, kept nowhere.
+ * between this and metad's numbers is metad's. --regions gives a mirror a dirty region log, kept nowhere. RAID5 takes
+ * its columns as they are, without a replay; --missing leaves one out, --unjournalled its journal.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -14,12 +15,26 @@ import { encodePlan } from '../src/plan/encode.js'
 import type { ComponentId, NodeId, OpenComponent, Plan } from '../src/plan/types.js'
 
 const USAGE = `usage: node build/js/bench/engine.js --socket PATH [--direct] [--threads N] [--spin MICROS] [--interlace BLOCKS] [--regions BLOCKS]
-         stripe|concat|mirror FILE...\n`
+         [--missing COLUMN] [--unjournalled] stripe|concat|mirror|raid5 FILE...\n`
 const MAX_REQUEST_BYTES = 32 << 20
 
-const planOf = (shape: string, components: readonly OpenComponent[], interlace: Blocks, regions: Blocks): Plan => {
+/** Of a RAID5 column, 5 MiB: 10 slots of 1 MiB would be SVM's, less is a ring of ours that turns as often. */
+const PREWRITE = blocks(10_240)
+
+interface Shape {
+  readonly interlace: Blocks
+  readonly regions: Blocks
+  /** RAID5: the column that is out of service. */
+  readonly missing: number | undefined
+}
+
+const planOf = (shape: string, components: readonly OpenComponent[], { interlace, regions, missing }: Shape): Plan => {
   const plan = new PlanBuilder()
-  const nodes = components.map((c) => plan.addComponent(c.component, blocks(0), c.size))
+  const nodes = components.map((c, i) =>
+    i === missing
+      ? plan.addComponent(c.component, blocks(0), c.size, { readable: false, writable: false, lastErred: 0 })
+      : plan.addComponent(c.component, blocks(0), c.size),
+  )
   const least = Math.min(...components.map((c) => c.size))
   const concat = (children: readonly NodeId[]): NodeId =>
     plan.addStripe(children.map((child) => ({ interlace, blocks: plan.sizeOf(child), children: [child] })))
@@ -41,6 +56,22 @@ const planOf = (shape: string, components: readonly OpenComponent[], interlace: 
         regions,
       )
       break
+    case 'raid5': {
+      const lines = Math.floor((least - PREWRITE) / interlace)
+      plan.addRaid5({
+        blocks: blocks(lines * interlace * (nodes.length - 1)),
+        interlace,
+        lines,
+        originals: nodes.length,
+        serving: nodes.length,
+        prewrite: PREWRITE,
+        unit: 1,
+        epoch: 1,
+        replay: false,
+        columns: nodes,
+      })
+      break
+    }
     default:
       throw new Error(USAGE)
   }
@@ -57,6 +88,8 @@ const main = async (): Promise<void> => {
       spin: { type: 'string' },
       interlace: { type: 'string' },
       regions: { type: 'string' },
+      missing: { type: 'string' },
+      unjournalled: { type: 'boolean' },
     },
   })
   const [shape = '', ...files] = positionals
@@ -67,7 +100,11 @@ const main = async (): Promise<void> => {
     const size = blocks(Math.floor(fstatSync(fd).size / 512))
     return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size, timeoutMillis: 0 }
   })
-  const plan = planOf(shape, components, blocks(Number(values.interlace ?? 128)), blocks(Number(values.regions ?? 0)))
+  const plan = planOf(shape, components, {
+    interlace: blocks(Number(values.interlace ?? 128)),
+    regions: blocks(Number(values.regions ?? 0)),
+    missing: values.missing === undefined ? undefined : Number(values.missing),
+  })
   const engine = loadDataPlane()
   engine.start(
     {
@@ -77,6 +114,7 @@ const main = async (): Promise<void> => {
       spinMicros: Number(values.spin ?? 20),
       regionSweepMillis: 10_000,
       raid5CacheBytes: 64 << 20,
+      raid5Journal: values.unjournalled !== true,
     },
     () => {
       for (const e of engine.drain(1024))

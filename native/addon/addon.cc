@@ -90,6 +90,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
     if (cache.IsNumber())
       options.raid5CacheBytes = static_cast<std::size_t>(
           std::clamp<std::int64_t>(cache.As<Napi::Number>().Int64Value(), 8LL << 20U, 64LL << 30U));
+    const Napi::Value journal = given.Get("raid5Journal");
+    if (journal.IsBoolean()) options.raid5Journal = journal.As<Napi::Boolean>().Value();
     wake_ = Napi::Persistent(info[1].As<Napi::Function>());
     doorbell_ = TypedDoorbell::New(env, "metadisk doorbell", 0, 1, this);
     doorbell_.Unref(env);

@@ -121,7 +121,7 @@ void ThreadDevice::Mounted::replayed(const Raid5Replayed& result) noexcept {
 }
 
 ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks,
-                           std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, std::size_t cacheBytes,
+                           std::shared_ptr<Counters> counters, std::uint64_t sweepNanos, const Raid5Options& raid5,
                            std::function<void()> attend)
     : number_(number),
       backend_(backend),
@@ -133,7 +133,7 @@ ThreadDevice::ThreadDevice(std::uint32_t number, Backend& backend, const DeviceS
             .attend = [this] { attend_(); },
             .flush = [this](std::function<void(int)> done) { flush(std::move(done)); }}) {
   state_.stale = &log_.stale();
-  state_.raid5CacheBytes = cacheBytes;
+  state_.raid5Options = raid5;
 }
 
 void ThreadDevice::install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed) {

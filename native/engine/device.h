@@ -42,7 +42,7 @@ class ThreadDevice final : public nbd::Export {
   // `attend`: advance() must be called before the thread sleeps. `sweepNanos`: between looks at dirty regions.
   // `cacheBytes`: of a RAID5 device's stripes.
   ThreadDevice(std::uint32_t number, Backend& backend, const DeviceSinks& sinks, std::shared_ptr<Counters> counters,
-               std::uint64_t sweepNanos, std::size_t cacheBytes, std::function<void()> attend);
+               std::uint64_t sweepNanos, const Raid5Options& raid5, std::function<void()> attend);
 
   // `installed` runs when no request uses an older plan any more.
   void install(std::shared_ptr<const OpenPlan> plan, std::function<void()> installed);

@@ -30,7 +30,8 @@ Engine::Engine(const EngineOptions& options, std::function<void()> doorbell)
   each.bufferBytes = options.bufferBytes / std::max(1U, options.threads);
   each.forceWorkers = options.forceWorkers;
   each.regionSweepMillis = options.regionSweepMillis;
-  each.raid5CacheBytes = options.raid5CacheBytes;
+  each.raid5.cacheBytes = options.raid5CacheBytes;
+  each.raid5.journal = options.raid5Journal;
   for (unsigned i = 0; i < std::max(1U, options.threads); ++i) {
     each.index = i;
     threads_.push_back(std::make_unique<IoThread>(each, sinks_));

@@ -32,6 +32,7 @@ struct EngineOptions {
   bool forceWorkers = false;
   std::uint32_t regionSweepMillis = 10'000;
   std::size_t raid5CacheBytes = 64UL * 1024 * 1024;
+  bool raid5Journal = true;  // false, for measuring its price: nothing survives a crash
 };
 
 class Engine {

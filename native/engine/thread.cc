@@ -267,7 +267,7 @@ void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& co
   if (!local.device)
     local.device =
         std::make_unique<ThreadDevice>(device, *backend_, sinks_, counters, options_.regionSweepMillis * kMillis,
-                                       options_.raid5CacheBytes, [this, device] { attend(device); });
+                                       options_.raid5, [this, device] { attend(device); });
   if (!stopping_) {
     // A removal under way only made room on this thread: the device is wanted here again.
     for (const auto& report : std::exchange(local.gone, {})) report();

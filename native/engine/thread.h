@@ -34,7 +34,7 @@ struct ThreadOptions {
   std::size_t bufferBytes = 512 * 1024 * 1024;
   bool forceWorkers = false;
   unsigned regionSweepMillis = 10'000;
-  std::size_t raid5CacheBytes = 64UL * 1024 * 1024;
+  Raid5Options raid5;
 };
 
 class IoThread final : public nbd::ConnectionHost {

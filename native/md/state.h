@@ -20,7 +20,7 @@ struct MirrorState {
   // no region may be called clean, so that the next start makes the sides equal.
   bool unequal = false;
   RepairQueue repairs;
-  std::size_t raid5CacheBytes = 64UL * 1024 * 1024;
+  Raid5Options raid5Options;
   // From the first RAID5 plan on.
   std::unique_ptr<Raid5State> raid5;
 };

@@ -16,7 +16,7 @@ void Volume::Impl::begin() noexcept {
   }
   if (state_.raid5 == nullptr) {
     state_.raid5 = std::make_unique<Raid5State>();
-    state_.raid5->options.cacheBytes = state_.raid5CacheBytes;
+    state_.raid5->options = state_.raid5Options;
   }
   raid5Error_ = Raid5Io::prepare(*raid5Node_, *state_.raid5);
   if (raid5Error_ == 0) {

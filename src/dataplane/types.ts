@@ -19,6 +19,8 @@ export interface DataPlaneOptions {
   readonly regionSweepMillis: number
   /** Memory for the stripes of each RAID5 device, 8 MiB to 64 GiB; a quarter of it more for what is being journaled. */
   readonly raid5CacheBytes: number
+  /** For bench alone: false leaves the journal of RAID5 devices out, and nothing survives a crash. */
+  readonly raid5Journal?: boolean
 }
 
 /** What the handshake agreed on; the transmission phase obeys it. */

@@ -110,6 +110,7 @@ struct PlanBytes {
       put(at + l::kRowInterlace, std::uint64_t{i == 0 ? 64U : 400U});
       put(at + l::kRowBlocks, i == 0 ? lines : 99);
       put(at + l::kRowCount, std::uint32_t{i == 0 ? children : 0});
+      put(at + l::kRowFirst, std::uint32_t{i == 0 ? 0 : children});
     }
     for (unsigned i = 0; !raid5 && i < rows; ++i, at += l::kRowBytes) {
       put(at + l::kRowInterlace, std::uint64_t{1024});

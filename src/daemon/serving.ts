@@ -14,7 +14,7 @@ import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
 import { isInService, isRaw } from '../meta/raid5tables.js'
 import { isWritten } from '../meta/sources.js'
-import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
+import { componentsOf, metadeviceOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
 import type { Component, Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
@@ -320,7 +320,7 @@ export class Serving {
     const served = asServed(unit, tree, (c) => this.isMissing(c))
     if (unit.kind === 'raid5' && this.#starts.isNeeded(unit)) return this.#start(unit, served, open)
     const shown = await resyncs.paused(name, () =>
-      metadevices.install(unit, served, open, {
+      metadevices.install(metadeviceOf(served, name) ?? unit, served, open, {
         readOnly: this.#parts.readOnly(),
         dirty: state.logs.bitmap(name),
       }),
@@ -345,7 +345,11 @@ export class Serving {
     await this.#putHeaders(unit)
     const started = await this.#starts.start(unit, () =>
       resyncs.paused(name, () =>
-        metadevices.install(unit, served, open, { readOnly: false, dirty: null, replay: true }),
+        metadevices.install(metadeviceOf(served, name) ?? unit, served, open, {
+          readOnly: false,
+          dirty: null,
+          replay: true,
+        }),
       ),
     )
     if (started.ok) return this.#show(name)

@@ -22,8 +22,8 @@ interface Away {
 }
 
 /** d5 holds DATA, flushed, and metad was killed: its journal has something to replay. */
-const away = async (t: Test): Promise<Away> => {
-  const metad = await startMetad(t)
+const away = async (t: Test, conf = ''): Promise<Away> => {
+  const metad = await startMetad(t, { conf })
   const disks = ['a', 'b', 'c'].map((d) => metad.disk(d, 24))
   metad.must('metadb', ['-a', '-f', join(metad.root, 'db1'), join(metad.root, 'db2')])
   metad.must('metainit', ['d5', '-r', ...disks, '-i', '16k'])
@@ -123,4 +123,22 @@ t.test('a stale state database: not served, because its start would write; well 
   await metad.start()
   await reads('as it was written')
   t.match(metad.log(), /journal replayed/)
+})
+
+t.test('a column that only waits to join is away: the device is served, and grows when it is back', async (t) => {
+  const { metad, client, move, okay, reads, stat } = await away(t, 'resync_bytes_per_second = 4194304\n')
+  await metad.start()
+  const { size } = await client()
+  metad.must('metattach', ['d5', metad.disk('d', 24)])
+  await metad.kill9()
+  move('d')
+  await metad.start()
+  await reads('without it')
+  t.equal((await client()).size, size, 'not larger yet')
+  t.notMatch(stat(), /Needs Maintenance/)
+  move('d')
+  metad.must('metastat', ['-i'])
+  await okay()
+  t.ok((await client()).size > size, 'larger')
+  await reads('as before')
 })

@@ -56,3 +56,22 @@ t.test('what cannot be opened is served as if it were in Maintenance, and nothin
     'a stripe has no states: it is not served',
   )
 })
+
+t.test('a RAID5 device needs its columns, and no other that waits to join', async (t) => {
+  const made = treeOf(['d5 -r /disks/a /disks/b /disks/c /disks/d'])
+  const d5 = unit(made, 'd5')
+  if (d5.kind !== 'raid5') throw new Error(d5.kind)
+  const states = ['okay', 'erred', 'lastErred', 'init'] as const
+  const columns = d5.columns.map((c, i) => ({ ...c, state: states[i] ?? c.state }))
+  const tree = new Map(made).set(d5.name, { ...d5, originals: 3, serving: 3, columns })
+  t.equal(open(tree, 'd5'), 'acd')
+  const served = (missing: string): readonly string[] => {
+    const after = unit(
+      asServed(unit(tree, 'd5'), tree, (c) => c.name.endsWith(missing)),
+      'd5',
+    )
+    return after.kind === 'raid5' ? after.columns.map((c) => c.state) : []
+  }
+  t.same(served('d'), ['okay', 'erred', 'lastErred', 'initErred'], 'the engine is asked for no descriptor of it')
+  t.same(served('a'), states, 'without one that it needs it is not served at all')
+})

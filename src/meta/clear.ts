@@ -25,7 +25,9 @@ const refusal = (unit: Metadevice, force: boolean, tree: Tree, live: Live): Meta
   if (live.isOpen(unit.name) || live.isResyncing(unit.name)) return metaError('isOpen', unit.name)
   if (unit.kind === 'mirror' && !force && sidesIn(unit, tree).some((s) => !isRunning(derive(s.submirror, s.stripe))))
     return metaError('clearBadSubmirrors', unit.name)
-  if (unit.kind === 'raid5' && !force && !isWhole(unit)) return metaError('forceNeeded', unit.name)
+  // Without a column its journal was not replayed, and what is only there goes with the record.
+  const gone = unit.kind === 'raid5' && (live.isUnavailable(unit.name) || unit.columns.some((c) => live.isMissing(c)))
+  if (unit.kind === 'raid5' && !force && (gone || !isWhole(unit))) return metaError('forceNeeded', unit.name)
   return null
 }
 

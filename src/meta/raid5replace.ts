@@ -67,6 +67,9 @@ export const replaceColumn = (u: Raid5Unit, r: ReplaceRequest, context: ReplaceC
   const column = configuredName(r.old, u.columns, context)
   const named = u.columns[column]
   if (named === undefined) return err(metaError('componentNotFound', `${u.name}: ${r.old}`))
+  // The record of `named` would say that it is to be made from the others, and one of those may never come back.
+  if (u.columns.some((c, i) => i !== column && i < u.serving && live.isMissing(c)))
+    return err(metaError('unavailable', u.name))
   const problem = wrongOrder(u, named, r.force)
   if (problem !== null) return err(problem)
   const old = configured(named).name

@@ -93,6 +93,26 @@ t.test('metareplace: what runs and what cannot be touched', async (t) => {
   t.equal(r('okay erred okay', '/disks/g'), "d5: /disks/g: can't find component in unit")
 })
 
+t.test(
+  'metareplace while another column is away: it could not be made again, should that one never come back',
+  async (t) => {
+    const away = { isMissing: ({ name: n }: { readonly name: string }) => n === '/disks/c' }
+    const unavailable = "d5: component is in unavailable state; run 'metastat -i'"
+    const r = (states: string, line: string) => after(replacing(tree(states), line, away))
+    t.equal(r('okay okay okay', '/disks/a'), unavailable)
+    t.equal(r('okay okay okay', '/disks/a /disks/g!'), unavailable)
+    t.equal(r('okay okay okay', '/disks/c /disks/g'), 'okay okay resync', 'that one itself')
+  },
+)
+
+t.test('metaclear of what could not be started: its journal goes with it', async (t) => {
+  const away = { isMissing: ({ name: n }: { readonly name: string }) => n === '/disks/c' }
+  t.equal(clearing(tree('okay okay okay'), false, away), FORCE)
+  t.equal(clearing(tree('okay okay okay'), false, GONE), FORCE)
+  t.equal(typeof clearing(tree('okay okay okay'), true, away), 'object')
+  t.equal(typeof clearing(tree('okay okay erred'), true, GONE), 'object')
+})
+
 t.test('metareplace: which one first', async (t) => {
   const first = 'd5: /disks/a: must replace errored component first'
   const r = (states: string, line: string) => after(replacing(tree(states), line))

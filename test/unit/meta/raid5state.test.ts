@@ -103,6 +103,17 @@ t.test('resync', async (t) => {
   t.equal(done(raid5('okay resync okay', { regen: true }), resyncEnd(1, 'done')).unit.regen, false, 'parity is right')
 })
 
+t.test(
+  'a column that fails in resync is behind what its header says when the end of the resync was not committed',
+  async (t) => {
+    for (const states of ['okay resync okay', 'lastErred resync okay', 'lastErred resync lastErred']) {
+      const header = done(states, resyncEnd(1, 'done')).unit.errors
+      t.ok(done(states, error(1)).unit.errors > header, states)
+      t.ok(done(states, resyncEnd(1, 'failed', 1)).unit.errors > header, states)
+    }
+  },
+)
+
 t.test('checkpoints are those of a column in resync, and go with it', async (t) => {
   const x = done('okay resync okay', { event: 'checkpoint', column: 1, done: blocks(64) })
   t.same(x.unit.checkpoint, { column: 1, identity: 'file:1:/disks/b', done: 64 })

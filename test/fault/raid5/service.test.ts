@@ -308,7 +308,8 @@ t.test(
     for (const d of ['a', 'b']) disks.tell(`${d} fail all EIO`)
     await metad.start()
     await t.rejects(r.client(), 'nobody is let in')
-    t.match(r.stat(), /Last Erred/)
+    const out = ['a', 'b'].filter((d) => new RegExp(`/${d} +\\d+ +\\S+ +Maintenance`).test(r.stat()))
+    t.equal(out.length, 1, 'the first of them: the other one may only be asked too early')
     const tries = (): number => disks.counters('b').failed
     const before = tries()
     await sleep(500)
@@ -317,7 +318,7 @@ t.test(
     metad.must('metastat', ['-i'])
     await readAll(t, await r.client(), 'as it was flushed')
     t.notMatch(r.stat(), /Last Erred/)
-    metad.must('metareplace', ['-e', 'd5', disks.path('a')])
+    metad.must('metareplace', ['-e', 'd5', disks.path(out[0] ?? '')])
     await r.until('in step', isOkay)
     parityIsRight(t, r, 'parity')
     await readAll(t, await r.client(), 'whole again')

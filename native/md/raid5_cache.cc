@@ -25,12 +25,15 @@ Raid5Cache::~Raid5Cache() {
   for (const Block& block : blocks_) {
     kernel_ != nullptr ? kernel_->retire(block.memory, block.bytes) : std::free(block.memory);
   }
+  for (std::byte* const page : extra_) kernel_->retire(page, Raid5Shape::kPage);
 }
 
 bool Raid5Cache::morePages(std::size_t pages) {
   const std::size_t bytes = pages * Raid5Shape::kPage;
   blocks_.reserve(blocks_.size() + 1);
-  freePages_.reserve(pages_ + pages);
+  freePages_.reserve(2 * (pages_ + pages));
+  stuck_.reserve(2 * (pages_ + pages));
+  extra_.reserve(pages_ + pages);
   auto* const memory = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, bytes));
   if (memory == nullptr) return false;
   blocks_.push_back({memory, bytes});
@@ -81,14 +84,18 @@ bool Raid5Cache::take(const Raid5Row& row, std::byte*& page) noexcept {
     stuck_.clear();
   }
   do {
-    while (freePages_.empty()) {
-      if (!dropOne(&row) && !stripOne(row)) return false;
+    while (!freePages_.empty()) {
+      page = freePages_.back();
+      freePages_.pop_back();
+      if (!kernelHas(page)) return true;
+      stuck_.push_back(page);
     }
-    page = freePages_.back();
-    freePages_.pop_back();
-    if (!kernelHas(page)) return true;
-    stuck_.push_back(page);
-  } while (true);
+  } while (dropOne(&row) || stripOne(row));
+  // Others must not wait for a column that hangs.
+  if (extra_.size() >= stuck_.size()) return false;
+  page = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, Raid5Shape::kPage));
+  if (page != nullptr) extra_.push_back(page);
+  return page != nullptr;
 }
 
 // What is valid goes along, but for `sectors`. Where the page is staged it stays until that is in place.

@@ -5,10 +5,11 @@
 // journal yet. Of the parity cell a valid sector is the parity of what was staged last, so it is never dirty.
 // What is staged is written from the pages themselves: until it is in place nobody changes a staged sector of such a
 // page, whoever wants to takes another page for the cell first (own()).
-// Invariants: one thread; all memory is had at construction and never exceeded; dirty implies valid; a row is in
-// exactly one list, by state: free, clean (the least recently used first) or dirty (the oldest first); dirty rows whose
-// data is dirty as a whole are in the list of full ones besides; a row goes only from the clean list, and not while it
-// is busy, pinned or waited for. Of a dirty row the clean pages may go. Only pinned rows have staged pages.
+// Invariants: one thread; all memory is had at construction, but for pages instead of what the kernel holds; dirty
+// implies valid; a row is in exactly one list, by state: free, clean (the least recently used first) or dirty (the
+// oldest first); dirty rows whose data is dirty as a whole are in the list of full ones besides; a row goes only from
+// the clean list, and not while it is busy, pinned or waited for. Of a dirty row the clean pages may go. Only pinned
+// rows have staged pages.
 #pragma once
 
 #include <bit>
@@ -174,6 +175,7 @@ class Raid5Cache {
   std::vector<Block> blocks_;
   std::vector<std::byte*> freePages_;
   std::vector<std::byte*> stuck_;  // free, but the kernel holds them
+  std::vector<std::byte*> extra_;  // instead of those, and kept
   std::vector<Raid5Row> rows_;
   std::vector<Raid5Cell> cells_;
   std::vector<Raid5Row*> table_;

@@ -1,5 +1,5 @@
 // What jobs ask of a RAID5 device while it serves: rows to themselves, and older groups of the journal forgotten.
-#include <algorithm>
+#include <cerrno>
 
 #include "md/raid5_io.h"
 
@@ -44,6 +44,19 @@ void Raid5Io::parityChanged(std::uint32_t column, std::uint64_t offset, std::uin
     if (row != nullptr) row->cells[column].valid = 0;
     at = shape_.rowStart(key) + shape_.rowBytes(key);
   }
+}
+
+// What hangs is never rewritten, nor anything that the others do not know for sure.
+void Raid5Io::wantRepair(std::uint32_t column, std::uint64_t offset, std::uint64_t length, int error) noexcept {
+  const ColumnSet all = shape_.columns() == 64 ? ~ColumnSet{0} : (ColumnSet{1} << shape_.columns()) - 1;
+  if (repairs_ == nullptr || error == ETIMEDOUT || plan_.readOnly || readable_ != all) return;
+  repairs_->add({column, offset, offset + length});
+  host_.attend();
+}
+
+void Raid5Io::mended(std::uint64_t row, std::uint32_t column) noexcept {
+  Raid5Row* const found = cache_.find(row);
+  if (found != nullptr) found->bad &= ~(ColumnSet{1} << column);
 }
 
 }  // namespace metadisk

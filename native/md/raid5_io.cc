@@ -372,6 +372,8 @@ void Raid5Io::onChild(Io& io) noexcept {
       Op& op = *child.request;
       if (child.result != 0) {
         self.report(child, true);
+        self.wantRepair(child.column, child.offset - self.node_.columns[child.column].start, child.length,
+                        -child.result);
         op.avoided |= ColumnSet{1} << child.column;
         op.again = std::exchange(child.held, false) || op.again;
       }
@@ -383,6 +385,8 @@ void Raid5Io::onChild(Io& io) noexcept {
       Batch& batch = *child.batch;
       if (child.result != 0) {
         self.report(child, true);
+        self.wantRepair(child.column, child.offset - self.node_.columns[child.column].start, child.length,
+                        -child.result);
         if (batch.op != nullptr) batch.op->avoided |= ColumnSet{1} << child.column;
         const std::uint64_t first = child.offset - self.node_.columns[child.column].start;
         for (Raid5Row* row : batch.rows) {

@@ -28,6 +28,7 @@
 #include "md/raid5.h"
 #include "md/raid5_claims.h"
 #include "md/raid5_state.h"
+#include "md/repairqueue.h"
 #include "md/request.h"
 #include "md/volume.h"
 #include "plan/plan.h"
@@ -66,6 +67,12 @@ class Raid5Io {
   std::uint64_t lastGroup() const noexcept { return state_.journal.last(); }
   // Parity in place was changed there, by whoever claimed the rows; bytes of the column's data.
   void parityChanged(std::uint32_t column, std::uint64_t offset, std::uint64_t length) noexcept;
+  // Where places that could not be read and might be rewritten are named; slot: the column.
+  void repairInto(RepairQueue& queue) noexcept { repairs_ = &queue; }
+  // Bytes of the column's data; an errno that says why.
+  void wantRepair(std::uint32_t column, std::uint64_t offset, std::uint64_t length, int error) noexcept;
+  // The column can be read there again.
+  void mended(std::uint64_t row, std::uint32_t column) noexcept;
   // Requests submitted since the last call, or in flight.
   bool clientsActive() noexcept { return std::exchange(submits_, 0) != 0 || requests_ != 0; }
 
@@ -260,6 +267,7 @@ class Raid5Io {
   unsigned urgent_ = 0;   // rows whose staging somebody waits for
   bool starved_ = false;  // somebody waits for space
   bool kick_ = true;      // the first tick has something to go on with
+  RepairQueue* repairs_ = nullptr;
   Raid5Claims claims_;
   bool granting_ = false;
   std::uint64_t parities_ = 0;  // times that parity was changed by others than groups

@@ -258,6 +258,7 @@ void Raid5Jobs::partDone(Part& part) noexcept {
   }
   if (fault.error != 0 && job_.kind == Raid5Work::parity && part.op == IoOp::read) {
     window.unread |= ColumnSet{1} << part.column;  // told of; nothing is compared here
+    io_.wantRepair(part.column, window.range.offset, window.range.length, fault.error);
   } else if (fault.error != 0) {
     if (window.fault.error == 0) window.fault = fault;
   } else if (window.stage == Window::Stage::writing && job_.kind != Raid5Work::regenerate) {

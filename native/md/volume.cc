@@ -386,19 +386,21 @@ bool Volume::Impl::working() const noexcept { return resyncing() || (repairs_ !=
 void Volume::Impl::quiesce() noexcept {
   cancelResync();
   if (repairs_ != nullptr) repairs_->stop();
+  if (raid5Repairs_ != nullptr) raid5Repairs_->stop();
   if (raid5_ != nullptr) raid5_->retire();
 }
 void Volume::Impl::tick() noexcept {
   if (raid5_ != nullptr) {
     raid5_->tick();
-    return raid5Jobs_->tick();
+    raid5Jobs_->tick();
+    return raid5Repairs_->tick();
   }
   if (mirror_ == nullptr) return;
   jobs_->tick();
   repairs_->tick();
 }
 std::uint64_t Volume::Impl::wakeAt() const noexcept {
-  if (raid5_ != nullptr) return std::min(raid5_->wakeAt(), raid5Jobs_->wakeAt());
+  if (raid5_ != nullptr) return raid5Repairs_->due() ? 0 : std::min(raid5_->wakeAt(), raid5Jobs_->wakeAt());
   if (mirror_ == nullptr) return UINT64_MAX;
   return repairs_->due() ? 0 : jobs_->wakeAt();
 }

@@ -23,6 +23,7 @@
 #include "md/pool.h"
 #include "md/raid5_io.h"
 #include "md/raid5_jobs.h"
+#include "md/raid5_repair.h"
 #include "md/raid5_replay.h"
 #include "md/stripe.h"
 #include "md/volume.h"
@@ -211,6 +212,7 @@ class Volume::Impl final {
   const Raid5Node* raid5Node_ = nullptr;
   std::unique_ptr<Raid5Io> raid5_;        // from begin() on
   std::unique_ptr<Raid5Jobs> raid5Jobs_;  // with it
+  std::unique_ptr<Raid5Repairs> raid5Repairs_;
   std::unique_ptr<Raid5Replay> replay_;
   int raid5Error_ = EIO;  // what requests get while there is neither
   std::optional<ReadSources> sources_;

@@ -21,12 +21,15 @@ void Volume::Impl::begin() noexcept {
   raid5Error_ = Raid5Io::prepare(*raid5Node_, *state_.raid5);
   if (raid5Error_ == 0) {
     raid5_ = std::make_unique<Raid5Io>(*plan_, files_, backend_, host_, state_.hold, *state_.raid5);
+    raid5_->repairInto(state_.repairs);
+    raid5Repairs_ = std::make_unique<Raid5Repairs>(*plan_, files_, backend_, host_, *raid5_, state_.repairs);
     raid5Jobs_ = std::make_unique<Raid5Jobs>(*plan_, files_, backend_, host_, *raid5_);
   }
 }
 
 unsigned Volume::Impl::inFlight() const noexcept {
-  if (raid5_ != nullptr) return raid5_->inFlight() + (raid5Jobs_->running() ? 1U : 0U);
+  if (raid5_ != nullptr)
+    return raid5_->inFlight() + (raid5Jobs_->running() ? 1U : 0U) + (raid5Repairs_->running() ? 1U : 0U);
   return requests_ + (working() ? 1U : 0U) + (replay_ != nullptr ? replay_->inFlight() : 0U);
 }
 

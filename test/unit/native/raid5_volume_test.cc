@@ -138,3 +138,69 @@ TEST_CASE("raid5 volume: a replay that cannot write says so, and can be made aga
   CHECK(bench.replays[1].error == 0);
   CHECK(bench.replays[1].groups == 1);
 }
+
+namespace {
+
+// A stretch of column 1 cannot be read; where its data begins, and nothing of it is cached.
+std::uint64_t damaged(Bench& bench, std::uint64_t from, std::uint64_t bytes, bool worn = false) {
+  CHECK(bench.run(Op::write, 0, 60000, 7, true) == 0);
+  CHECK(bench.run(Op::write, 100000, 512, 8, true) == 0);
+  bench.drain();
+  bench.state.raid5->cache->forgetClean();
+  const std::uint64_t start = std::get<Raid5Node>(bench.volume->plan().root()).columns[1].start;
+  bench.sim.damage(1, start + from, start + from + bytes, worn);
+  return start;
+}
+
+}  // namespace
+
+TEST_CASE("raid5 volume: sectors that cannot be read are rewritten from the others, while clients go on") {
+  Bench bench(maker(), 6, {.latencyMax = 3});
+  const std::uint64_t start = damaged(bench, 1024, 512);
+  CHECK(holds(bench, 0, 60000, 7));
+  bench.rest();
+  REQUIRE(bench.repaired.size() == 1);
+  CHECK(bench.repaired[0].component == 101);
+  CHECK(bench.repaired[0].block == start / kBlock);
+  CHECK(bench.repaired[0].blocks == 8);
+  const std::size_t told = bench.events.size();
+  CHECK(told > 0);
+  CHECK(bench.events[0].masked);
+  CHECK(holds(bench, 0, 60000, 7));
+  bench.state.raid5->cache->forgetClean();
+  CHECK(holds(bench, 0, 60000, 7));
+  CHECK(bench.events.size() == told);
+}
+
+TEST_CASE("raid5 volume: parity that cannot be read is found by a comparison, and is made again") {
+  Bench bench(maker(), 7, {.latencyMax = 3});
+  const std::uint64_t start = damaged(bench, 8192, 512);  // of the second line
+  REQUIRE(bench.volume->startRaid5({.kind = Raid5Work::parity}) == 0);
+  bench.rest();
+  REQUIRE(bench.repaired.size() == 1);
+  CHECK(bench.repaired[0].block == (start + 8192) / kBlock);
+  REQUIRE(bench.volume->startRaid5({.kind = Raid5Work::parity}) == 0);
+  bench.rest();
+  CHECK(bench.endedOutcome == ResyncOutcome::done);
+  CHECK(bench.repaired.size() == 1);
+}
+
+TEST_CASE(
+    "raid5 volume: what cannot be rewritten is told of once, and nothing is rewritten while a column is missing") {
+  Bench bench(maker(), 8, {.latencyMax = 3});
+  damaged(bench, 0, 512, true);
+  CHECK(holds(bench, 0, 60000, 7));
+  bench.rest();
+  CHECK(bench.repaired.empty());
+  CHECK(std::count_if(bench.events.begin(), bench.events.end(),
+                      [](const ComponentFault& f) { return f.repairFailed && f.component == 101; }) == 1);
+  Bench degraded(maker(), 9, {.latencyMax = 3});
+  damaged(degraded, 0, 512);
+  swap(degraded, [](Raid5Node& node) {
+    node.columns[3].service = {false, false, 0};
+    node.columns[3].file = kNoFile;
+  });
+  CHECK(degraded.run(Op::read, 0, 60000) == EIO);
+  degraded.rest();
+  CHECK(degraded.repaired.empty());
+}

@@ -65,6 +65,8 @@ class Raid5Io {
   void unclaim(Raid5Claim& claim) noexcept;
   // The newest group of the journal.
   std::uint64_t lastGroup() const noexcept { return state_.journal.last(); }
+  // The journal can forget all of its groups, if it has any: a claim with a `tail` is granted one day.
+  bool forgets() const noexcept { return !broken_ || state_.journal.durableTail() > lastGroup(); }
   // Parity in place was changed there, by whoever claimed the rows; bytes of the column's data.
   void parityChanged(std::uint32_t column, std::uint64_t offset, std::uint64_t length) noexcept;
   // Where places that could not be read and might be rewritten are named; slot: the column.

@@ -50,7 +50,9 @@ int Raid5Jobs::check(const Raid5Job& job) const noexcept {
     case Raid5Work::regenerate:
       if (plan_.readOnly) return EROFS;
       if (std::popcount(job.columns) != 1 || (job.columns & ~(writable & ~readable & serving)) != 0) return EINVAL;
-      return (serving & ~readable) != job.columns ? EINVAL : 0;
+      if ((serving & ~readable) != job.columns) return EINVAL;
+      // While another column is Last Erred nothing goes into the journal: the job would wait for it for ever.
+      return io_.forgets() ? 0 : EIO;
     case Raid5Work::parity:
       if (job.repair && plan_.readOnly) return EROFS;
       return job.columns != 0 || (serving & ~readable) != 0 ? EINVAL : 0;

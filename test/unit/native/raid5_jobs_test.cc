@@ -238,3 +238,24 @@ TEST_CASE("raid5 jobs: a group that went on without a column is not doubted when
     for (std::uint64_t s = 0; s < 11; s++) CHECK(rig.onDisk(s)[0] == std::byte{3});
   }
 }
+
+TEST_CASE("raid5 jobs: beside a column that is Last Erred regeneration waits for no journal that stands still") {
+  const Raid5Job job{.kind = Raid5Work::regenerate, .columns = 1};
+  for (const bool journaled : {false, true}) {
+    Bench5 rig;
+    if (journaled) {
+      rig.write(0, 11 * 512, 3);
+      rig.rest();
+    }
+    rig.replacing(0);
+    rig.nodeToChange().columns[1].service.lastErred = 1;
+    rig.swapPlan();
+    if (journaled) {
+      CHECK(rig.jobs->start(job) == EIO);
+      rig.nodeToChange().columns[1].service.lastErred = 0;
+      rig.swapPlan();
+    }
+    CHECK(rig.job(job).outcome == ResyncOutcome::done);
+    CHECK(rig.wrongParity() == 0);
+  }
+}

@@ -85,17 +85,23 @@ bool Raid5Cache::take(const Raid5Row& row, std::byte*& page) noexcept {
   }
   do {
     while (!freePages_.empty()) {
-      page = freePages_.back();
+      // `page` is a cell's: it is no page's second owner when there is none after all.
+      std::byte* const free = freePages_.back();
       freePages_.pop_back();
-      if (!kernelHas(page)) return true;
-      stuck_.push_back(page);
+      if (!kernelHas(free)) {
+        page = free;
+        return true;
+      }
+      stuck_.push_back(free);
     }
   } while (dropOne(&row) || stripOne(row));
   // Others must not wait for a column that hangs.
   if (extra_.size() >= stuck_.size()) return false;
-  page = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, Raid5Shape::kPage));
-  if (page != nullptr) extra_.push_back(page);
-  return page != nullptr;
+  auto* const more = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, Raid5Shape::kPage));
+  if (more == nullptr) return false;
+  extra_.push_back(more);
+  page = more;
+  return true;
 }
 
 // What is valid goes along, but for `sectors`. Where the page is staged it stays until that is in place.

@@ -124,7 +124,15 @@ const main = async (): Promise<void> => {
   await engine.install(0, encodePlan(plan), components, null)
   const root = plan.nodes.at(-1)
   const sizeBytes = BigInt(root?.blocks ?? 0) * 512n
-  const unit = { name: 'd0', device: 0, sizeBytes, readOnly: false, description: shape, preferredBlockBytes: 0 }
+  const unit = {
+    name: 'd0',
+    device: 0,
+    sizeBytes,
+    readOnly: false,
+    description: shape,
+    preferredBlockBytes: 0,
+    trims: true,
+  }
   const listener = new NbdListener({
     exports: makeExportTable(() => [unit], { maxRequestBytes: MAX_REQUEST_BYTES }),
     active: () => 0,

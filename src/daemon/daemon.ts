@@ -124,6 +124,8 @@ export class Daemon {
         readOnly: system.readOnly,
         description: KIND_TITLES[e.unit.kind],
         preferredBlockBytes: 0,
+        // Zeroes that nobody wrote would have to get parity: RAID5 takes a trim for the hint that it is, and offers none.
+        trims: e.unit.kind !== 'raid5',
         ...(e.refusal === undefined ? {} : { refusal: errorText(e.refusal) }),
       }))
     return new NbdListener({

@@ -15,6 +15,8 @@ export interface ExportUnit {
   readonly description: string
   /** What a client should use for best speed: interlace of a stripe, or 0 for the default. */
   readonly preferredBlockBytes: number
+  /** What is trimmed is given back to its storage. */
+  readonly trims: boolean
   /** Why nobody may use it now: it is listed and not available. */
   readonly refusal?: string
 }
@@ -71,6 +73,7 @@ export const makeExportTable = (units: () => readonly ExportUnit[], options: Exp
     // A multiple of the minimum block, as the protocol wants.
     maxRequestBytes: options.maxRequestBytes - (options.maxRequestBytes % RDSK_BLOCK_BYTES),
     device: unit.device,
+    trims: unit.trims,
     ...(unit.refusal === undefined ? {} : { refusal: unit.refusal }),
   })
   return {

@@ -105,7 +105,8 @@ export const transmissionFlags = (info: ExportInfo, structured: boolean): number
   let flags = FLAG.hasFlags | FLAG.sendFlush | FLAG.canMultiConn | FLAG.sendCache
   if (structured) flags |= FLAG.sendDf
   if (info.readOnly) return flags | FLAG.readOnly
-  return flags | FLAG.sendFua | FLAG.sendTrim | FLAG.sendWriteZeroes | FLAG.sendFastZero
+  if (info.trims) flags |= FLAG.sendTrim
+  return flags | FLAG.sendFua | FLAG.sendWriteZeroes | FLAG.sendFastZero
 }
 
 const close = (state: HandshakeState, reason: string, orderly = false, reply = NOTHING): Step => ({

@@ -13,6 +13,8 @@ export interface ExportInfo {
   readonly maxRequestBytes: number
   /** Engine device number. */
   readonly device: number
+  /** Trim is offered. */
+  readonly trims: boolean
   /** Why nobody may use it now. */
   readonly refusal?: string
 }

@@ -37,6 +37,7 @@ export const exportInfo = (over: Partial<ExportInfo> = {}): ExportInfo => ({
   readOnly: false,
   minBlockBytes: 1,
   preferredBlockBytes: 4096,
+  trims: true,
   maxRequestBytes: 33_554_432,
   device: 0,
   ...over,

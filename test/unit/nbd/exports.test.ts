@@ -8,6 +8,7 @@ const unit = (name: string, over: Partial<ExportUnit> = {}): ExportUnit => ({
   readOnly: false,
   description: 'concat/stripe',
   preferredBlockBytes: 0,
+  trims: true,
   ...over,
 })
 

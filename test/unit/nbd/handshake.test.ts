@@ -39,6 +39,7 @@ t.test('greeting is the fixed newstyle one with NO_ZEROES', (t) => {
 t.test('transmission flags', (t) => {
   t.equal(transmissionFlags(exportInfo(), false), WRITABLE)
   t.equal(transmissionFlags(exportInfo(), true), WRITABLE | FLAG.sendDf)
+  t.equal(transmissionFlags(exportInfo({ trims: false }), false), WRITABLE & ~FLAG.sendTrim)
   const readOnly = transmissionFlags(exportInfo({ readOnly: true }), true)
   t.equal(readOnly, FLAG.hasFlags | FLAG.readOnly | FLAG.sendFlush | FLAG.canMultiConn | FLAG.sendCache | FLAG.sendDf)
   t.end()

@@ -10,7 +10,7 @@ import { unchanged } from '../meta/operations.js'
 import { nextRaid5Job, type Raid5Target, raid5TargetIdentity } from '../meta/raid5jobs.js'
 import { raid5Event, type Raid5Event, type Raid5Noted } from '../meta/raid5state.js'
 import type { Raid5Unit, UnitName } from '../meta/types.js'
-import { errorText, type MetaResult } from '../msg/errors.js'
+import { errorText } from '../msg/errors.js'
 import type { ComponentId } from '../plan/types.js'
 import type { End, Ending, Job as AnyJob, ResyncHost, Work as AnyWork } from '../resync/scheduler.js'
 import type { Components } from './components.js'
@@ -128,10 +128,11 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     const { target } = job
     const synced = this.#synced.get(name) ?? job.from
     this.#synced.delete(name)
-    const whole = ending !== 'done' || (await this.#headers(name, job))
-    const failed = end.component === null ? null : this.#columnOf(name, end.component)
-    await this.#record(name, job, endOf(target, whole ? ending : 'failed', synced, failed))
-    this.#parts.log.info({ metadevice: name, target, errno: end.errno }, `job ${whole ? ending : 'failed'}`)
+    const without = ending === 'done' ? await this.#headers(name, job) : null
+    const failed = without ?? (end.component === null ? null : this.#columnOf(name, end.component))
+    const result = without === null ? ending : 'failed'
+    await this.#record(name, job, endOf(target, result, synced, failed))
+    this.#parts.log.info({ metadevice: name, target, errno: end.errno }, `job ${result}`)
   }
 
   broke(name: UnitName, e: unknown): void {
@@ -160,32 +161,37 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     if (e.event !== 'checkpoint') await serving.follow(recorded.value.before, recorded.value.after)
   }
 
-  /** What the columns are known by, should somebody assemble them again. */
-  async #headers(name: UnitName, job: Job): Promise<boolean> {
+  /**
+   * What the columns are known by, should somebody assemble them again.
+   * @returns a column that has none: it failed like one that cannot be written, and is never tried for ever.
+   */
+  async #headers(name: UnitName, job: Job): Promise<number | null> {
     const { target } = job
-    if (target.kind === 'parity') return true
-    const { state, log } = this.#parts
+    if (target.kind === 'parity') return null
+    const { state } = this.#parts
     // They say what the device will be: with columns that join all of them have another header.
     const next = raid5Event(state.tree, name, endOf(target, 'done', job.from, null), Date.now())
     const u = next.ok ? next.value.outcome.tree.get(name) : undefined
-    if (u?.kind !== 'raid5') return false
-    const written = await this.#written(u, target)
-    if (!written.ok) log.warn({ metadevice: name }, `header not written: ${errorText(written.error)}`)
-    return written.ok
+    // Decided otherwise meanwhile: #record says so.
+    return u?.kind === 'raid5' ? this.#unwritten(u, target) : null
   }
 
-  async #written(u: Raid5Unit, target: Exclude<Raid5Target, { kind: 'parity' }>): Promise<MetaResult<void>> {
+  async #unwritten(u: Raid5Unit, target: Exclude<Raid5Target, { kind: 'parity' }>): Promise<number | null> {
     const { components, config, log } = this.#parts
     const limitSeconds = config.componentTimeoutSeconds
     const columns = target.kind === 'initialise' ? target.columns : [target.column]
     const inService = target.kind !== 'initialise'
-    const done = await writeHeaders(u, columns, components, { limitSeconds, inService })
-    if (!done.ok) return done
+    for (const column of columns) {
+      const done = await writeHeaders(u, [column], components, { limitSeconds, inService })
+      if (done.ok) continue
+      log.warn({ metadevice: u.name }, `header not written: ${errorText(done.error)}`)
+      return column
+    }
     // The others' are as new, else one of them looked as if it had fallen behind. The next start tries again.
     const others = inStep(u).filter((i) => !columns.includes(i))
     const rest = await writeHeaders(u, others, components, { limitSeconds, inService: true })
     if (!rest.ok) log.warn({ metadevice: u.name }, `header not written: ${errorText(rest.error)}`)
-    return done
+    return null
   }
 
   #columnOf(name: UnitName, id: ComponentId): number | null {

@@ -115,6 +115,10 @@ class Raid5Cache {
   void clean(Raid5Row& row) noexcept;
   // It was used: of the clean ones it goes last.
   void touch(Raid5Row& row) noexcept;
+  // Columns that could not be read may be other ones now.
+  void forgive() noexcept {
+    for (Raid5Row& row : rows_) row.bad = 0;
+  }
   // What is clean and held by nobody is forgotten.
   void forgetClean() noexcept;
 

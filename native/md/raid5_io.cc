@@ -62,6 +62,7 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
   }
   broken_ = unreadable > 1 || (unreadable == 1 && lastErred_ != 0);
   cache_.use(backend.held());
+  cache_.forgive();
   staging_.rows.reserve(kBatchRows);
   for (Raid5Row* row = cache_.oldestDirty(); row != nullptr; row = row->after) row->urgent = false;
   forgive();
@@ -70,7 +71,8 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
 // What could not be read or staged may be possible now.
 void Raid5Io::forgive() noexcept {
   for (Raid5Row* row = cache_.oldestDirty(); row != nullptr; row = row->after) {
-    if (row->busy) continue;
+    // A batch that is to be staged counts what it finds lost itself.
+    if (row->busy && static_cast<const Batch*>(row->owner)->op == nullptr) continue;
     row->lost = false;
     row->bad = 0;
   }
@@ -168,11 +170,14 @@ void Raid5Io::goWrite(Op& op) noexcept {
       batch->rows.clear();
       batch->rows.reserve(kBatchRows);
       takeRow(*row, *batch);
-      const Planned planned = planFill(*row, chunk.column, edges, op.avoided);
+      const Planned planned = planFill(*row, chunk.column, edges, 0);
       if (planned == Planned::reads) return startFill(*batch);
       untake(*row);
       batches_.give(*batch);
-      if (planned == Planned::lost || row->lost) return finish(op, EIO);
+      if (planned == Planned::lost || row->lost) {
+        row->bad = 0;  // who asks again may be luckier
+        return finish(op, EIO);
+      }
       if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
       urge(*row);
       return waitFor(op, Op::Wait::row, row);
@@ -280,8 +285,8 @@ void Raid5Io::resume(Op& op) noexcept {
 
 // Nothing that is dirty can be staged, so no space will ever be free.
 void Raid5Io::failStarved() noexcept {
-  if (!starved_ || state_.lostRows == 0 || stagingBusy_ || flying_ != 0 || !crowded()) return;
-  if (oldestUncommitted(false) != UINT64_MAX) return;
+  if (!starved_ || stagingBusy_ || flying_ != 0) return;
+  if (!broken_ && (state_.lostRows == 0 || !crowded() || oldestUncommitted(false) != UINT64_MAX)) return;
   starved_ = false;
   Queue failed;
   Queue rest;
@@ -306,7 +311,7 @@ void Raid5Io::wakeRow(Raid5Row& row) noexcept {
 }
 
 void Raid5Io::wakeSpace() noexcept {
-  if (!starved_ || crowded()) return;
+  if (!starved_ || (crowded() && !broken_)) return;  // who only reads needs no more than what is clean
   starved_ = false;
   Queue woken;
   Queue rest;
@@ -387,7 +392,6 @@ void Raid5Io::onChild(Io& io) noexcept {
         self.report(child, true);
         self.wantRepair(child.column, child.offset - self.node_.columns[child.column].start, child.length,
                         -child.result);
-        if (batch.op != nullptr) batch.op->avoided |= ColumnSet{1} << child.column;
         const std::uint64_t first = child.offset - self.node_.columns[child.column].start;
         for (Raid5Row* row : batch.rows) {
           const std::uint64_t start = self.shape_.rowStart(row->key);

@@ -113,7 +113,7 @@ class Raid5Io {
     unsigned pending = 0;     // Ios, and one for whoever starts them
     bool again = false;       // a hanging column holds the client's memory
     bool filling = false;     // what is left comes by way of rows
-    ColumnSet avoided = 0;    // columns that failed a read of it: so it never asks for ever
+    ColumnSet avoided = 0;    // columns that failed a direct read of it, somewhere
     int error = 0;
     Op* next = nullptr;
     Op* poolNext = nullptr;

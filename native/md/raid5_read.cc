@@ -51,6 +51,7 @@ void Raid5Io::singleDone(Child& child) noexcept {
   const bool failed = child.result != 0;
   if (failed) [[unlikely]] {
     report(child, true);
+    wantRepair(child.column, child.offset - node_.columns[child.column].start, child.length, -child.result);
     r.again = std::exchange(child.held, false);
   }
   children_.give(child);
@@ -199,6 +200,8 @@ void Raid5Io::goFill(Op& op) noexcept {
     const bool mine = row->busy;
     if (!mine) takeRow(*row, *batch);
     planned = planFill(*row, chunk.column, chunk.sectors, op.avoided);
+    // Each of them may be readable here, and only somewhere else not.
+    if (planned == Planned::lost && op.avoided != 0) planned = planFill(*row, chunk.column, chunk.sectors, 0);
     if (planned == Planned::ready || planned == Planned::reads) continue;
     if (!mine) {
       batch->rows.pop_back();
@@ -209,8 +212,13 @@ void Raid5Io::goFill(Op& op) noexcept {
   if (!batch->rows.empty()) return startFill(*batch);
   batches_.give(*batch);
   const bool hopeless = planned == Planned::blocked && !row->busy && row->lost;
-  if (planned == Planned::lost || hopeless) return finish(op, EIO);
+  if (planned == Planned::lost || hopeless) {
+    row->bad = 0;  // who asks again may be luckier
+    return finish(op, EIO);
+  }
   if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
+  // Nothing is staged, and a request that waited for it would keep the next plan out.
+  if (broken_ && !row->busy) return finish(op, EIO);
   if (!row->busy) urge(*row);
   waitFor(op, Op::Wait::row, row);
 }

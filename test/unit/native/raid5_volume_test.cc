@@ -172,6 +172,15 @@ TEST_CASE("raid5 volume: sectors that cannot be read are rewritten from the othe
   CHECK(bench.events.size() == told);
 }
 
+TEST_CASE("raid5 volume: a short read asks for a repair, too") {
+  Bench bench(maker(), 6, {.latencyMax = 3});
+  const std::uint64_t start = damaged(bench, 1024, 512);
+  CHECK(holds(bench, 8192 + 1024, 512, 7));
+  bench.rest();
+  REQUIRE(bench.repaired.size() == 1);
+  CHECK(bench.repaired[0].block == start / kBlock);
+}
+
 TEST_CASE("raid5 volume: parity that cannot be read is found by a comparison, and is made again") {
   Bench bench(maker(), 7, {.latencyMax = 3});
   const std::uint64_t start = damaged(bench, 8192, 512);  // of the second line

@@ -127,14 +127,9 @@ void Limits::abandon(Outstanding& o) noexcept {
   o.file = io.file->weak_from_this().lock();
   if ((io.op == IoOp::read || io.op == IoOp::write) && io.length > 0) {
     const iovec one{io.data, io.length};
-    const std::byte* first = nullptr;
-    const std::byte* end = nullptr;
-    for (const iovec& v : memory(io, one)) {
-      const auto* const piece = static_cast<const std::byte*>(v.iov_base);
-      if (first == nullptr || piece < first) first = piece;
-      if (end == nullptr || piece + v.iov_len > end) end = piece + v.iov_len;
-    }
-    o.hold = memory_.hold(first, static_cast<std::size_t>(end - first));
+    // Each piece by itself: between pages from all over a cache lies most of the cache, and others need that.
+    for (const iovec& v : memory(io, one))
+      o.holds.push_back(memory_.hold(static_cast<const std::byte*>(v.iov_base), v.iov_len));
     o.holding = true;
   }
   ++abandoned_;
@@ -142,7 +137,8 @@ void Limits::abandon(Outstanding& o) noexcept {
 }
 
 void Limits::returned(Outstanding& o) noexcept {
-  if (o.holding) memory_.release(o.hold);
+  for (const HeldMemory::Hold& hold : o.holds) memory_.release(hold);
+  o.holds.clear();
   o.holding = false;
   --abandoned_;
   o.io.file->abandoned.fetch_sub(1, std::memory_order_acq_rel);

@@ -36,7 +36,7 @@ struct Outstanding {
 
   // Given up:
   std::shared_ptr<ComponentFile> file;
-  HeldMemory::Hold hold;
+  std::vector<HeldMemory::Hold> holds;  // empty unless it was given up
   bool holding = false;
 
   // The copy of the caller's list; made once per operation.

@@ -59,8 +59,8 @@ TEST_CASE("limits: what the ring does not answer is given up, kept until it come
   Read first(*pipe.file, 0, 4096);
   t.start(first);
   t.backend.setTime(kSecond + kSecond / 2);
-  Read second(*pipe.file, 4096, 8192);
-  const iovec list[] = {{second.data + 4096, 4096}, {second.data, 4096}};
+  Read second(*pipe.file, 4096, 6144);
+  const iovec list[] = {{second.data + 6144, 2048}, {second.data, 4096}};
   second.iov = list;
   second.iovCount = 2;
   t.start(second);
@@ -75,6 +75,9 @@ TEST_CASE("limits: what the ring does not answer is given up, kept until it come
     CHECK(read->held);
     CHECK(t.backend.held().holds(read->data, 1));
   }
+  // What lies between its pieces is somebody else's.
+  CHECK(t.backend.held().holds(second.data + 6144, 2048));
+  CHECK(!t.backend.held().holds(second.data + 4096, 2048));
   CHECK(t.backend.abandoned() == 2);
   CHECK(pipe.file->abandoned == 2);
   CHECK(t.run(*pipe.file, IoOp::sync, 0, 0) == -ETIMEDOUT);

@@ -70,7 +70,7 @@ Raid5Row* Raid5Cache::obtain(std::uint64_t key) noexcept {
   row.bad = 0;
   row.stamp = row.since = 0;
   row.wholes = 0;
-  row.busy = row.dirty = row.urgent = row.failed = row.lost = row.stream = false;
+  row.busy = row.dirty = row.urgent = row.failed = row.alone = row.lost = row.stream = false;
   row.hashNext = table_[slotOf(key)];
   table_[slotOf(key)] = &row;
   clean_.append(row);

@@ -54,6 +54,7 @@ struct Raid5Row {
   std::uint8_t rebuilt = 0;  // while busy: sectors whose parity is computed from all data
   std::uint8_t mask = 0;     // all its sectors
   bool failed = false;       // while busy: a read failed
+  bool alone = false;        // a read of it and its neighbours failed: it is read by itself
   bool busy = false;         // being filled or staged: nobody else may touch it
   bool lost = false;         // cannot be staged: too much of it cannot be read
   bool dirty = false;

@@ -107,8 +107,8 @@ Raid5Io::Planned Raid5Io::planStage(Raid5Row& row) noexcept {
   const std::uint8_t changed = dirtySectors(row, parity);
   if (!cache_.needPage(row, p)) return Planned::full;
 
-  // The data column that cannot be read; whatever it has in the cache counts.
-  std::uint32_t missing = kNone;
+  // Data columns that cannot be read: whatever they have in the cache counts.
+  bool missing = false;
   unsigned rebuildReads = 0;
   unsigned updateReads = (changed & ~p.valid) != 0 ? 1 : 0;
   std::uint8_t possible = changed;  // to be rebuilt
@@ -118,9 +118,8 @@ Raid5Io::Planned Raid5Io::planStage(Raid5Row& row) noexcept {
     if ((changed & ~cell.valid) != 0) rebuildReads++;
     if (cell.dirty != 0) updateReads++;
     if (readable(row, k) || (changed & ~cell.valid) == 0) continue;
-    if (missing != kNone) return Planned::lost;
-    missing = k;
-    possible = static_cast<std::uint8_t>(changed & cell.valid);
+    missing = true;
+    possible &= cell.valid;
   }
   std::uint8_t rebuilt = possible;
   const bool updatable = [&] {
@@ -130,7 +129,7 @@ Raid5Io::Planned Raid5Io::planStage(Raid5Row& row) noexcept {
     }
     return true;
   }();
-  if (missing == kNone && updatable && updateReads < rebuildReads) rebuilt = 0;
+  if (!missing && updatable && updateReads < rebuildReads) rebuilt = 0;
   const auto updated = static_cast<std::uint8_t>(changed & ~rebuilt);
   if (updated != 0) {
     if (!readable(row, parity) && (updated & ~p.valid) != 0) return Planned::lost;
@@ -180,12 +179,15 @@ void Raid5Io::startReads(Batch& batch) noexcept {
 
 void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t column, std::byte* page,
                       std::uint8_t sectors) noexcept {
+  const auto launch = [&] {
+    if (open == nullptr) return;
+    batch.pending++;
+    start(*std::exchange(open, nullptr));
+  };
+  if (row.alone) launch();
   eachRun(sectors, [&](std::uint32_t at, std::uint32_t length) {
     const std::uint64_t offset = node_.columns[column].start + shape_.rowStart(row.key) + at;
-    if (open != nullptr && (open->offset + open->length != offset || open->iovCount == kIovecsMax)) {
-      batch.pending++;
-      start(*std::exchange(open, nullptr));
-    }
+    if (open != nullptr && (open->offset + open->length != offset || open->iovCount == kIovecsMax)) launch();
     if (open == nullptr) {
       open = newChild(Child::Kind::fill, IoOp::read, column);
       if (open == nullptr) {  // as if it could not be read
@@ -201,6 +203,29 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
     open->pieces[open->iovCount++] = {page + at, length};
     open->length += length;
   });
+  if (row.alone) launch();
+}
+
+// The column is bad in the row whose read failed; of several neighbours each is read by itself first, for all but one
+// may be good.
+void Raid5Io::fillFailed(const Child& child) noexcept {
+  const std::uint64_t first = child.offset - node_.columns[child.column].start;
+  const auto concerned = [&](const Raid5Row& row) {
+    const std::uint64_t start = shape_.rowStart(row.key);
+    return start < first + child.length && first < start + shape_.rowBytes(row.key);
+  };
+  const auto rows = std::count_if(child.batch->rows.begin(), child.batch->rows.end(),
+                                  [&](const Raid5Row* row) { return concerned(*row); });
+  for (Raid5Row* row : child.batch->rows) {
+    if (!concerned(*row)) continue;
+    row->failed = true;
+    if (rows > 1) {
+      row->alone = true;
+    } else {
+      row->bad |= ColumnSet{1} << child.column;
+    }
+    row->cells[child.column].want = row->cells[child.column].wantOld = 0;
+  }
 }
 
 void Raid5Io::readsDone(Batch& batch) noexcept {

@@ -392,14 +392,7 @@ void Raid5Io::onChild(Io& io) noexcept {
         self.report(child, true);
         self.wantRepair(child.column, child.offset - self.node_.columns[child.column].start, child.length,
                         -child.result);
-        const std::uint64_t first = child.offset - self.node_.columns[child.column].start;
-        for (Raid5Row* row : batch.rows) {
-          const std::uint64_t start = self.shape_.rowStart(row->key);
-          if (start >= first + child.length || first >= start + self.shape_.rowBytes(row->key)) continue;
-          row->failed = true;
-          row->bad |= ColumnSet{1} << child.column;
-          row->cells[child.column].want = row->cells[child.column].wantOld = 0;
-        }
+        self.fillFailed(child);
       }
       self.children_.give(child);
       if (--batch.pending == 0) self.readsDone(batch);

@@ -85,7 +85,6 @@ class Raid5Io {
   static constexpr std::uint32_t kBatchRows = 256;
   // So many full rows are staged at once: few enough that they are still in the processor's cache.
   static constexpr std::uint32_t kStreamRows = 64;
-  static constexpr std::uint32_t kNone = UINT32_MAX;
   struct Op;
   struct Batch;
 
@@ -195,6 +194,7 @@ class Raid5Io {
   void startReads(Batch& batch) noexcept;
   void addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t column, std::byte* page,
                std::uint8_t sectors) noexcept;
+  void fillFailed(const Child& child) noexcept;
   void readsDone(Batch& batch) noexcept;
   void endFill(Batch& batch) noexcept;
   void regenerate(Raid5Row& row) noexcept;

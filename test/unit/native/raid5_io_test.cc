@@ -454,3 +454,31 @@ TEST_CASE("raid5 io: a row that could not be staged is tried again by a flush al
   CHECK(rig.run(Op::flush) == 0);
   rig.rest();
 }
+
+TEST_CASE("raid5 io: bad sectors of two columns, in neighbouring rows and in one") {
+  Small rig;
+  CHECK(rig.run(Op::write, 0, kLine, 8) == 0);
+  rig.run(Op::flush);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  const auto damage = [&](std::uint32_t column, std::uint64_t block) {
+    const std::uint64_t first = rig.node().columns[column].start + block * kBlock;
+    rig.disk.damage(column, first, first + kBlock);
+  };
+  damage(0, 0);
+  damage(1, 8);
+  CHECK(rig.holds(0, kLine, 8));
+  CHECK(rig.run(Op::write, 32 * kBlock, 8192, 9) == 0);
+  rig.state->cache->forgetClean();
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  // What was there and its parity are enough, whatever the other columns hold.
+  damage(1, 0);
+  CHECK(rig.run(Op::write, 32 * kBlock, 4096, 7) == 0);
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  rig.state->cache->forgetClean();
+  CHECK(rig.holds(32 * kBlock, 4096, 7));
+  CHECK(rig.holds(40 * kBlock, 4096, 9));
+}

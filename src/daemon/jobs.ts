@@ -46,12 +46,12 @@ export class JobHosts implements ResyncHost {
     if (side !== null) this.#mirrors.checkpoint(unit, side, done)
   }
 
-  start(unit: UnitName, work: Work, number: number, from: Blocks): void {
+  start(unit: UnitName, work: Work, number: number, from: Blocks): boolean {
     if (work.kind === 'verify') return this.#of(unit).start(unit, work, number, from)
     const column = narrowed(work.job, ofRaid5)
     if (column !== null) return this.#raid5.start(unit, { kind: 'copy', job: column }, number, from)
     const side = narrowed(work.job, ofMirror)
-    if (side !== null) this.#mirrors.start(unit, { kind: 'copy', job: side }, number, from)
+    return side !== null && this.#mirrors.start(unit, { kind: 'copy', job: side }, number, from)
   }
 
   cancel(unit: UnitName): void {
@@ -65,7 +65,7 @@ export class JobHosts implements ResyncHost {
   }
 
   #of(unit: UnitName): Pick<ResyncHost, 'cancel' | 'broke' | 'rested'> & {
-    start(unit: UnitName, work: Extract<Work, { kind: 'verify' }>, number: number, from: Blocks): void
+    start(unit: UnitName, work: Extract<Work, { kind: 'verify' }>, number: number, from: Blocks): boolean
   } {
     return this.#kindOf(unit) === 'raid5' ? this.#raid5 : this.#mirrors
   }

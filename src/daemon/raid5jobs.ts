@@ -86,10 +86,10 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     }
   }
 
-  start(name: UnitName, work: Work, number: number, from: Blocks): void {
+  start(name: UnitName, work: Work, number: number, from: Blocks): boolean {
     const { config, engine, metadevices, log, bufferBlocks } = this.#parts
     const device = metadevices.deviceOf(name)
-    if (device === undefined) throw new Error(`job of ${name}, which is not served`)
+    if (device === undefined) return false
     const target: Raid5Target = work.kind === 'verify' ? { kind: 'parity' } : work.job.target
     if (work.kind === 'copy') {
       this.#synced.set(name, work.job.from)
@@ -105,6 +105,7 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
       bytesPerSecond: config.resyncBytesPerSecond,
       checkpointMillis: config.resyncCheckpointSeconds * 1000,
     })
+    return true
   }
 
   cancel(name: UnitName): void {

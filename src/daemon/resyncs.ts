@@ -110,17 +110,20 @@ export class ResyncHosting implements ResyncHost<ResyncTarget> {
     }
   }
 
-  start(name: UnitName, work: Work, number: number, from: Blocks): void {
+  start(name: UnitName, work: Work, number: number, from: Blocks): boolean {
     const { config, engine, metadevices, log } = this.#parts
     const device = metadevices.deviceOf(name)
-    if (device === undefined) throw new Error(`resync of ${name}, which is not served`)
+    if (device === undefined) return false
     const common = {
       job: number,
       from,
       bufferBlocks: this.bufferOf(name),
       bytesPerSecond: config.resyncBytesPerSecond,
     }
-    if (work.kind === 'verify') return engine.verify(device, { ...common, repair: work.repair })
+    if (work.kind === 'verify') {
+      engine.verify(device, { ...common, repair: work.repair })
+      return true
+    }
     const { target } = work.job
     log.info({ mirror: name, target, from }, 'resync begins')
     engine.resync(device, {
@@ -132,6 +135,7 @@ export class ResyncHosting implements ResyncHost<ResyncTarget> {
       component: target.kind === 'component' ? this.#numberOf(name, target) : null,
       checkpointMillis: config.resyncCheckpointSeconds * 1000,
     })
+    return true
   }
 
   cancel(name: UnitName): void {

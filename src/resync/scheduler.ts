@@ -38,8 +38,8 @@ export interface ResyncHost<T extends Target = Target> {
   ended(unit: UnitName, job: Job<T>, end: End, ending: Ending): Promise<void>
   /** Everything below `done` is on the target's stable storage. */
   checkpoint(unit: UnitName, job: Job<T>, done: Blocks): void
-  /** Starts the engine; its events carry `number`. @throws when it is not served */
-  start(unit: UnitName, work: Work<T>, number: number, from: Blocks): void
+  /** Starts the engine; its events carry `number`. @returns false when `unit` is served no longer */
+  start(unit: UnitName, work: Work<T>, number: number, from: Blocks): boolean
   cancel(unit: UnitName): void
   /** A defect ended what `unit` was at. */
   broke(unit: UnitName, e: unknown): void
@@ -67,6 +67,7 @@ export interface Verified {
 }
 
 const MAX_RANGES = 1000
+const ENXIO = 6
 const kindOf = (work: Work): Progress['kind'] => (work.kind === 'verify' ? 'verify' : work.job.target.kind)
 
 /** How the engine says it ended. */
@@ -270,6 +271,7 @@ export class ResyncScheduler {
     this.#interrupted.delete(unit)
     const goesOn = before?.identity === job.identity && before.done > job.from
     const end = await this.#execute(unit, entry, { kind: 'copy', job }, goesOn ? before.done : job.from)
+    if (end === null) return
     const { outcome, done } = end
     if (outcome === 'cancelled' && !entry.cancelled && !this.#stopping) {
       this.#interrupted.set(unit, { identity: job.identity, done })
@@ -281,12 +283,10 @@ export class ResyncScheduler {
   }
 
   async #compare(unit: UnitName, entry: Entry, v: Verification): Promise<void> {
-    const { outcome, done, errno, mismatches } = await this.#execute(
-      unit,
-      entry,
-      { kind: 'verify', repair: v.repair },
-      v.from,
-    )
+    const end = await this.#execute(unit, entry, { kind: 'verify', repair: v.repair }, v.from)
+    // Waiting for its components to return could take for ever, and somebody waits for the answer.
+    if (end === null) return this.#settle(unit, 'failed', ENXIO)
+    const { outcome, done, errno, mismatches } = end
     v.from = done
     v.mismatchBlocks += mismatches
     if (outcome !== 'cancelled') this.#settle(unit, outcome, errno)
@@ -298,7 +298,8 @@ export class ResyncScheduler {
     v?.settle({ ending, errno, mismatchBlocks: v.mismatchBlocks, ranges: v.ranges })
   }
 
-  async #execute(unit: UnitName, entry: Entry, work: Work, from: Blocks): Promise<End> {
+  /** @returns null when `unit` is served no longer */
+  async #execute(unit: UnitName, entry: Entry, work: Work, from: Blocks): Promise<End | null> {
     let end: (e: End) => void = () => undefined
     const over = new Promise<End>((resolve) => (end = resolve))
     this.#cancelled.delete(unit)
@@ -309,8 +310,7 @@ export class ResyncScheduler {
     const kind = kindOf(work)
     if (entry.progress?.kind !== kind || from === 0) entry.progress = { kind, done: from, total: 0 }
     try {
-      this.#host.start(unit, work, running.number, from)
-      return await over
+      return this.#host.start(unit, work, running.number, from) ? await over : null
     } finally {
       this.#running.delete(running.number)
       entry.running = undefined

@@ -53,6 +53,9 @@ export interface WorldHooks {
   noticed(text: string): void
 }
 
+/** An error has no members of its own that JSON would show. */
+const stackOfError = (_key: string, value: unknown): unknown => (value instanceof Error ? value.stack : value)
+
 export class World {
   readonly schedule: Schedule
   readonly setup: Setup
@@ -237,7 +240,7 @@ export class World {
       (level: string) =>
       (...words: readonly unknown[]): void =>
         this.tell(
-          `${level}: ${words.map((w) => (w instanceof Error ? String(w.stack) : typeof w === 'string' ? w : JSON.stringify(w))).join(' ')}`,
+          `${level}: ${words.map((w) => (typeof w === 'string' ? w : JSON.stringify(w, stackOfError))).join(' ')}`,
         )
     const none = (): void => undefined
     const defect = (...words: readonly unknown[]): void => {

@@ -209,7 +209,7 @@ t.test('each kind is asked about its own', async (t) => {
     },
     ended: (unit, job) => Promise.resolve(void log.push(`${kind} ended ${unit} ${job.target.kind}`)),
     checkpoint: (unit, job) => log.push(`${kind} checkpoint ${unit} ${job.target.kind}`),
-    start: (unit, work) => log.push(`${kind} start ${unit} ${work.kind}`),
+    start: (unit, work) => log.push(`${kind} start ${unit} ${work.kind}`) > 0,
     cancel: (unit) => log.push(`${kind} cancel ${unit}`),
     broke: () => undefined,
     rested: () => undefined,

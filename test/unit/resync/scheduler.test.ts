@@ -30,6 +30,7 @@ const fixture = (wanted: Record<string, Job<ResyncTarget>[]>) => {
     start: (m, work, number, from) => {
       running.set(m, number)
       log.push(`start ${m} ${work.kind === 'verify' ? 'verify' : work.job.target.slot} ${from}`)
+      return true
     },
     cancel: (m) => {
       log.push(`cancel ${m}`)
@@ -168,7 +169,7 @@ t.test('nothing begins during a plan swap, whenever it was kicked', async (t) =>
   const start = f.host.start.bind(f.host)
   f.host.start = (...args) => {
     t.ok(swapped)
-    start(...args)
+    return start(...args)
   }
   await swap
   await f.settle()
@@ -209,6 +210,34 @@ t.test('a comparison reports what differs', async (t) => {
   f.scheduler.event({ kind: 'verifyMismatch', device: 0, job: f.job('d0'), block: blocks(8), blocks: blocks(2) })
   f.finish('d0', 'done', 100, 2)
   t.same(await verified, { ending: 'done', errno: 0, mismatchBlocks: 2, ranges: [{ block: 8, blocks: 2 }] })
+})
+
+t.test('a comparison fails when its metadevice is served no longer', async (t) => {
+  const f = fixture({})
+  const verified = f.scheduler.verify(d0, false)
+  await f.settle()
+  f.host.start = () => false
+  await f.scheduler.paused(d0, async () => f.settle())
+  t.same(await verified, { ending: 'failed', errno: 6, mismatchBlocks: 0, ranges: [] })
+  await f.settle()
+  t.same(f.log, ['start d0 verify 0', 'cancel d0'], 'which is no defect')
+  t.same(f.rested, ['d0'])
+})
+
+t.test('a copy of what is served no longer waits until it is again', async (t) => {
+  const f = fixture({ d0: [full(1)] })
+  const start = f.host.start.bind(f.host)
+  f.host.start = () => {
+    f.wanted['d0'] = []
+    return false
+  }
+  await f.scheduler.kick(d0)
+  t.same(f.log, [], 'nothing is recorded of it')
+  f.host.start = start
+  f.wanted['d0'] = [full(1)]
+  void f.scheduler.kick(d0)
+  await f.settle()
+  t.same(f.log, ['start d0 1 0'])
 })
 
 t.test('a copy goes before a comparison, which goes on afterwards with what it knows', async (t) => {

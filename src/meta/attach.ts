@@ -9,6 +9,7 @@ import { freeSubmirror, grown, growthOf, MAX_SUBMIRRORS, withSubmirror } from '.
 import { parseUnitName } from './names.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
 import { attachColumns } from './raid5attach.js'
+import { ALL_OPENABLE, blockWithoutSource, sidesIn } from './sources.js'
 import { addRow } from './stripe.js'
 import { parentOf, withUnits } from './tree.js'
 import type { Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from './types.js'
@@ -62,10 +63,13 @@ const attachSubmirror = (m: MirrorUnit, word: string, check: boolean, context: A
   )
 }
 
-/** Silent. A mirror that resyncs grows when that ends; the caller commits `growPending` and says so. */
+/**
+ * Silent. A mirror that resyncs, or would get blocks that no submirror can be read for, grows when a resync ends; the
+ * caller commits `growPending` and says so.
+ */
 const grow = (m: MirrorUnit, { tree, live }: AttachContext): MetaResult<Outcome> => {
   if (growthOf(m, tree) === m.blocks) return ok(unchanged(tree))
-  if (live.isResyncing(m.name))
+  if (live.isResyncing(m.name) || !canGrow(m, tree))
     return ok(outcome(tree, { put: [{ ...m, growPending: true }], warnings: [delayed(m.name)] }))
   return ok(outcome(tree, { put: [grown(m, tree)] }))
 }
@@ -99,9 +103,13 @@ const attachComponents = (
   return ok(outcome(context.tree, { put: [wider.value, ...put], changes, warnings }))
 }
 
-/** When the resync of a mirror has ended: the growth that waited for it. */
+/** Every block of the larger mirror has a source: what failed beyond its end was needed by nobody, and was given up. */
+const canGrow = (m: MirrorUnit, tree: Tree): boolean =>
+  blockWithoutSource(growthOf(m, tree), sidesIn(m, tree), ALL_OPENABLE) === null
+
+/** When a resync of a mirror has ended: the growth that waited for it. */
 export const finishGrowth = (tree: Tree, name: UnitName): Outcome => {
   const m = tree.get(name)
-  if (m?.kind !== 'mirror' || m.growPending === undefined) return unchanged(tree)
+  if (m?.kind !== 'mirror' || m.growPending === undefined || !canGrow(m, tree)) return unchanged(tree)
   return outcome(tree, { put: [grown(m, tree)] })
 }

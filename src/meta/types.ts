@@ -154,7 +154,7 @@ export interface MirrorUnit {
   /** metasync -c stopped the resync; the next start of one takes this away. */
   readonly cancelled: boolean
   readonly checkpoint: Checkpoint | null
-  /** Every submirror has grown while a resync ran: the mirror grows when the resync ends. */
+  /** Every submirror has grown, and a resync ran or nothing held the new blocks: the mirror grows when a resync ends. */
   readonly growPending?: true
 }
 

@@ -244,6 +244,8 @@ export class Checks {
     const size = Math.floor(m.blocks / world.setup.cellBlocks)
     return Array.from({ length: size }, (_, cell) => cell).filter((cell) => {
       const sources = this.#held(m, world.tree, cell).filter((h) => h.submirror.state === 'okay' && isSource(h))
+      // Another disk at the path is not the one that is open.
+      if (sources.some((h) => identityOf(world.disk(h.component.path)) !== h.component.identity)) return false
       return new Set(sources.map((h) => world.disk(h.component.path).peek(h.at))).size > 1
     })
   }

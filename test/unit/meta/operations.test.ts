@@ -2,7 +2,7 @@ import t from 'tap'
 import { IDLE, type Live } from '../../../src/meta/kind.js'
 import { attach, clear, detach, finishGrowth, type Outcome, param } from '../../../src/meta/operations.js'
 import { changedUnits, freeMinor, MAX_UNITS, withUnits } from '../../../src/meta/tree.js'
-import type { MirrorUnit, Tree } from '../../../src/meta/types.js'
+import type { ComponentState, MirrorUnit, Tree } from '../../../src/meta/types.js'
 import { changed } from './mirrors.js'
 import {
   CYLINDER,
@@ -252,6 +252,33 @@ t.test('growth waits for a resync', async (t) => {
   t.equal(finishGrowth(after.tree, name('d0')).put.length, 0)
   const alone = done(attachTo('d0', withUnits(tree, [stripeIn(out.tree, 'd1')])))
   t.equal(mirrorIn(alone.tree, 'd0').blocks, 200 * CYLINDER, 'metattach of the mirror alone')
+})
+
+t.test('growth waits for something to read the new blocks from', async (t) => {
+  const wide = (second: ComponentState) => {
+    const tree = done(attachTo('d1 /disks/c', treeOf(['d1 1 1 /disks/a', 'd2 1 1 /disks/b', 'd0 -m d1 d2']))).tree
+    const d1 = stripeIn(tree, 'd1')
+    const rows = d1.rows.map((row, at) =>
+      at === 0 ? row : { ...row, components: row.components.map((c) => ({ ...c, state: second })) },
+    )
+    return withUnits(tree, [{ ...d1, rows }])
+  }
+  // Of d2 nobody has read a block: it is not in step as a submirror.
+  const alone = (tree: Tree) =>
+    withUnits(tree, [
+      {
+        ...mirrorIn(tree, 'd0'),
+        submirrors: mirrorIn(tree, 'd0').submirrors.map((s) => (s.slot === 1 ? { ...s, state: 'offline' } : s)),
+      },
+    ])
+  const waits = done(attachTo('d2 /disks/d', alone(wide('erred'))))
+  t.same(waits.warnings, [['metattach: d0: growing of metadevice delayed']])
+  t.match(mirrorIn(waits.tree, 'd0'), { blocks: 100 * CYLINDER, growPending: true })
+  t.equal(finishGrowth(waits.tree, name('d0')).put.length, 0, 'nor at the end of a resync')
+  t.match(mirrorIn(done(attachTo('d0', waits.tree)).tree, 'd0'), { growPending: true })
+  for (const state of ['okay', 'lastErred'] as const)
+    t.equal(mirrorIn(done(attachTo('d2 /disks/d', alone(wide(state)))).tree, 'd0').blocks, 200 * CYLINDER, state)
+  t.equal(mirrorIn(done(attachTo('d2 /disks/d', wide('erred'))).tree, 'd0').blocks, 200 * CYLINDER, 'd2 holds them')
 })
 
 t.test('metaclear', async (t) => {

@@ -1,7 +1,8 @@
 /**
  * The engine without metad: one metadevice over given files, served as d0 until SIGTERM. What is left
  * between this and metad's numbers is metad's. --regions gives a mirror a dirty region log, kept nowhere. RAID5 takes
- * its columns as they are, without a replay; --missing leaves one out, --unjournalled its journal.
+ * its columns as they are, without a replay; --missing leaves one out, --unjournalled its journal. With --regenerate or
+ * --initialise every SIGUSR1 begins that job, whose end is a line: its milliseconds, its outcome.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -15,7 +16,7 @@ import { encodePlan } from '../src/plan/encode.js'
 import type { ComponentId, NodeId, OpenComponent, Plan } from '../src/plan/types.js'
 
 const USAGE = `usage: node build/js/bench/engine.js --socket PATH [--direct] [--threads N] [--spin MICROS] [--interlace BLOCKS] [--regions BLOCKS]
-         [--missing COLUMN] [--unjournalled] stripe|concat|mirror|raid5 FILE...\n`
+         [--missing COLUMN] [--unjournalled] [--regenerate COLUMN | --initialise] stripe|concat|mirror|raid5 FILE...\n`
 const MAX_REQUEST_BYTES = 32 << 20
 
 /** Of a RAID5 column, 5 MiB: 10 slots of 1 MiB would be SVM's, less is a ring of ours that turns as often. */
@@ -26,13 +27,19 @@ interface Shape {
   readonly regions: Blocks
   /** RAID5: the column that is out of service. */
   readonly missing: number | undefined
+  /** RAID5: columns that are written and not read. */
+  readonly behind: readonly number[]
 }
 
-const planOf = (shape: string, components: readonly OpenComponent[], { interlace, regions, missing }: Shape): Plan => {
+const planOf = (
+  shape: string,
+  components: readonly OpenComponent[],
+  { interlace, regions, missing, behind }: Shape,
+): Plan => {
   const plan = new PlanBuilder()
   const nodes = components.map((c, i) =>
-    i === missing
-      ? plan.addComponent(c.component, blocks(0), c.size, { readable: false, writable: false, lastErred: 0 })
+    i === missing || behind.includes(i)
+      ? plan.addComponent(c.component, blocks(0), c.size, { readable: false, writable: i !== missing, lastErred: 0 })
       : plan.addComponent(c.component, blocks(0), c.size),
   )
   const least = Math.min(...components.map((c) => c.size))
@@ -90,6 +97,9 @@ const main = async (): Promise<void> => {
       regions: { type: 'string' },
       missing: { type: 'string' },
       unjournalled: { type: 'boolean' },
+      regenerate: { type: 'string' },
+      buffer: { type: 'string' },
+      initialise: { type: 'boolean' },
     },
   })
   const [shape = '', ...files] = positionals
@@ -100,12 +110,16 @@ const main = async (): Promise<void> => {
     const size = blocks(Math.floor(fstatSync(fd).size / 512))
     return { component: i as ComponentId, fd, direct, align: 512, blockDevice: false, size, timeoutMillis: 0 }
   })
+  const columns = files.map((_, i) => i)
+  const behind = values.regenerate !== undefined ? [Number(values.regenerate)] : values.initialise ? columns : []
   const plan = planOf(shape, components, {
+    behind,
     interlace: blocks(Number(values.interlace ?? 128)),
     regions: blocks(Number(values.regions ?? 0)),
     missing: values.missing === undefined ? undefined : Number(values.missing),
   })
   const engine = loadDataPlane()
+  let begun = 0
   engine.start(
     {
       threads: Number(values.threads ?? 2),
@@ -119,6 +133,8 @@ const main = async (): Promise<void> => {
     () => {
       for (const e of engine.drain(1024))
         if (e.kind === 'regionsDirty' || e.kind === 'regionsIdle') engine.marked(e.device, e.ticket, true)
+        else if (e.kind === 'resyncEnded')
+          process.stdout.write(`${Math.round(performance.now() - begun)} ${e.outcome}\n`)
     },
   )
   await engine.install(0, encodePlan(plan), components, null)
@@ -140,6 +156,19 @@ const main = async (): Promise<void> => {
       takeSocketFd(socket, (fd) => engine.adopt(fd, to.export.device, to.terms, residual))
     },
     log: () => undefined,
+  })
+  process.on('SIGUSR1', () => {
+    begun = performance.now()
+    engine.raid5Job(0, {
+      job: 1,
+      kind: values.initialise === true ? 'initialise' : 'regenerate',
+      columns: behind,
+      repair: false,
+      from: blocks(0),
+      bufferBlocks: Number(values.buffer ?? 1024),
+      bytesPerSecond: 0,
+      checkpointMillis: 10_000,
+    })
   })
   await listener.listenUnix(values.socket)
   process.once('SIGTERM', () => {

@@ -5,16 +5,18 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { TOP } from './lib/process.js'
 import { LOADS, rawColumns, raid5Loads, type Pace, type Place, type Table } from './lib/raid5.js'
+import { jobsAlone, jobsMeanwhile } from './lib/raid5jobs.js'
 import { commit, markdown, withSection } from './lib/report.js'
 
-const USAGE = `usage: bench/raid5 [--place tmpfs|disk]... [--load WORD]... [--rounds N] [--seconds S] [--megabytes N] [--dir DIR] [--no-results]
+const USAGE = `usage: bench/raid5 [--place tmpfs|disk]... [--load WORD]... [--jobs] [--rounds N] [--seconds S] [--megabytes N] [--dir DIR] [--no-results]
   --place WHERE   the medium; both without
   --load WORD     only loads whose name has the word, such as 4K; may be repeated
+  --jobs          only what a device does in the background
   --rounds N      of each load (default 5)
   --seconds S     of each run of a load (default 1)
   --megabytes N   of a column (default 192)
   --dir DIR       a directory on the disk to measure (default: the temporary directory)
-  --no-results    leave bench/RESULTS.md alone (also with --place and --load)
+  --no-results    leave bench/RESULTS.md alone (also with --place, --load and --jobs)
 `
 const SECTION = 'RAID5'
 
@@ -23,6 +25,7 @@ const main = async (): Promise<number> => {
     options: {
       place: { type: 'string', multiple: true },
       load: { type: 'string', multiple: true },
+      jobs: { type: 'boolean' },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       megabytes: { type: 'string' },
@@ -56,15 +59,20 @@ const main = async (): Promise<number> => {
   try {
     for (const place of places) {
       if (values.place !== undefined && !values.place.includes(place.name)) continue
-      made.push(await raid5Loads(place, pace, loads, say))
-      if (values.load === undefined) made.push(await rawColumns(place, pace, say))
+      const jobs = values.jobs === true
+      if (!jobs) made.push(await raid5Loads(place, pace, loads, say))
+      if (!jobs && values.load === undefined) made.push(await rawColumns(place, pace, say))
+      if (values.load !== undefined) continue
+      made.push(await jobsAlone(place, pace, say))
+      made.push(await jobsMeanwhile(place, pace, say))
     }
   } finally {
     for (const { dir } of places) rmSync(dir, { recursive: true, force: true })
   }
   const text = made.map((t) => `### ${t.title}\n\n${markdown(t.head, t.rows)}`).join('\n\n')
   process.stdout.write(`${text}\n`)
-  if (values.place !== undefined || values.load !== undefined || values['no-results'] === true) return 0
+  const some = values.place !== undefined || values.load !== undefined || values.jobs === true
+  if (some || values['no-results'] === true) return 0
   const file = join(TOP, 'bench/RESULTS.md')
   const before = existsSync(file) ? readFileSync(file, 'utf8') : '# Results\n'
   const pacing = `By \`bench/raid5\` at commit ${await commit()}: ${pace.rounds} rounds, medians; ratios are medians of per-round ratios.`

@@ -81,8 +81,8 @@ export const LOADS: readonly Load[] = [
   { name: '4K read QD64', args: small('read'), bytes: false, versus: reads },
 ]
 
-const COLUMNS = 4
-const times = (n: number): readonly number[] => Array.from({ length: n }, (_, i) => i)
+export const COLUMNS = 4
+export const times = (n: number): readonly number[] => Array.from({ length: n }, (_, i) => i)
 
 /** Cache flushes that the disk of this directory has been asked for, since it was found; 0 when it has none. */
 const flushesOf = (dir: string): number => {
@@ -96,7 +96,7 @@ const flushesOf = (dir: string): number => {
   return 0
 }
 
-const columnsOf = (dir: string, name: string, megabytes: number): readonly string[] =>
+export const columnsOf = (dir: string, name: string, megabytes: number): readonly string[] =>
   times(COLUMNS).map((i) => makeFile(join(dir, `${name}${i}`), megabytes))
 
 const startAll = async ({ dir }: Place, pace: Pace): Promise<ReadonlyMap<Contender, Running>> => {

@@ -87,6 +87,13 @@ export const qemuQuorum = (dir: string, sides: readonly string[]): Promise<Runni
   )
 }
 
+const engineId = (files: readonly string[], options: readonly string[]): string =>
+  ['engine', basename(files[0] ?? ''), ...options].join('')
+
+/** Where it writes. */
+export const engineLog = (dir: string, files: readonly string[], options: readonly string[]): string =>
+  join(dir, `${engineId(files, options)}.log`)
+
 /** bench/engine.ts: the data plane without metad around it. */
 export const engineOnly = (
   dir: string,
@@ -94,7 +101,7 @@ export const engineOnly = (
   files: readonly string[],
   options: readonly string[],
 ): Promise<Running> => {
-  const id = ['engine', basename(files[0] ?? ''), ...options].join('')
+  const id = engineId(files, options)
   const script = join(import.meta.dirname, '../engine.js')
   const words = ['--socket', join(dir, `${id}.sock`), ...options, shape, ...files]
   return serve(dir, id, [process.execPath, script, ...words], 'd0')

@@ -32,6 +32,7 @@ struct Io {
   bool fua = false;       // write: RWF_DSYNC
   bool noHole = false;    // zero: FALLOC_FL_ZERO_RANGE, never punch
   bool fastZero = false;  // zero: -ENOTSUP when it would have to write
+  bool aside = false;     // read, write: by a thread of the kernel's, so that this one, and the other cores, go on
   bool uncached = false;  // read: from the storage, past what the page cache holds, where that can be done
   ComponentFile* file = nullptr;
   std::uint64_t offset = 0;  // bytes in the file or device

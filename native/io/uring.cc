@@ -179,6 +179,7 @@ void UringBackend::issue(RingOp& op) noexcept {
       break;
     case SysKind::extents: std::abort();  // never without threads
   }
+  if (op.io->aside && op.phase == Phase::transfer) sqe->flags |= IOSQE_ASYNC;
   io_uring_sqe_set_data(sqe, &op);
   ++queued_;
 }
@@ -278,7 +279,7 @@ void UringBackend::startRead(Io& io) noexcept {
   if (io.uncached && !file.direct && !file.memory()) {
     return advise(io, Phase::forget, POSIX_FADV_DONTNEED, down(io.offset, kPage), up(io.offset + io.length, kPage));
   }
-  if (!file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
+  if (!io.aside && !file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
     const auto at = static_cast<off_t>(io.offset);
@@ -306,7 +307,7 @@ void UringBackend::startWrite(Io& io) noexcept {
   std::uint64_t done = 0;
   // A partial page that is not cached would be read first, so only whole pages are written inline.
   const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
-  if (file.writesInline() && (file.memory() || (pages && !io.fua))) {
+  if (!io.aside && file.writesInline() && (file.memory() || (pages && !io.fua))) {
     const auto at = static_cast<off_t>(io.offset);
     const ssize_t n = io.iov == nullptr ? ::pwrite(file.fd.get(), io.data, io.length, at)
                                         : ::pwritev(file.fd.get(), io.iov, static_cast<int>(io.iovCount), at);

@@ -1,13 +1,13 @@
 // Component I/O on Linux: inline where the page cache answers, io_uring where a device must.
 //
 // What is done inline: buffered reads that RWF_NOWAIT can answer, whole-page buffered writes to regular
-// files of known local file systems, everything on tmpfs. Through the ring: O_DIRECT, buffered block
-// devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that are not
-// aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where io_uring is
-// not to be had, worker threads take the ring's place; they look for holes everywhere, because the ring cannot. What
-// syncs has a turn in the component's gate from before the first call to the answer. What was given up (io/limits.h)
-// makes no further call and ends with the one it is in; the threads and bounce buffers it holds meanwhile are
-// replaced, so that other components miss none.
+// files of known local file systems, everything on tmpfs; but for what is to be done aside. Through the ring: O_DIRECT,
+// buffered block devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that
+// are not aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where
+// io_uring is not to be had, worker threads take the ring's place; they look for holes everywhere, because the ring
+// cannot. What syncs has a turn in the component's gate from before the first call to the answer. What was given up
+// (io/limits.h) makes no further call and ends with the one it is in; the threads and bounce buffers it holds meanwhile
+// are replaced, so that other components miss none.
 #pragma once
 
 #include <liburing.h>

@@ -3,12 +3,11 @@
 //
 // Parity is made anew from all data (rebuilt sectors), or from what it was and what changed (the others), by what
 // needs fewer reads. Where a data column is missing, only sectors whose data it has in the cache can be rebuilt.
-#include <isa-l.h>
-
 #include <algorithm>
 #include <bit>
 
 #include "md/raid5_io.h"
+#include "md/xorsum.h"
 
 namespace metadisk {
 
@@ -26,15 +25,6 @@ void eachRun(std::uint8_t sectors, Visit visit) noexcept {
     visit(first * kSector, count * kSector);
     rest &= ~(((1U << count) - 1) << first);
   }
-}
-
-// `to` becomes the sum of `count` sources; it may be one of them.
-void sum(std::array<void*, 70>& sources, int count, std::byte* to, std::uint32_t at, std::uint32_t length) noexcept {
-  std::array<void*, 70> moved;
-  for (int i = 0; i < count; i++)
-    moved[static_cast<std::size_t>(i)] = static_cast<std::byte*>(sources[static_cast<std::size_t>(i)]) + at;
-  moved[static_cast<std::size_t>(count)] = to + at;
-  xor_gen(count + 1, static_cast<int>(length), moved.data());
 }
 
 }  // namespace
@@ -274,12 +264,11 @@ void Raid5Io::readsDone(Batch& batch) noexcept {
 
 void Raid5Io::regenerate(Raid5Row& row) noexcept {
   Raid5Cell& target = row.cells[row.regen];
-  std::array<void*, 70> sources;
-  int count = 0;
+  XorSum others;
   for (std::uint32_t k = 0; k < shape_.columns(); k++) {
-    if (k != row.regen) sources[static_cast<std::size_t>(count++)] = row.cells[k].page;
+    if (k != row.regen) others.add(row.cells[k].page);
   }
-  eachRun(row.regenMask, [&](std::uint32_t at, std::uint32_t length) { sum(sources, count, target.page, at, length); });
+  eachRun(row.regenMask, [&](std::uint32_t at, std::uint32_t length) { others.into(target.page, at, length); });
   target.valid |= row.regenMask;
   row.regenMask = 0;
 }
@@ -316,20 +305,20 @@ void Raid5Io::computeParity(Raid5Row& row) noexcept {
     return;
   }
   if (row.rebuilt != 0) {
-    std::array<void*, 70> sources;
-    int count = 0;
+    XorSum data;
     for (std::uint32_t k = 0; k < columns; k++) {
-      if (k != parity) sources[static_cast<std::size_t>(count++)] = row.cells[k].page;
+      if (k != parity) data.add(row.cells[k].page);
     }
-    eachRun(row.rebuilt, [&](std::uint32_t at, std::uint32_t length) { sum(sources, count, p.page, at, length); });
+    eachRun(row.rebuilt, [&](std::uint32_t at, std::uint32_t length) { data.into(p.page, at, length); });
   }
   const auto updated = static_cast<std::uint8_t>(changed & ~row.rebuilt);
   for (std::uint32_t k = 0; k < columns && updated != 0; k++) {
     const Raid5Cell& cell = row.cells[k];
     if (k == parity || (cell.dirty & updated) == 0) continue;
-    std::array<void*, 70> sources{p.page, cell.old, cell.page};
+    XorSum change;
+    for (std::byte* const page : {p.page, cell.old, cell.page}) change.add(page);
     eachRun(static_cast<std::uint8_t>(cell.dirty & updated),
-            [&](std::uint32_t at, std::uint32_t length) { sum(sources, 3, p.page, at, length); });
+            [&](std::uint32_t at, std::uint32_t length) { change.into(p.page, at, length); });
   }
   p.valid |= changed;
 }

@@ -1,12 +1,12 @@
 #include "md/raid5_jobs.h"
 
-#include <isa-l.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <new>
+
+#include "md/xorsum.h"
 
 namespace metadisk {
 
@@ -99,6 +99,7 @@ bool Raid5Jobs::makeMemory(std::uint32_t bufferBlocks) noexcept {
   try {
     parts_.assign(std::size_t{Resync::kWindows} * columns_, {});
     syncParts_.assign(columns_, {});
+    extents_.assign(columns_, {});
   } catch (const std::bad_alloc&) {
     return false;
   }
@@ -129,6 +130,7 @@ void Raid5Jobs::dropMemory() noexcept {
   buffers_.reset();
   parts_.clear();
   syncParts_.clear();
+  extents_.clear();
 }
 
 void Raid5Jobs::ended(const ResyncEnd& end) noexcept {
@@ -231,6 +233,7 @@ void Raid5Jobs::issue(Part& part, IoOp op, std::uint64_t offset, std::uint64_t l
   part.length = length;
   part.data = data;
   part.noHole = op == IoOp::zero;
+  part.aside = op == IoOp::read || op == IoOp::write;  // clients of this thread do not wait for copies
   part.complete = onIo;
   backend_.start(part);
 }
@@ -302,13 +305,11 @@ void Raid5Jobs::stageOver(Window& window) noexcept {
 }
 
 void Raid5Jobs::compute(Window& window) noexcept {
-  std::array<void*, 65> vectors;
-  std::size_t count = 0;
+  XorSum others;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
-    if (in(sources_, c)) vectors[count++] = buffer(window, c);
+    if (in(sources_, c)) others.add(buffer(window, c));
   }
-  vectors[count++] = buffer(window, target_);
-  xor_gen(static_cast<int>(count), static_cast<int>(window.range.length), vectors.data());
+  others.into(buffer(window, target_), 0, window.range.length);
   window.stage = Window::Stage::writing;
   window.pending = 1;
   issue(partsOf(window)[target_], IoOp::write, node_.columns[target_].start + window.range.offset, window.range.length,

@@ -51,6 +51,13 @@ class Raid5Jobs final : public ResyncPort {
     std::uint32_t column = 0;
     std::uint64_t at = 0;  // zeroes, repair of parity: how far it is; bytes as ResyncWindow::offset
   };
+  // Initialisation: what is known of a column, as ResyncWindow::offset. A search for the end of data looks at all of
+  // it, so it is asked for once and not in every window.
+  struct Extent {
+    std::uint64_t from = 0;
+    std::uint64_t end = 0;
+    bool hole = false;
+  };
   struct Window : Raid5Claim {
     // locking: its rows are not claimed yet. settling: claimed, and waiting for the journal; nothing is written yet.
     enum class Stage : std::uint8_t { locking, reading, syncing, settling, writing };
@@ -133,6 +140,7 @@ class Raid5Jobs final : public ResyncPort {
   std::array<Window, Resync::kWindows> windows_;
   std::vector<Part> parts_;      // by window and column
   std::vector<Part> syncParts_;  // by column
+  std::vector<Extent> extents_;  // by column
   std::unique_ptr<WorkBuffer[]> buffers_;
   Mismatches mismatches_;
 };

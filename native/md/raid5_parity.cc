@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "md/raid5_jobs.h"
+#include "md/xorsum.h"
 
 namespace metadisk {
 
@@ -23,8 +24,11 @@ void Raid5Jobs::compare(Window& window) noexcept {
     if (xor_check(count, kBlock, at(offset)) == 0) continue;
     window.differs[i / 64] |= std::uint64_t{1} << (i % 64);
     const std::uint32_t parity = shape_.parityColumn((window.range.offset + offset) / shape_.segment());
-    std::swap(vectors[parity], vectors[shape_.columns() - 1]);  // the sum goes to the last one
-    xor_gen(count, kBlock, vectors.data());
+    XorSum data;
+    for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+      if (c != parity) data.add(buffer(window, c));
+    }
+    data.into(buffer(window, parity), offset, kBlock);
   }
 }
 

@@ -1,12 +1,11 @@
 #include "md/raid5_repair.h"
 
-#include <isa-l.h>
-
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+
+#include "md/xorsum.h"
 
 namespace metadisk {
 
@@ -189,13 +188,11 @@ void Raid5Repairs::startOthers(Stage stage, IoOp op) noexcept {
 }
 
 void Raid5Repairs::compute() noexcept {
-  std::array<void*, 65> vectors;
-  std::size_t count = 0;
+  XorSum others;
   for (std::uint32_t c = 0; c < node_.serving; c++) {
-    if (c != column_) vectors[count++] = slot(c);
+    if (c != column_) others.add(slot(c));
   }
-  vectors[count++] = slot(column_);
-  xor_gen(static_cast<int>(count), static_cast<int>(length_), vectors.data());
+  others.into(slot(column_), 0, length_);
 }
 
 void Raid5Repairs::failed(int error) noexcept {

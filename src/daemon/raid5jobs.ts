@@ -19,6 +19,7 @@ import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
 import { inStep, writeHeaders } from './raid5headers.js'
 import type { Serving } from './serving.js'
+import { shownJob } from './shownjob.js'
 import type { State } from './state.js'
 
 type Job = AnyJob<Raid5Target>
@@ -65,25 +66,15 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     this.#parts = parts
   }
 
-  async next(name: UnitName, tried: readonly Raid5Target[]): Promise<Job | undefined> {
-    const { state, serving, metadevices, readOnly, log } = this.#parts
+  next(name: UnitName, tried: readonly Raid5Target[]): Promise<Job | undefined> {
+    const { state, metadevices, readOnly } = this.#parts
     const wanted = (): Job | undefined => {
       const u = state.tree.get(name)
       if (u?.kind !== 'raid5' || readOnly() || metadevices.deviceOf(name) === undefined) return undefined
       const plan = nextRaid5Job(u, tried)
       return plan === null ? undefined : { ...plan, identity: raid5TargetIdentity(u, plan.target) }
     }
-    if (wanted() === undefined) return undefined
-    for (;;) {
-      const opened = await serving.open(name)
-      if (!opened.ok) {
-        log.warn({ metadevice: name }, `no resync: ${errorText(opened.error)}`)
-        return undefined
-      }
-      // A change that is durable and not yet installed: the engine would begin under a plan that goes.
-      if (serving.isShown(name) || wanted() === undefined) return wanted()
-      await serving.show(name)
-    }
+    return shownJob(name, wanted, this.#parts)
   }
 
   start(name: UnitName, work: Work, number: number, from: Blocks): boolean {

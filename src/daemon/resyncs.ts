@@ -30,6 +30,7 @@ import type { Config } from './config.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
 import type { Serving } from './serving.js'
+import { shownJob } from './shownjob.js'
 import type { State } from './state.js'
 
 type Job = AnyJob<ResyncTarget>
@@ -89,25 +90,15 @@ export class ResyncHosting implements ResyncHost<ResyncTarget> {
     return this.#bufferBlocks.get(name) ?? this.#parts.config.resyncBufferBlocks
   }
 
-  async next(name: UnitName, tried: readonly Job['target'][]): Promise<Job | undefined> {
-    const { state, serving, metadevices, readOnly, log } = this.#parts
+  next(name: UnitName, tried: readonly Job['target'][]): Promise<Job | undefined> {
+    const { state, metadevices, readOnly } = this.#parts
     const wanted = (): Job | undefined => {
       const m = state.tree.get(name)
       if (m?.kind !== 'mirror' || readOnly() || metadevices.deviceOf(name) === undefined) return undefined
       const plan = nextResync(m, state.tree, tried)
       return plan === null ? undefined : { ...plan, identity: this.#identity(m, plan.target) }
     }
-    if (wanted() === undefined) return undefined
-    for (;;) {
-      const opened = await serving.open(name)
-      if (!opened.ok) {
-        log.warn({ mirror: name }, `no resync: ${errorText(opened.error)}`)
-        return undefined
-      }
-      // A change that is durable and not yet installed: its target may not be written by clients before that.
-      if (serving.isShown(name) || wanted() === undefined) return wanted()
-      await serving.show(name)
-    }
+    return shownJob(name, wanted, this.#parts)
   }
 
   start(name: UnitName, work: Work, number: number, from: Blocks): boolean {

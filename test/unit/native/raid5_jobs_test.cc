@@ -170,6 +170,9 @@ TEST_CASE("raid5 jobs: all columns at creation, slowly when asked to, from where
   }
   CHECK(rig.checkpoint > 40);
   CHECK(rig.checkpoint < kData);
+  // Each of 50 windows on 4 columns: where data ends is asked once a column, by those in flight then.
+  CHECK(rig.disk.started(IoOp::zero) >= 200);
+  CHECK(rig.disk.started(IoOp::extents) <= 16);
   rig.disk.fault({.file = 2, .op = IoOp::zero});
   for (std::uint32_t c = 0; c < 4; c++) rig.scribble(c);
   end = rig.job({.kind = Raid5Work::initialise, .columns = 15});

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 
 namespace metadisk::journal {
@@ -152,6 +153,8 @@ bool whole(std::span<const std::byte> part, const Header& header) noexcept {
   }
   return true;
 }
+
+bool isBadBlock(int error) noexcept { return error == EIO || error == ENODATA || error == EILSEQ; }
 
 std::vector<Group> liveGroups(std::span<const Header> found) {
   std::uint64_t last = 0;

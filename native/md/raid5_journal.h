@@ -86,6 +86,10 @@ bool whole(std::span<const std::byte> part, const Header& header) noexcept;
 
 std::uint32_t crc(std::span<const std::byte> bytes, std::uint32_t seed = 0) noexcept;
 
+// Whether a read fails so because of what was to be read, and not because of the disk. A disk that hangs is another
+// matter.
+bool isBadBlock(int error) noexcept;
+
 // ---- what a restart does
 
 struct Group {

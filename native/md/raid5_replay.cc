@@ -51,7 +51,7 @@ journal::Place Raid5Replay::placeOf(std::uint32_t column) const noexcept {
 bool Raid5Replay::room(Column& column, std::uint64_t bytes) noexcept {
   if (column.memoryBytes >= bytes) return true;
   const std::uint64_t size = (bytes + 4095) / 4096 * 4096;
-  const bool made = column.memory.make(backend_.held(), size);
+  const bool made = column.memory.make(backend_.held(), size + kProbe);
   column.memoryBytes = made ? size : 0;
   if (!made && result_.error == 0) result_.error = ENOMEM;
   return made;
@@ -73,26 +73,48 @@ void Raid5Replay::io(std::uint32_t column, IoOp op, std::uint64_t offset, std::u
   backend_.start(child);
 }
 
+void Raid5Replay::tell(std::uint32_t column, ComponentOp op, std::uint64_t offset, int error, bool masked) noexcept {
+  host_.componentError({.component = plan_.components[node_.columns[column].file],
+                        .op = op,
+                        .block = offset / kBlock,
+                        .error = error,
+                        .masked = masked});
+}
+
+void Raid5Replay::failed(const Child& child) noexcept {
+  const int error = -child.result;
+  if (stage_ == Stage::gathering) {
+    if (doubted_ && journal::isBadBlock(error)) {
+      unread_ = true;
+      if (part_.blocks == 1) tell(child.column, ComponentOp::read, child.offset, error, true);
+      return;
+    }
+    // What cannot be had from the others is a lack of the column that needs it: without that one the replay ends well.
+    const auto target = static_cast<std::uint32_t>(std::countr_zero(derived_));
+    const std::uint64_t inData = child.offset - node_.columns[child.column].start;
+    tell(target, ComponentOp::write, node_.columns[target].start + inData, error, false);
+  } else {
+    const ComponentOp op = child.op == IoOp::sync   ? ComponentOp::flush
+                           : child.op == IoOp::read ? ComponentOp::read
+                                                    : ComponentOp::write;
+    tell(child.column, op, child.offset, error, false);
+  }
+  if (result_.error == 0) result_.error = error;
+}
+
 void Raid5Replay::onIo(Io& io) noexcept {
   Child& child = static_cast<Child&>(io);
   Raid5Replay& self = *child.self;
   if (io.op == IoOp::sync && io.result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) io.result = -EIO;
-  if (io.result != 0) {
-    // What cannot be had from the others is a lack of the column that needs it: without that one the replay ends well.
-    const bool lacking = self.stage_ == Stage::gathering;
-    const auto failed = lacking ? static_cast<std::uint32_t>(std::countr_zero(self.derived_)) : child.column;
-    const Raid5Column& column = self.node_.columns[failed];
-    const std::uint64_t inData = io.offset - self.node_.columns[child.column].start;
-    self.host_.componentError({.component = self.plan_.components[column.file],
-                               .op = io.op == IoOp::sync               ? ComponentOp::flush
-                                     : io.op == IoOp::read && !lacking ? ComponentOp::read
-                                                                       : ComponentOp::write,
-                               .block = (lacking ? column.start + inData : io.offset) / kBlock,
-                               .error = -io.result,
-                               .masked = true});
-    if (self.result_.error == 0) self.result_.error = -io.result;
+  Column& column = self.columns_[child.column];
+  const bool ring = self.stage_ == Stage::scanning || self.stage_ == Stage::reading;
+  if (io.result == 0) {
+    column.ready = true;
+    if (ring) self.readWell(child.column);
+  } else if (ring && self.bears(child)) {
+    column.ready = true;
   } else {
-    self.columns_[child.column].ready = true;
+    self.failed(child);
   }
   self.flying_--;
   self.run();
@@ -106,6 +128,7 @@ void Raid5Replay::run() noexcept {
     for (std::uint32_t c = 0; c < columns_.size(); c++) {
       if (!std::exchange(columns_[c].ready, false) || result_.error != 0) continue;
       if (stage_ == Stage::scanning) scanned(c);
+      if (stage_ == Stage::reading && !readOn(c)) probe(c);
       if (stage_ == Stage::writing) writeEntry(c);
       stepped = true;
     }
@@ -121,36 +144,12 @@ void Raid5Replay::start() noexcept {
   running_ = true;
   if (std::popcount(usable_) + 1 < static_cast<int>(columns_.size())) result_.error = EIO;
   for (std::uint32_t c = 0; c < columns_.size() && result_.error == 0; c++) {
-    if ((usable_ >> c & 1U) != 0 && room(columns_[c], kChunk * kBlock)) scan(c);
+    if ((usable_ >> c & 1U) == 0) continue;
+    columns_[c].bad.reserve(kBadMost);
+    if (room(columns_[c], kChunk * kBlock)) scan(c);
   }
   running_ = false;
   run();
-}
-
-// ---- the rings are read for headers
-
-void Raid5Replay::scan(std::uint32_t c) noexcept {
-  Column& column = columns_[c];
-  if (column.position >= ring_) return;
-  column.blocks = std::min(kChunk, ring_ - column.position);
-  io(c, IoOp::read, node_.columns[c].prewrite + (1 + column.position) * kBlock, column.blocks * kBlock,
-     column.memory.get());
-}
-
-void Raid5Replay::scanned(std::uint32_t c) noexcept {
-  Column& column = columns_[c];
-  const journal::Place place = placeOf(c);
-  std::uint32_t b = 0;
-  for (; b < column.blocks; b++) {
-    const std::span<const std::byte> bytes(column.memory.get() + b * kBlock, (column.blocks - b) * kBlock);
-    journal::Header header;
-    const journal::Reading reading = journal::read(bytes, place, column.position + b, header);
-    // Read again from there, unless that would bring no more.
-    if (reading == journal::Reading::cut && b > 0 && column.position + column.blocks < ring_) break;
-    if (reading == journal::Reading::found) headers_.push_back(header);
-  }
-  column.position += b;
-  scan(c);
 }
 
 // ---- group by group
@@ -162,54 +161,57 @@ void Raid5Replay::nextGroup() noexcept {
   for (std::uint32_t c = 0; c < columns_.size(); c++) {
     columns_[c].part = {};
     if ((group.found >> c & 1U) == 0 || group.torn) continue;
-    const auto header = std::find_if(headers_.begin(), headers_.end(), [&](const journal::Header& h) {
-      return h.column == c && h.sequence == group.sequence;
-    });
-    columns_[c].part = *header;
-    if (!room(columns_[c], header->blocks * kBlock)) break;
-    io(c, IoOp::read, node_.columns[c].prewrite + (1 + header->position) * kBlock, header->blocks * kBlock,
-       columns_[c].memory.get());
+    columns_[c].part = *headerOf(group, c);
+    if (!room(columns_[c], columns_[c].part.blocks * kBlock)) break;
+    want(c, columns_[c].part.position, columns_[c].part.blocks);
+    readOn(c);
   }
 }
 
 // Its parts are in memory.
 void Raid5Replay::judge() noexcept {
   const journal::Group& group = groups_[group_];
-  ColumnSet good = 0;
+  ColumnSet parts = 0;  // whose entries are known
+  good_ = 0;
   for (std::uint32_t c = 0; c < columns_.size(); c++) {
     Column& column = columns_[c];
     if (column.part.blocks == 0) continue;
     const std::span<const std::byte> part(column.memory.get(), column.part.blocks * kBlock);
     journal::Header again;
     if (journal::read(part, placeOf(c), column.part.position, again) != journal::Reading::found) continue;
-    if (again.sequence != group.sequence || !journal::whole(part, again)) continue;
-    good |= ColumnSet{1} << c;
+    if (again.sequence != group.sequence) continue;
+    parts |= ColumnSet{1} << c;
+    if (journal::whole(part, again)) good_ |= ColumnSet{1} << c;
     column.entry = 0;
     column.at = journal::headerBlocks(again.entries) * kBlock;
   }
   stage_ = Stage::writing;
-  if (journal::replays(group, usable_, good)) {
-    result_.groups++;
-    result_.damaged += static_cast<std::uint64_t>(std::popcount(group.mask & usable_ & ~good));
-    for (std::uint32_t c = 0; c < columns_.size(); c++) {
-      if ((good >> c & 1U) != 0) writeEntry(c);
-    }
-  } else {
-    (group.certain ? result_.damaged : result_.torn)++;
+  if (!journal::replays(group, usable_, good_)) {
+    // Whether the last one was committed cannot be told without what cannot be read. What it changed in place is right
+    // if all of it, or nothing, had been written.
+    (group.certain || (lacking(group) & ~good_) != 0 ? result_.damaged : result_.torn)++;
+    return;
+  }
+  result_.groups++;
+  result_.damaged += static_cast<std::uint64_t>(std::popcount(group.mask & usable_ & ~good_));
+  for (std::uint32_t c = 0; c < columns_.size(); c++) {
+    if ((parts >> c & 1U) != 0) writeEntry(c);
   }
 }
 
 void Raid5Replay::writeEntry(std::uint32_t c) noexcept {
   Column& column = columns_[c];
-  if (column.entry == column.part.entries) return;
   const std::span<const std::byte> part(column.memory.get(), column.part.blocks * kBlock);
-  const journal::Entry entry = journal::entryAt(part, column.entry++);
-  const std::span<std::byte> data(column.memory.get() + column.at, entry.blocks * kBlock);
-  column.at += data.size();
-  journal::unflip(data, entry.flip);
-  result_.blocks += entry.blocks;
-  if (derived_ != 0) ranges_.push_back({entry.block, entry.blocks});
-  io(c, IoOp::write, node_.columns[c].start + entry.block * kBlock, data.size(), data.data());
+  while (column.entry < column.part.entries) {
+    const journal::Entry entry = journal::entryAt(part, column.entry++);
+    const std::span<std::byte> data(column.memory.get() + column.at, entry.blocks * kBlock);
+    column.at += data.size();
+    if ((good_ >> c & 1U) == 0 && journal::crc(data) != entry.crc) continue;
+    journal::unflip(data, entry.flip);
+    result_.blocks += entry.blocks;
+    if (derived_ != 0) ranges_.push_back({entry.block, entry.blocks});
+    return io(c, IoOp::write, node_.columns[c].start + entry.block * kBlock, data.size(), data.data());
+  }
 }
 
 // ---- the column in regeneration
@@ -234,7 +236,7 @@ void Raid5Replay::gather() noexcept {
   while (range_ < ranges_.size() && ranges_[range_].blocks == 0) range_++;
   if (range_ == ranges_.size()) return sync();
   Range& range = ranges_[range_];
-  part_ = {range.block, std::min<std::uint64_t>(range.blocks, kChunk)};
+  part_ = {range.block, std::min(range.blocks, most_)};
   range.block += part_.blocks;
   range.blocks -= part_.blocks;
   stage_ = Stage::gathering;
@@ -247,6 +249,17 @@ void Raid5Replay::gather() noexcept {
 }
 
 void Raid5Replay::writeDerived() noexcept {
+  if (std::exchange(unread_, false)) {
+    // What is in place stays there, block by block: mostly it was written before the crash.
+    if (part_.blocks == 1) {
+      result_.damaged++;
+    } else {
+      ranges_[range_] = {part_.block, ranges_[range_].blocks + part_.blocks};
+      most_ = part_.blocks / 2;
+    }
+    return gather();
+  }
+  most_ = std::min<std::uint64_t>(kChunk, 2 * most_);
   const auto target = static_cast<std::uint32_t>(std::countr_zero(derived_));
   std::array<void*, 65> vectors;
   std::size_t count = 0;
@@ -274,7 +287,7 @@ void Raid5Replay::stageOver() noexcept {
     return;
   }
   switch (stage_) {
-    case Stage::scanning: groups_ = journal::liveGroups(headers_); return nextGroup();
+    case Stage::scanning: return scanOver();
     case Stage::reading: return judge();
     case Stage::writing: group_++; return nextGroup();
     case Stage::gathering: return writeDerived();

@@ -3,6 +3,12 @@
 //
 // A column that is written but not read, because it is being regenerated, gets the same blocks, computed from the
 // others: what its own ring holds may be older than its place in the device.
+//
+// A block of a ring that cannot be read holds nothing. While no column is missing, one whose part of a live group is
+// there is taken like one in regeneration. Else what is left of the group is carried out if it is certain, and it
+// counts as damaged.
+//
+// raid5_replay.cc: the groups. raid5_replay_rings.cc: what is read of the rings.
 // Invariants: reads nothing but the readable columns; a replay that ends early, for whatever reason, may be made again
 // and gives the same; done() is called exactly once, when no Io is in flight.
 #pragma once
@@ -34,6 +40,9 @@ class Raid5Replay {
 
  private:
   static constexpr std::uint32_t kChunk = 512;  // blocks
+  // Blocks of one ring that may be unreadable: with more of them the column is.
+  static constexpr std::size_t kBadMost = 1024;
+  static constexpr std::uint64_t kProbe = 4096;  // bytes of memory for probes
   struct Child : Io {
     Raid5Replay* self = nullptr;
     std::uint32_t column = 0;
@@ -43,11 +52,21 @@ class Raid5Replay {
     WorkBuffer memory;
     std::uint64_t memoryBytes = 0;
     std::uint32_t position = 0;  // of the ring, while it is scanned
-    std::uint32_t blocks = 0;    // of the chunk or part in memory
-    journal::Header part;        // of the group
-    bool ready = false;          // its Io went well
-    std::uint32_t entry = 0;     // the next one to be written
-    std::uint64_t at = 0;        // bytes in memory, where its data lies
+    std::uint32_t blocks = 0;    // of the chunk in memory
+    // What is read of the ring into memory: from `base` on, up to `next` by now.
+    std::uint32_t base = 0;
+    std::uint32_t next = 0;
+    std::uint32_t end = 0;
+    std::uint32_t step = 0;          // blocks of the Io
+    std::uint32_t most = kChunk;     // of the next one
+    std::vector<std::uint32_t> bad;  // blocks of the ring that cannot be read, in rising order
+    unsigned probes = 0;             // that failed
+    bool probing = false;            // its Io is one
+    bool alive = true;               // the last read went well
+    journal::Header part;            // of the group
+    bool ready = false;              // its Io went well
+    std::uint32_t entry = 0;         // the next one to be written
+    std::uint64_t at = 0;            // bytes in memory, where its data lies
   };
   // Blocks of the columns' data.
   struct Range {
@@ -59,8 +78,8 @@ class Raid5Replay {
   journal::Place placeOf(std::uint32_t column) const noexcept;
   bool room(Column& column, std::uint64_t bytes) noexcept;
   void io(std::uint32_t column, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept;
-  void scan(std::uint32_t column) noexcept;
-  void scanned(std::uint32_t column) noexcept;
+  void failed(const Child& child) noexcept;
+  void tell(std::uint32_t column, ComponentOp op, std::uint64_t offset, int error, bool masked) noexcept;
   void nextGroup() noexcept;
   void judge() noexcept;
   void writeEntry(std::uint32_t column) noexcept;
@@ -72,6 +91,20 @@ class Raid5Replay {
   void run() noexcept;
   static void onIo(Io& io) noexcept;
 
+  // raid5_replay_rings.cc
+  void scan(std::uint32_t column) noexcept;
+  void scanned(std::uint32_t column) noexcept;
+  void want(std::uint32_t column, std::uint32_t block, std::uint32_t blocks) noexcept;
+  bool readOn(std::uint32_t column) noexcept;
+  void probe(std::uint32_t column) noexcept;
+  void readWell(std::uint32_t column) noexcept;
+  bool bears(const Child& child) noexcept;
+  bool unreadable(std::uint32_t column, std::uint32_t block, std::uint32_t blocks) const noexcept;
+  ColumnSet lacking(const journal::Group& group) const noexcept;
+  const journal::Header* headerOf(const journal::Group& group, std::uint32_t column) const noexcept;
+  bool hides() const noexcept;
+  void scanOver() noexcept;
+
   const Plan& plan_;
   const Raid5Node& node_;
   std::vector<ComponentFile*> files_;
@@ -81,10 +114,14 @@ class Raid5Replay {
   void* owner_;
   std::uint32_t ring_;
   ColumnSet usable_ = 0;
-  ColumnSet derived_ = 0;      // the column in regeneration
+  ColumnSet derived_ = 0;      // the column in regeneration, or whose ring cannot be read where it is needed
+  ColumnSet good_ = 0;         // whose part of the group is whole
+  bool doubted_ = false;       // derived_ is a column like any other
+  bool unread_ = false;        // while gathering: a block of the others cannot be read
   std::vector<Range> ranges_;  // that it gets
   std::size_t range_ = 0;
-  Range part_;  // of it, in memory
+  Range part_;                   // of it, in memory
+  std::uint64_t most_ = kChunk;  // blocks of the next part
   std::vector<Column> columns_;
   std::vector<journal::Header> headers_;
   std::vector<journal::Group> groups_;

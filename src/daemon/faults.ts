@@ -29,7 +29,7 @@ export interface FaultParts {
   readonly engine: Pick<DataPlane, 'settle'>
   readonly metadevices: Pick<Metadevices, 'nameOf' | 'generationOf'>
   readonly components: Pick<Components, 'nameOf' | 'isOf' | 'countReadError'>
-  readonly serving: Pick<Serving, 'show' | 'isStarted'>
+  readonly serving: Pick<Serving, 'show'>
   readonly log: Pick<Logger, 'debug' | 'error'>
   readonly notice: Notice
   /** A decision was carried out: what the mirror needs now may have changed. */
@@ -205,18 +205,12 @@ export class Faults {
       if (place === null) return []
       // A disk that hangs is believed at once. Blocks that are bad on every side cost those blocks, not a disk.
       const hangs = e.errno === ETIMEDOUT
-      const masked =
-        !this.#starting(name, tree) && (e.masked || (e.op === 'read' && this.#elsewhere(name, place, tree)))
+      const masked = e.masked || (e.op === 'read' && this.#elsewhere(name, place, tree))
       const { unit, component } = place
       return [
         { unit, component, op: e.op, masked, repairFailed: e.repairFailed, readErrors: hangs ? Infinity : readErrors },
       ]
     })
-  }
-
-  /** A journal that cannot be read keeps a RAID5 device from being served: the column is better out of it. */
-  #starting(name: UnitName, tree: Tree): boolean {
-    return tree.get(name)?.kind === 'raid5' && !this.#parts.serving.isStarted(name)
   }
 
   #elsewhere(name: UnitName, place: { readonly slot: Slot; readonly component: number }, tree: Tree): boolean {

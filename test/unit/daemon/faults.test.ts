@@ -49,7 +49,6 @@ const rig = async (tree: Tree = TREE, readErrorLimit = 2) => {
       },
     },
     serving: {
-      isStarted: () => true,
       show: (unit) => {
         log.push(`show ${unit} ${componentStates(state.tree)}`)
         if (shown.swaps) generation++

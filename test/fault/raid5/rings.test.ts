@@ -1,0 +1,88 @@
+/** What a restart makes of a journal that cannot be read, or of columns that it cannot write: whatever can be read stays so. */
+import { readFileSync } from 'node:fs'
+import t, { type Test } from 'tap'
+import { missingFaultDisk } from '../../tools/faultdisk.js'
+import type { NbdClient } from '../../tools/nbdclient.js'
+import { answered, isOkay, MIB, pattern, rig, type Rig } from './rig.js'
+
+t.setTimeout(1_200_000)
+const skip = missingFaultDisk()
+
+const PLACES = [
+  [1, 0, 64 << 10],
+  [2, 3 * MIB + 512, 4096],
+  [3, 7 * MIB + 1536, 100 << 10],
+] as const
+
+const writeAll = async (t: Test, nbd: NbdClient, salt = 0): Promise<void> => {
+  for (const [seed, offset, length] of PLACES)
+    t.equal(await answered(nbd.write(BigInt(offset), pattern(seed + salt, length))), 0, `write ${offset}`)
+  t.equal(await answered(nbd.flush()), 0, 'flush')
+}
+const readAll = async (t: Test, nbd: NbdClient, what: string, salt = 0): Promise<void> => {
+  for (const [seed, offset, length] of PLACES) {
+    const answer = await nbd.read(BigInt(offset), length)
+    t.ok(answer.error === 0 && answer.data.equals(pattern(seed + salt, length)), `${what}: ${offset}`)
+  }
+}
+
+/** Where the ring of a column begins: behind the block with the mark of our headers (docs/raid5.md). */
+const ringOf = ({ disks }: Rig, disk: string): number => {
+  const image = readFileSync(disks.image(disk))
+  for (let at = 0; at + 1024 <= image.length; at += 512)
+    if (image.toString('latin1', at + 92, at + 96) === 'MDJ1') return at + 512
+  throw new Error(`no header on ${disk}`)
+}
+/** Sectors that a write mends. */
+const spoil = (r: Rig, disk: string, block: number, blocks = 1): void =>
+  r.disks.tell(`${disk} fail read EIO from=${ringOf(r, disk) + block * 512} bytes=${blocks * 512} until-written`)
+
+t.test('a bad sector in the journal of a degraded device: it is served after a restart', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  disks.tell('a fail all EIO')
+  await writeAll(t, nbd)
+  nbd.destroy()
+  t.equal(await metad.stop(), 0)
+  spoil(r, 'b', 300)
+  spoil(r, 'c', 310, 8)
+  await metad.start()
+  await readAll(t, await r.client(), 'after a stop')
+  t.match(r.stat(), /State: Needs Maintenance/)
+  t.notMatch(r.stat(), /Last Erred/)
+  t.match(metad.log(), /read error on \S*b/)
+  t.notMatch(metad.log(), /parts of the journal were damaged/)
+  await writeAll(t, await r.client(), 10)
+  // What the newest groups need cannot be read: all of it is in place already, and that nobody knows is told.
+  await r.again()
+  await readAll(t, await r.client(), 'after a kill', 10)
+  await metad.stop()
+  spoil(r, 'c', 0, 40)
+  await metad.start()
+  await readAll(t, await r.client(), 'without the beginning of a ring', 10)
+  disks.tell('a ok')
+  metad.must('metareplace', ['-e', 'd5', disks.path('a')])
+  await r.until('in step', isOkay)
+  t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
+})
+
+t.test('a bad sector in the journal of a whole device costs nothing', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  for (const [salt, disk, block] of [
+    [0, 'a', 0],
+    [10, 'b', 2],
+    [20, 'c', 5],
+  ] as const) {
+    await writeAll(t, await r.client(), salt)
+    await metad.kill9()
+    spoil(r, disk, block)
+    await r.again()
+    await readAll(t, await r.client(), `${disk} has a bad block`, salt)
+    t.ok(isOkay(r.stat()), r.stat())
+    t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
+    disks.tell(`${disk} ok`)
+  }
+  t.notMatch(metad.log(), /parts of the journal were damaged/)
+})

@@ -234,6 +234,9 @@ int main(int argc, char** argv) {
     if (kind >= raid5) {
       state.raid5 = std::make_unique<Raid5State>();
       state.raid5->options.journal = kind != unjournalled;
+      if (const char* const mebibytes = std::getenv("CACHE")) {
+        state.raid5->options.cacheBytes = std::strtoull(mebibytes, nullptr, 10) << 20U;
+      }
     }
     Volume volume(plan, open, backend, host, state);
     volume.begin();

@@ -1,9 +1,17 @@
 #include "md/raid5_cache.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstring>
 
 namespace metadisk {
+
+namespace {
+
+constexpr std::size_t kHuge = std::size_t{2} << 20U;
+
+}  // namespace
 
 Raid5Cache::Raid5Cache(const Raid5Shape& shape, std::size_t bytes)
     : shape_(shape), pages_(std::max(bytes / Raid5Shape::kPage, kLeastPages + 2 * shape.columns())) {
@@ -34,8 +42,11 @@ bool Raid5Cache::morePages(std::size_t pages) {
   freePages_.reserve(2 * (pages_ + pages));
   stuck_.reserve(2 * (pages_ + pages));
   extra_.reserve(pages_ + pages);
-  auto* const memory = static_cast<std::byte*>(std::aligned_alloc(Raid5Shape::kPage, bytes));
+  const std::size_t align = bytes < kHuge ? Raid5Shape::kPage : kHuge;
+  auto* const memory = static_cast<std::byte*>(std::aligned_alloc(align, (bytes + align - 1) / align * align));
   if (memory == nullptr) return false;
+  // Its pages are used in no order: with small mappings each use would miss the TLB. A hint.
+  if (align == kHuge) ::madvise(memory, bytes, MADV_HUGEPAGE);
   blocks_.push_back({memory, bytes});
   for (std::size_t i = pages; i-- > 0;) freePages_.push_back(memory + i * Raid5Shape::kPage);
   pages_ += pages;

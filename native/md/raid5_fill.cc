@@ -2,7 +2,9 @@
 // make the parity of changed sectors.
 //
 // Parity is made anew from all data (rebuilt sectors), or from what it was and what changed (the others), by what
-// needs fewer reads. Where a data column is missing, only sectors whose data it has in the cache can be rebuilt.
+// needs fewer reads; where both need as many by the latter, because what was read is then written again while it is
+// still in the processor's cache. Where a data column is missing, only sectors whose data it has in the cache can be
+// rebuilt.
 #include <algorithm>
 #include <bit>
 
@@ -119,7 +121,7 @@ Raid5Io::Planned Raid5Io::planStage(Raid5Row& row) noexcept {
     }
     return true;
   }();
-  if (!missing && updatable && updateReads < rebuildReads) rebuilt = 0;
+  if (!missing && updatable && updateReads <= rebuildReads) rebuilt = 0;
   const auto updated = static_cast<std::uint8_t>(changed & ~rebuilt);
   if (updated != 0) {
     if (!readable(row, parity) && (updated & ~p.valid) != 0) return Planned::lost;

@@ -31,13 +31,13 @@ import { missing, mustRun, sizeOf } from '../tools/foreign.js'
 import { attachLoop, detachLoop } from '../tools/fuse.js'
 import { missingBlock } from '../tools/mounts.js'
 import { NbdClient } from '../tools/nbdclient.js'
+import { seed } from '../tools/seed.js'
 
 const MEBIBYTES = 8
 const BATCHES = 50
 const INTERLACE = 16 << 10
-const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
 
-let state = SEED
+let state = seed
 /** 0 to n - 1. */
 const pick = (n: number): number => {
   state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0
@@ -193,7 +193,7 @@ const batch = (size: number): readonly { readonly offset: number; readonly lengt
 }
 
 t.setTimeout(280_000)
-t.comment(`SEED=${SEED}`)
+t.comment(`SEED=${seed}`)
 const ENOUGH = missing('qemu-io', 'fio', 'nbdcopy')
 
 const placesOf = new Map<Storage, readonly Place[]>()
@@ -268,7 +268,7 @@ for (const [i, storage] of STORAGE.entries()) {
     t.equal((await two.cache(0n, model.length)).error, 0)
     t.equal((await two.write(4096n, model.subarray(4096, 1_004_096))).error, 0)
     t.equal((await one.flush()).error, 0)
-    const marker = Buffer.from(`metadisk ${SEED} marks where ${name} begins`.padEnd(64))
+    const marker = Buffer.from(`metadisk ${seed} marks where ${name} begins`.padEnd(64))
     t.equal((await one.write(0n, marker, CMD_FLAG.fua)).error, 0)
     marker.copy(model)
     if (ENOUGH === false) {

@@ -20,8 +20,8 @@ import type { ComponentReport, MirrorReport, Raid5Report, StatReport } from '../
 import { type FaultDisks, startFaultDisks } from './faultdisk.js'
 import { readColumns, volumeOf, wrongParity } from './raid5columns.js'
 import { Dice } from './sim/schedule.js'
+import { seed } from './seed.js'
 
-export const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
 export const cyclesOr = (usual: number): number => Number(process.env['CYCLES'] ?? usual)
 
 /** What is written by clients; the rest of a mirror is only ever copied. */
@@ -38,7 +38,7 @@ export interface Strike {
 export class Ordeal {
   readonly dir: string
   readonly disks: FaultDisks
-  readonly dice = new Dice(SEED)
+  readonly dice = new Dice(seed)
   readonly #t: Test
   readonly #conf: string
   #metad: Metad
@@ -196,7 +196,7 @@ export class Ordeal {
     try {
       await until(what, async () => condition((last = await this.stat())), RESYNC_MS)
     } catch (cause) {
-      throw new Error(`SEED=${SEED}, ${this.dir}: ${JSON.stringify(last, null, 1)}`, { cause })
+      throw new Error(`SEED=${seed}, ${this.dir}: ${JSON.stringify(last, null, 1)}`, { cause })
     }
   }
 
@@ -211,7 +211,7 @@ export class Ordeal {
   }
 
   async #fill(): Promise<void> {
-    const words = ['--init', '--bs', this.#block, '--span', SPAN, '--qd', '32', '--seed', `${SEED}`]
+    const words = ['--init', '--bs', this.#block, '--span', SPAN, '--qd', '32', '--seed', `${seed}`]
     const { status, stderr } = await load([...this.#metad.target('d0').address, ...this.#journal, ...words])
     if (status !== 0) throw new Error(`cannot fill d0: ${stderr}`)
   }
@@ -243,7 +243,7 @@ export class Ordeal {
     const { status, report, stderr } = await ended
     this.cutOff += report?.unanswered ?? 0
     if (status !== 0 || report === undefined || report.ioErrors > 0 || report.wrong.total > 0)
-      this.#t.fail(`${what}: a client was harmed`, { seed: SEED, dir: this.dir, status, stderr, report })
+      this.#t.fail(`${what}: a client was harmed`, { seed, dir: this.dir, status, stderr, report })
   }
 
   /**
@@ -265,7 +265,7 @@ export class Ordeal {
     if (status === 0 && report !== undefined && kept) this.#t.pass(what)
     else
       this.#t.fail(what, {
-        ...{ seed: SEED, dir: this.dir, status, stderr },
+        ...{ seed, dir: this.dir, status, stderr },
         ...{ found: report?.wrong, verified: report?.verified },
       })
   }
@@ -278,7 +278,7 @@ export class Ordeal {
     const sides = m.submirrors.map((s) => this.#bytesOf(componentsOf(report, s.name), m.size * 512))
     const [first] = sides
     const differing = sides.findIndex((s) => first?.equals(s) !== true)
-    const info = { seed: SEED, dir: this.dir, report }
+    const info = { seed, dir: this.dir, report }
     if (differing === -1) this.#t.pass(`${what}: the sides are equal, byte for byte`)
     else {
       const other = sides[differing]
@@ -321,8 +321,7 @@ export class Ordeal {
     if (atOnce) look()
     else await until('parity is right', look, RESYNC_MS).catch(() => undefined)
     if (wrong.length === 0) this.#t.pass(`${what}: the parity of every line is right`)
-    else
-      this.#t.fail(`${what}: wrong parity`, { seed: SEED, dir: this.dir, lines: wrong.slice(0, 20), of: wrong.length })
+    else this.#t.fail(`${what}: wrong parity`, { seed, dir: this.dir, lines: wrong.slice(0, 20), of: wrong.length })
   }
 
   /** metad stops, and what the columns hold is right: all of them together, and what follows from all but one. */

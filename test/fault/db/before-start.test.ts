@@ -11,7 +11,6 @@ import {
   type Damage,
   FULL,
   type Rig,
-  SEED,
   allGood,
   canReadOnly,
   eventually,
@@ -29,9 +28,10 @@ import {
   truncated,
   zeroed,
 } from './rig.js'
+import { seed } from '../../tools/seed.js'
 
-const random = randomOf(SEED)
-t.comment(`SEED=${SEED}`)
+const random = randomOf(seed)
+t.comment(`SEED=${seed}`)
 t.setTimeout(600_000)
 
 const everywhere = (rig: Rig): string => [...rig.replicas, join(rig.etc, 'mddb.cf')].map(hashOf).join()

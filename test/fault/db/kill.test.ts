@@ -7,11 +7,12 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { FULL, SEED, eventually, makeReplicas, makeRig, randomOf } from './rig.js'
+import { FULL, eventually, makeReplicas, makeRig, randomOf } from './rig.js'
+import { seed } from '../../tools/seed.js'
 
 t.setTimeout(600_000)
-t.comment(`SEED=${SEED}`)
-const random = randomOf(SEED + 2)
+t.comment(`SEED=${seed}`)
+const random = randomOf(seed + 2)
 const CHILD = fileURLToPath(new URL('./kill-child.js', import.meta.url))
 
 const helpersOf = (dir: string): readonly string[] =>

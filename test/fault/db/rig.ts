@@ -43,7 +43,6 @@ export const randomOf = (seed: number): Random => {
 }
 
 /** SEED= replays a run; FULL=1 does every combination instead of a sample. */
-export const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
 export const FULL = process.env['FULL'] === '1'
 
 export const FAST: Partial<Timing> = {

@@ -11,7 +11,6 @@ import {
   type Damage,
   FULL,
   type Rig,
-  SEED,
   allGood,
   eventually,
   flipped,
@@ -26,9 +25,10 @@ import {
   truncated,
   zeroed,
 } from './rig.js'
+import { seed } from '../../tools/seed.js'
 
-const random = randomOf(SEED + 1)
-t.comment(`SEED=${SEED}`)
+const random = randomOf(seed + 1)
+t.comment(`SEED=${seed}`)
 t.setTimeout(600_000)
 
 interface State {

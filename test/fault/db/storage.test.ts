@@ -5,11 +5,12 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, readdirSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { SEED, allGood, eventually, hashOf, makeRig, must, randomOf, set } from './rig.js'
+import { allGood, eventually, hashOf, makeRig, must, randomOf, set } from './rig.js'
+import { seed } from '../../tools/seed.js'
 
 t.setTimeout(600_000)
-t.comment(`SEED=${SEED}`)
-const random = randomOf(SEED + 3)
+t.comment(`SEED=${seed}`)
+const random = randomOf(seed + 3)
 
 const run = (...argv: readonly string[]): { ok: boolean; out: string } => {
   const r = spawnSync(argv[0] ?? '', argv.slice(1), { encoding: 'utf8' })

@@ -10,7 +10,8 @@ import t from 'tap'
 import { sleep } from '../../../bench/lib/process.js'
 import type { SpareReport, StatReport } from '../../../src/msg/report.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { brokenOf, componentsOf, cyclesOr, isInStep, Ordeal, SEED } from '../../tools/ordeal.js'
+import { brokenOf, componentsOf, cyclesOr, isInStep, Ordeal } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(5)
 const DISKS = ['a1', 'a2', 'b1'] as const
@@ -30,7 +31,7 @@ const standingIn = (report: StatReport): readonly string[] =>
 const inState = (report: StatReport, state: string): readonly string[] =>
   sparesOf(report).flatMap((s) => (s.state === state ? [basename(s.device)] : []))
 
-t.test(`${CYCLES} takeovers, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} takeovers, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const rig = await Ordeal.mirror(t, CONF, { s1: 4, s2: 8, s3: 8 }, 'hsp001')
   const { disks, dice } = rig
   let taken = 0
@@ -45,7 +46,7 @@ t.test(`${CYCLES} takeovers, SEED=${SEED}`, { skip: missingFaultDisk(), timeout:
     const filling = componentsOf(report).filter((c) => c.hotSpare === null && c.state === 'Resyncing')
     const good = standing.every((s) => used.includes(s)) && relieved.length <= filling.length
     if (good && new Set(standing).size === standing.length) t.pass(`${what}: what is in use stands in`)
-    else t.fail(`${what}: spares`, { seed: SEED, dir: rig.dir, report })
+    else t.fail(`${what}: spares`, { seed, dir: rig.dir, report })
   }
 
   const strike = async (what: string, longest: number): Promise<void> => {

@@ -17,8 +17,8 @@ import { startMetad } from '../../tools/daemon.js'
 import { foreign, missing } from '../../tools/foreign.js'
 import { NbdClient } from '../../tools/nbdclient.js'
 import { goData, haggle, option } from '../../tools/nbdsession.js'
+import { seed } from '../../tools/seed.js'
 
-const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
 const CONNECTIONS = 2000
 const ROUNDS = 5
 /**
@@ -37,7 +37,7 @@ metad.must('metainit', ['d1', '1', '1', metad.disk('disk1', MEBIBYTES)])
 metad.must('metainit', ['d2', '1', '2', metad.disk('disk2', MEBIBYTES), metad.disk('disk3', MEBIBYTES)])
 const tab = metad.must('metastat', ['-p'])
 
-let state = SEED
+let state = seed
 const pick = (n: number): number => {
   state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0
   return (state >>> 7) % n
@@ -268,7 +268,7 @@ const nbdFlood = async (t: Test): Promise<void> => {
   for (const p of peers) p.socket.destroy()
 }
 
-t.test(`attacks under a copy, SEED=${SEED}`, async (t) => {
+t.test(`attacks under a copy, SEED=${seed}`, async (t) => {
   const before = descriptors()
   const copying = copier(t)
   const resident: number[] = []

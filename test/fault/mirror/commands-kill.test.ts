@@ -11,7 +11,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { sleep } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { cyclesOr, Ordeal, SEED } from '../../tools/ordeal.js'
+import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(16)
 const CONF = 'component_timeout = 5\nregion_clean_seconds = 1\nresync_checkpoint_seconds = 1\n'
@@ -29,7 +30,7 @@ interface Step {
 
 const NONE: Step = { words: [] }
 
-t.test(`${CYCLES} commands cut off, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} commands cut off, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const rig = await Ordeal.mirror(t, CONF, { c1: 8 })
   const { disks, dice } = rig
   const [b1 = '', c1 = ''] = ['b1', 'c1'].map((d) => disks.path(d))
@@ -127,7 +128,7 @@ t.test(`${CYCLES} commands cut off, SEED=${SEED}`, { skip: missingFaultDisk(), t
     if (answered) met.answered++
     if (before !== after) met[found === after ? 'all' : 'nothing']++
     if (found === after || (found === before && !answered)) t.pass(what)
-    else t.fail(what, { seed: SEED, dir: rig.dir, answered, found, before, after })
+    else t.fail(what, { seed, dir: rig.dir, answered, found, before, after })
     await written(what)
     await rig.sound(what, ['--settle'])
     if (found !== after) await whole(step)

@@ -7,7 +7,8 @@
 import t from 'tap'
 import { sleep } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { brokenOf, cyclesOr, isInStep, Ordeal, SEED } from '../../tools/ordeal.js'
+import { brokenOf, cyclesOr, isInStep, Ordeal } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(6)
 const DISKS_OF = { d1: ['a1', 'a2'], d2: ['b1'] } as const
@@ -62,7 +63,7 @@ const KINDS = {
 type Kind = keyof typeof KINDS
 const NAMES = Object.keys(KINDS) as readonly Kind[]
 
-t.test(`${CYCLES} copies, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} copies, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const rig = await Ordeal.mirror(t, CONF)
   const { dice } = rig
   let kills = 0

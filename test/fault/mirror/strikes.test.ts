@@ -9,7 +9,8 @@
 import t from 'tap'
 import { sleep, until } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { cyclesOr, Ordeal, SEED } from '../../tools/ordeal.js'
+import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(16)
 /** Component files of the two sides: a stripe of two and a single file. */
@@ -37,7 +38,7 @@ const SCENARIOS: readonly { readonly name: string; readonly tell: readonly strin
   { name: 'everything hangs', tell: ['DISK hang all'] },
 ]
 
-t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const all = SIDES.flat()
   const rig = await Ordeal.mirror(t, CONF)
   const { disks, dice } = rig

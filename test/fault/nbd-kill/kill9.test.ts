@@ -25,15 +25,15 @@ import t, { type Test } from 'tap'
 import { load, loadInBackground, type LoadRun } from '../../../bench/lib/nbdload.js'
 import { sleep, until } from '../../../bench/lib/process.js'
 import { Metad } from '../../../bench/lib/servers.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = Number(process.env['CYCLES'] ?? 30)
-const SEED = Number(process.env['SEED'] ?? Date.now() % 1_000_000)
 const FILE_BYTES = 16 << 20
 const SPAN = 8 << 20
 const DEVICES = ['d0', 'd1', 'd2', 'd3'] as const
 const MIRROR = 'd3'
 
-let state = SEED
+let state = seed
 /** 0 to n - 1. */
 const pick = (n: number): number => {
   state = (Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) >>> 0
@@ -65,7 +65,7 @@ const sound = (t: Test, what: string, run: LoadRun): void => {
   if (run.status === 0 && report !== undefined && (report.verified.ackedMissing ?? 0) === 0) t.pass(what)
   else
     t.fail(what, {
-      seed: SEED,
+      seed,
       status: run.status,
       stderr: run.stderr,
       found: report?.wrong,
@@ -115,13 +115,13 @@ const strike = async (t: Test, metad: Metad, cycle: number): Promise<void> => {
   for (const { name, run } of runs) {
     const { status, report, stderr } = await run.finished
     if (status !== 0 || report === undefined || report.wrong.total > 0)
-      t.fail(`cycle ${cycle}, ${name}: wrong before the kill`, { seed: SEED, status, stderr, report })
+      t.fail(`cycle ${cycle}, ${name}: wrong before the kill`, { seed, status, stderr, report })
     unanswered += report?.unanswered ?? 0
     written += report?.writes ?? 0
   }
 }
 
-t.test(`${CYCLES} kills, SEED=${SEED}`, { timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} kills, SEED=${seed}`, { timeout: TIMEOUT_MS }, async (t) => {
   let metad = await start()
   t.teardown(() => metad.stop())
   await metad.configure([
@@ -134,7 +134,7 @@ t.test(`${CYCLES} kills, SEED=${SEED}`, { timeout: TIMEOUT_MS }, async (t) => {
   ])
   await inStep(metad)
   for (const name of DEVICES) {
-    const words = ['--init', '--bs', '4k', '--span', `${SPAN}`, '--qd', '32', '--seed', `${SEED}`]
+    const words = ['--init', '--bs', '4k', '--span', `${SPAN}`, '--qd', '32', '--seed', `${seed}`]
     const first = await load([...metad.target(name).address, ...journal(name), ...words])
     t.equal(first.status, 0, `${name} is filled`)
   }

@@ -8,7 +8,8 @@
 import t from 'tap'
 import { sleep } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { brokenOf, columnsOf, cyclesOr, isInStep, Ordeal, raid5Of, SEED } from '../../tools/ordeal.js'
+import { brokenOf, columnsOf, cyclesOr, isInStep, Ordeal, raid5Of } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(6)
 const COLUMNS = 4
@@ -106,7 +107,7 @@ const withoutSpares = async (rig: Ordeal): Promise<void> => {
 type Kind = keyof typeof KINDS
 const NAMES = Object.keys(KINDS) as readonly Kind[]
 
-t.test(`${CYCLES} kinds of work, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} kinds of work, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const rig = await Ordeal.raid5(t, CONF, COLUMNS, { x1: 8, x2: 8, s1: 9 })
   await rig.run('metainit', 'hsp001', rig.disks.path('s1'))
   const { dice } = rig

@@ -9,7 +9,8 @@
 import t from 'tap'
 import { sleep, until } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
-import { cyclesOr, Ordeal, SEED } from '../../tools/ordeal.js'
+import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
+import { seed } from '../../tools/seed.js'
 
 const CYCLES = cyclesOr(12)
 const COLUMNS = ['c1', 'c2', 'c3', 'c4'] as const
@@ -37,7 +38,7 @@ const SCENARIOS: readonly { readonly name: string; readonly tell: readonly strin
   { name: 'everything hangs', tell: ['DISK hang all'] },
 ]
 
-t.test(`${CYCLES} strikes, SEED=${SEED}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
+t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
   const rig = await Ordeal.raid5(t, CONF, COLUMNS.length)
   const { disks, dice } = rig
   let evictions = 0

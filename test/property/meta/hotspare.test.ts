@@ -19,12 +19,12 @@ import { EMPTY_TREE, poolsOf, stripeOf } from '../../../src/meta/tree.js'
 import type { Component, MirrorUnit, Slot, StripeUnit, Tree } from '../../../src/meta/types.js'
 import type { MetaResult } from '../../../src/msg/errors.js'
 import { CYLINDER, device, inventoryOf, metainit } from '../../unit/meta/world.js'
+import { seed } from '../../tools/seed.js'
 
 // tap's 30 seconds for a whole file are short when the machine is busy.
 t.setTimeout(240_000)
 
-const seed = process.env['SEED']
-const settings = seed === undefined ? {} : { seed: Number(seed) }
+const settings = { seed }
 
 const NAMES = Array.from({ length: 10 }, (_, i) => `/d${i}`)
 const inventory = inventoryOf(NAMES.map((n, i) => device(n, (3 + (i % 4)) * CYLINDER, { labelAtStart: i % 5 === 4 })))

@@ -30,12 +30,12 @@ import { EMPTY_TREE } from '../../../src/meta/tree.js'
 import type { StripeUnit, Tree, Unit, UnitName } from '../../../src/meta/types.js'
 import { errorText } from '../../../src/msg/errors.js'
 import { CYLINDER, device, inventoryOf, metainit } from '../../unit/meta/world.js'
+import { seed } from '../../tools/seed.js'
 
 // tap's 30 seconds for a whole file are short when the machine is busy.
 t.setTimeout(240_000)
 
-const seed = process.env['SEED']
-const settings = seed === undefined ? {} : { seed: Number(seed) }
+const settings = { seed }
 const holds = <T>(arbitrary: fc.Arbitrary<T>, property: (value: T) => boolean | undefined, runs = 300): void =>
   fc.assert(
     fc.property(arbitrary, (value) => property(value) ?? true),

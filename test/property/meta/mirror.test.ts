@@ -40,14 +40,14 @@ import type { ComponentId } from '../../../src/plan/types.js'
 import { decodePlan } from '../../../src/plan/verify.js'
 import type { MetaResult } from '../../../src/msg/errors.js'
 import { device, inventoryOf, mirrorIn, treeOf } from '../../unit/meta/world.js'
+import { givenSeed, seed } from '../../tools/seed.js'
 
 // tap's 30 seconds for a whole file are short when the machine is busy.
 t.setTimeout(240_000)
 
-const seed = process.env['SEED']
 const settings = {
   numRuns: Number(process.env['RUNS'] ?? 300),
-  ...(seed === undefined ? {} : { seed: Number(seed) }),
+  seed,
 }
 
 const CYLINDER = 16
@@ -597,7 +597,7 @@ t.test('what may be read is what was written last, whatever happens', async (t) 
     }),
     settings,
   )
-  if (seed !== undefined) return
+  if (givenSeed !== null) return
   const states = ['okay', 'attached', 'resync', 'offline', 'offlineResync', 'optimized']
   const components = ['okay', 'erred', 'lastErred', 'resync', 'resync spare'].map((s) => `component ${s}`)
   const jobs = ['full', 'optimized', 'component'].map((k) => `job ${k} under way`)

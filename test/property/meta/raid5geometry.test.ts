@@ -20,12 +20,12 @@ import { encodePlan } from '../../../src/plan/encode.js'
 import type { ComponentId } from '../../../src/plan/types.js'
 import { decodePlan } from '../../../src/plan/verify.js'
 import { device, inventoryOf, metainit } from '../../unit/meta/world.js'
+import { seed } from '../../tools/seed.js'
 
 // tap's 30 seconds for a whole file are short when the machine is busy.
 t.setTimeout(240_000)
 
-const seed = process.env['SEED']
-const settings = { ...(seed === undefined ? {} : { seed: Number(seed) }), numRuns: 300 }
+const settings = { seed, numRuns: 300 }
 
 const devices = fc
   .array(

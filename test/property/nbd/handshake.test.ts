@@ -17,8 +17,8 @@ import {
   u64,
   type Outcome,
 } from '../../tools/nbdsession.js'
+import { seed } from '../../tools/seed.js'
 
-const seed = Number(process.env['SEED'] ?? Date.now() % 0x7fffffff)
 const parameters = { seed, numRuns: 2000 } as const
 t.comment(`SEED=${seed}`)
 

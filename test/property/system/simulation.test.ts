@@ -7,9 +7,9 @@
  */
 import t, { type Test } from 'tap'
 import { newTally, Play, type Tally } from '../../tools/sim/play.js'
+import { givenSeed, seed } from '../../tools/seed.js'
 
 const EVENTS = Number(process.env['EVENTS'] ?? 120_000)
-const SEED = process.env['SEED']
 const RUNS = 40
 const SHOWN_LINES = 60
 
@@ -26,8 +26,7 @@ const KEPT: readonly (readonly [seed: number, events: number])[] = [
   [40258919, 3000],
 ]
 
-const seeds =
-  SEED === undefined ? Array.from({ length: RUNS }, (_, i) => (Date.now() % 1_000_000) * 100 + i) : [Number(SEED)]
+const seeds = givenSeed === null ? Array.from({ length: RUNS }, (_, i) => (seed % 1_000_000) * 100 + i) : [givenSeed]
 
 /** Per so many events at least one, in the default run. */
 const OFTEN: Partial<Readonly<Record<keyof Tally, number>>> = {
@@ -61,7 +60,7 @@ const runSeed = async (t: Test, seed: number, events: number): Promise<Tally | n
   }
 }
 
-if (SEED === undefined)
+if (givenSeed === null)
   t.test('seeds that failed once', { timeout: TIMEOUT_MS }, async (t) => {
     for (const [seed, events] of KEPT)
       if ((await runSeed(t, seed, events)) !== null) t.pass(`SEED=${seed} EVENTS=${events}`)
@@ -76,7 +75,7 @@ t.test(`${seeds.length} runs, ${EVENTS} events`, { timeout: TIMEOUT_MS }, async 
   }
   t.comment(JSON.stringify(total))
   t.ok(total.events >= EVENTS, `${total.events} events`)
-  if (SEED !== undefined) return
+  if (givenSeed !== null) return
   for (const [key, every] of Object.entries(OFTEN) as [keyof Tally, number][])
     t.ok(total[key] * every >= EVENTS, `${total[key]} ${key}`)
 })

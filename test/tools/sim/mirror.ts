@@ -184,8 +184,10 @@ export class SimMirror {
     if (this.#removed !== null) return this.#finishRemoval(this.#removed)
     if (this.#parked.length > 0 && this.#hold === null) {
       this.#hold = ++this.#holds
+      // What waits is sent back, and with nothing else to wait for the next plan comes.
+      const { generation } = this.plan
       this.regions.takeWaiting()
-      this.#host.event({ kind: 'held', device: this.device, generation: this.plan.generation, hold: this.#hold })
+      this.#host.event({ kind: 'held', device: this.device, generation, hold: this.#hold })
     }
     if (this.#install === null || this.resyncing) return
     const { plan, done } = this.#install

@@ -14,6 +14,7 @@ import {
 import type { Component, Row, Tree } from '../../../src/meta/types.js'
 import { changed } from './mirrors.js'
 import { CYLINDER, device, inventoryOf, mirrorIn, treeOf } from './world.js'
+import { seed } from '../../tools/seed.js'
 
 /** d1 is a stripe of two and a row of one; d2 two rows of one: their borders differ. */
 const inventory = inventoryOf('abcdefgh'.split('').map((c) => device(`/disks/${c}`, 10 * CYLINDER)))
@@ -137,7 +138,7 @@ t.test('the shortcut by periods finds what looking at every block finds', async 
         if (found !== expected) throw new Error(`found ${found}, expected ${expected}`)
       },
     ),
-    { numRuns: 3000, ...(process.env['SEED'] === undefined ? {} : { seed: Number(process.env['SEED']) }) },
+    { numRuns: 3000, seed },
   )
   t.ok(gaps > 100, `${gaps} gaps`)
 })

@@ -51,7 +51,8 @@ void Raid5Repairs::stop() noexcept {
   stopping_ = true;
   if (!waiting_) return;
   waiting_ = false;
-  rowDone();
+  io_.unclaim(claim_);
+  nextRow();
   go();
 }
 
@@ -77,6 +78,8 @@ bool Raid5Repairs::step() noexcept {
         rowDone();
       } else if (error_ == ETIMEDOUT) {
         failed(error_);
+      } else if (stopping_) {
+        nextRow();  // no claim is granted any more
       } else {
         stage_ = Stage::claim;
         waiting_ = true;

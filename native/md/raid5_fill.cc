@@ -282,17 +282,22 @@ void Raid5Io::endFill(Batch& batch) noexcept {
     cache_.touch(*row);
   }
   if (op.request->op == metadisk::Op::read) copyOut(op);
-  // Whoever waits for these rows may begin batches of its own.
-  op.pending = 1;
-  for (Raid5Row* row : batch.rows) release(*row);
-  batches_.give(batch);
-  op.pending = 0;
-  wakeSpace();
+  // The request goes on first: whoever waits for these rows, or for space, would take them out of the cache, and with
+  // them what is known to be bad there.
+  for (Raid5Row* row : batch.rows) {
+    const bool awaited = row->waiters++ != 0;
+    row->busy = false;
+    row->owner = nullptr;
+    if (awaited) wakeRow(*row);
+  }
   if (op.request->op == metadisk::Op::read) {
     goFill(op);
   } else {
     goWrite(op);
   }
+  for (Raid5Row* row : batch.rows) row->waiters--;
+  batches_.give(batch);
+  wakeSpace();
   pump();
 }
 

@@ -63,9 +63,17 @@ class SimBackend final : public Backend {
       disk.lying.clear();
     }
   }
+  // The same for one component.
+  void mend(std::uint32_t file) {
+    std::erase_if(faults_, [&](const SimFault& fault) { return fault.file == file; });
+    disks_[file].bad.clear();
+    disks_[file].lying.clear();
+  }
   // Sectors of [first, end) cannot be read (ENODATA, as a disk says it) until they are written; worn ones
   // take every write and still cannot be read.
   void damage(std::uint32_t file, std::uint64_t first, std::uint64_t end, bool worn = false);
+  // Those of a component, by number, and whether they are worn.
+  const std::map<std::uint64_t, bool>& badSectors(std::uint32_t file) const { return disks_[file].bad; }
   // Writes to [first, end) go well and leave something else there.
   void corrupt(std::uint32_t file, std::uint64_t first, std::uint64_t end);
   // What hangs on this component goes on, in any order, during the next turns.

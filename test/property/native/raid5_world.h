@@ -1,0 +1,704 @@
+// A RAID5 device on disks that fail, hang, wear out and come back, under a control plane that judges and acts as metad
+// does: native/engine/device.cc for what waits for what, src/meta/decide.ts and raid5state.ts for what errors mean.
+//
+// The world knows at every turn what cannot be read and what cannot be written, and so when a client may be told EIO.
+#pragma once
+
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "md/raid5.h"
+#include "property/native/raid5_rig.h"
+#include "property/native/raid5_versions.h"
+
+namespace metadisk::test {
+
+// What befalls the disks.
+struct Troubles {
+  bool sectors = false;  // some cannot be read until they are rewritten, or ever, or cannot be written
+  bool failures = false;
+  bool second = false;  // while another column is out
+  bool hangs = false;
+  bool crashes = false;
+};
+
+enum class Is : std::uint8_t { okay, erred, lastErred, resync };
+
+class World5 final : public VolumeHost {
+ public:
+  World5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options, std::uint64_t limitNanos)
+      : random(seed * 6007 + 3), node_(made(shape)), disk(seed, sizes_, sim), sick_(sizes_.size()) {
+    columns_ = node_.serving;
+    for (std::uint32_t c = 0; c < columns_; c++) fileOf_.push_back(c);
+    states_.assign(columns_, Is::okay);
+    unreadableAt_.assign(columns_, 0);
+    unreadable_.assign(columns_, false);
+    readErrors_.assign(sizes_.size(), 0);
+    readErrorLimit_ = random() % 3 == 0 ? static_cast<unsigned>(random() % 5) : UINT32_MAX;
+    state.raid5Options = options;
+    disk.limit(limitNanos);
+    for (std::uint64_t line = 0; line < node_.lines; line++) layParity(line);
+    for (std::uint32_t c = 0; c < columns_; c++) disk.makeDurable(c);
+    for (std::uint64_t s = 0; s < node_.size / kBlock; s++) versions.add(onDisk(s));
+    mount(false);
+  }
+  ~World5() override { stop(); }
+  // Nothing is on its way any more, and everybody is answered.
+  void stop() noexcept {
+    if (volume == nullptr) return;
+    end();
+    state.hold.drop(ESHUTDOWN);
+    volume.reset();
+  }
+
+  // ---- the columns
+
+  std::uint32_t columns() const { return columns_; }
+  std::uint64_t size() const { return node_.size; }
+  Raid5Shape shape() const { return Raid5Shape(node_); }
+  std::uint64_t startOf(std::uint32_t c) const { return starts_[fileOf_[c]] + node_.prewrite; }
+  std::span<std::byte> data(std::uint32_t c) { return disk.content(fileOf_[c]).subspan(startOf(c)); }
+  Sector onDisk(std::uint64_t sector) {
+    const Raid5Place place = shape().placeOf(sector * kBlock);
+    Sector out;
+    std::memcpy(out.data(), data(place.column).data() + place.line * node_.segment + place.within, kBlock);
+    return out;
+  }
+  // The first line whose parity is wrong.
+  std::optional<std::uint64_t> wrongLine() {
+    for (std::uint64_t line = 0; line < node_.lines; line++) {
+      const auto sum = sumOf(line, columns_);
+      if (std::any_of(sum.begin(), sum.end(), [](std::uint64_t word) { return word != 0; })) return line;
+    }
+    return std::nullopt;
+  }
+  bool allOkay() const {
+    return std::all_of(states_.begin(), states_.end(), [](Is is) { return is == Is::okay; });
+  }
+  Is is(std::uint32_t c) const { return states_[c]; }
+
+  // ---- what befalls them
+
+  void inflict(const Troubles& t) {
+    if (random() % 60 != 0) return;
+    if (t.sectors && random() % 2 == 0) return damage();
+    if (t.failures && random() % 3 == 0) return fail(t.second, false);
+    if (t.hangs && random() % 3 == 0) return fail(t.second, true);
+  }
+  // Everything works again, and holds what it held.
+  void mendAll() {
+    for (std::uint32_t f = 0; f < sizes_.size(); f++) mend(f);
+  }
+
+  // ---- turns
+
+  void turn() {
+    turns++;
+    disk.poll();
+    if (disk.now() >= volume->wakeAt()) volume->tick();
+    control();
+    look();
+  }
+  // Clients have to wait.
+  bool held() const { return installing_ || state.hold.closed(); }
+  // As a device does; whoever comes too late to be kept out is taken as well.
+  void submit(Request& r) {
+    state.hold.order(r);
+    if (state.hold.closed()) return state.hold.park(r, false);
+    volume->submit(r);
+  }
+  // Nothing that was told of waits for a decision.
+  bool decided() const { return deciding_ == 0 && !installing_ && seen_ == events_.size() && !state.hold.closed(); }
+  // Nothing is on its way besides.
+  bool rests() const {
+    const Raid5State& raid5 = *state.raid5;
+    return decided() && volume->inFlight() == 0 && raid5.cache->oldestDirty() == nullptr &&
+           std::all_of(raid5.groups.begin(), raid5.groups.end(),
+                       [](const Raid5Group& g) { return g.phase == Raid5Group::Phase::idle; });
+  }
+
+  // For whoever looks for the reason of something: TRACE=1.
+  template <typename... What>
+  void trace(const What&... what) {
+    static const bool wanted = std::getenv("TRACE") != nullptr;
+    if (!wanted) return;
+    std::ostringstream out;
+    (out << ... << what);
+    std::fprintf(stderr, "%llu %s | %s\n", static_cast<unsigned long long>(turns), out.str().c_str(),
+                 volume != nullptr ? described().c_str() : "");
+  }
+  std::string described() const {
+    std::ostringstream out;
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      const Sick& s = sick_[fileOf_[c]];
+      out << (c == 0 ? "columns" : ",") << " "
+          << "+-!>"[static_cast<int>(states_[c])] << "+-!>"[static_cast<int>(mounted_[c])] << (s.reads ? "r" : "")
+          << (s.writes ? "w" : "") << (s.syncs ? "s" : "") << (s.hangs ? "h" : "") << (s.worn ? "b" : "")
+          << (disk.hangs(fileOf_[c]) ? "H" : "") << (files_[fileOf_[c]]->syncFailed ? "S" : "");
+    }
+    if (state.raid5 == nullptr) return out.str();
+    const Raid5State& raid5 = *state.raid5;
+    out << "; in flight " << volume->inFlight() << ", requests " << volume->requests() << ", job "
+        << volume->resyncing() << ", hold " << state.hold.closed() << state.hold.closing() << ", deciding " << deciding_
+        << ", installing " << installing_ << ", errors " << events_.size() - seen_ << "; lost rows " << raid5.lostRows
+        << ", dirty pages " << raid5.cache->dirtyPages() << "/" << raid5.cache->pages() << ", groups";
+    for (const Raid5Group& g : raid5.groups) {
+      out << " " << static_cast<int>(g.phase) << ":" << g.sequence << "/" << std::hex << g.mask << "/" << g.todo
+          << std::dec;
+    }
+    out << ", tail " << raid5.journal.durableTail() << ", disk idle " << disk.idle();
+    return out.str();
+  }
+
+  // What an administrator does; `eager`: nothing but what makes it whole.
+  void admin(bool eager) {
+    if (!decided()) return;
+    if (ended_) return jobOver();
+    if (!eager && random() % 40 != 0) return;
+    const auto c = static_cast<std::uint32_t>(random() % columns_);
+    if (!eager && random() % 3 == 0) {
+      const auto f = static_cast<std::uint32_t>(random() % sizes_.size());
+      if (ill(f)) mend(f);
+      return;
+    }
+    if (states_[c] == Is::erred) return replace(c);
+    if (states_[c] == Is::lastErred) return reopen(c);
+    if (states_[c] == Is::resync) return start(Raid5Work::regenerate, c);
+    if (eager) return;
+    if (allOkay() && random() % 3 == 0) return start(Raid5Work::parity, c);
+    if (random() % 3 == 0) install();
+  }
+
+  // ---- when a client may be told EIO: `since` is the turn its request began
+
+  bool mayFailRead(std::uint64_t offset, std::uint64_t length, std::uint64_t since) {
+    for (std::uint64_t at = offset / kBlock * kBlock; at < offset + length; at += kBlock) {
+      if (mayFailRow(rowAt(at), since)) return true;
+    }
+    return false;
+  }
+  bool mayFailWrite(std::uint64_t offset, std::uint64_t length, std::uint64_t since) {
+    const bool crowded = state.raid5->lostRows != 0;
+    return stoppedAt_ >= since || (crowded && doubleAt_ >= goodFlush) || mayFailRead(offset, length, since);
+  }
+  bool mayFailFlush(std::uint64_t since) const { return stoppedAt_ >= since || doubleAt_ >= since; }
+
+  // ---- power is lost, maybe a column with it
+
+  void crash() {
+    look();
+    disk.crash();
+    stop();
+    state.raid5.reset();
+    state.repairs = {};
+    forgetErrors();
+    for (std::uint32_t f = 0; f < sizes_.size(); f++) {
+      if (sick_[f].hangs || random() % 2 == 0) mend(f);
+    }
+    crashes++;
+    maybeLose();
+    crashed_ = true;
+    bool again = true;
+    for (unsigned tries = 0; again; tries++) {
+      REQUIRE(tries < 100);
+      again = !replay();
+    }
+    epoch_++;
+    if (allOkay() && sound_) REQUIRE(!wrongLine());
+    versions.started();
+    mount(false);
+  }
+
+  // ---- VolumeHost
+
+  void componentError(const ComponentFault& fault) noexcept override { events_.push_back(fault); }
+  void resyncProgress(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
+  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoint_ = done; }
+  void verifyMismatch(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
+  void resyncEnded(const ResyncEnd& end) noexcept override { ended_ = end; }
+  void replayed(const Raid5Replayed& found) noexcept override { replayed_ = found; }
+  void attend() noexcept override {}
+  void componentRepaired(std::uint32_t, std::uint64_t, std::uint64_t) noexcept override { repaired++; }
+  std::uint64_t now() noexcept override { return disk.now(); }
+
+  std::mt19937_64 random;
+
+ private:
+  struct Sick {
+    bool reads = false;
+    bool writes = false;
+    bool syncs = false;
+    bool hangs = false;  // some of it
+    bool worn = false;   // in places
+  };
+  std::vector<std::uint64_t> sizes_;
+  std::vector<std::uint64_t> starts_;
+  Raid5Node node_;
+
+ public:
+  SimBackend disk;
+  MirrorState state;
+  Versions versions;
+  std::unique_ptr<Volume> volume;
+  std::uint64_t turns = 1;
+  std::uint64_t goodFlush = 0;  // the turn in which the last one began that went well
+
+  // What has happened.
+  unsigned crashes = 0, lost = 0, replays = 0, replayCrashes = 0, unserved = 0;
+  unsigned damaged = 0, repaired = 0, erred = 0, lastErred = 0, returned = 0, regenerated = 0, spared = 0, lates = 0;
+
+ private:
+  Raid5Node made(const Shape5& shape) {
+    const auto plan = plan5(shape, sizes_);
+    Raid5Node node = std::get<Raid5Node>(plan->root());
+    for (const Raid5Column& column : node.columns) starts_.push_back(column.prewrite);
+    for (int spare = 0; spare < 2; spare++) {
+      starts_.push_back(0);
+      sizes_.push_back(node.prewrite + node.lines * node.segment);
+    }
+    return node;
+  }
+  // Of all columns but one, or of all.
+  std::vector<std::uint64_t> sumOf(std::uint64_t line, std::uint32_t besides) {
+    std::vector<std::uint64_t> sum(node_.segment / 8);
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      if (c == besides) continue;
+      const std::byte* from = data(c).data() + line * node_.segment;
+      for (std::size_t i = 0; i < sum.size(); i++) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, from + i * 8, 8);
+        sum[i] ^= word;
+      }
+    }
+    return sum;
+  }
+  void layParity(std::uint64_t line) {
+    const std::uint32_t parity = shape().parityColumn(line);
+    const auto sum = sumOf(line, parity);
+    std::memcpy(data(parity).data() + line * node_.segment, sum.data(), node_.segment);
+  }
+
+  // ---- trouble
+
+  bool ill(std::uint32_t f) const {
+    const Sick& s = sick_[f];
+    return s.reads || s.writes || s.syncs || s.hangs || s.worn || disk.hangs(f);
+  }
+  void mend(std::uint32_t f) {
+    if (disk.hangs(f)) lates++;
+    trace("mend ", f);
+    disk.mend(f);
+    disk.letGo(f);
+    sick_[f] = {};
+  }
+  void damage() {
+    const auto c = static_cast<std::uint32_t>(random() % columns_);
+    const std::uint32_t f = fileOf_[c];
+    const std::uint64_t length = random() % 2 == 0 ? 512 : 4096;
+    const std::uint64_t ring = starts_[f];
+    const std::uint64_t begin = random() % 5 == 0 ? ring : ring + node_.prewrite;
+    const std::uint64_t end = begin == ring ? ring + node_.prewrite : begin + node_.lines * node_.segment;
+    std::uint64_t at = begin + random() % ((end - begin) / length) * length;
+    if (begin != ring && !badRows_.empty() && random() % 3 == 0) {  // where another one is bad
+      const auto row = std::next(badRows_.begin(), static_cast<std::ptrdiff_t>(random() % badRows_.size()))->first;
+      at = begin + shape().rowStart(row) + random() % (shape().rowBytes(row) / kBlock) * kBlock;
+    }
+    damaged++;
+    const std::uint64_t to = std::min(end, at + length);
+    if (random() % 12 == 0) {
+      disk.fault({.file = f, .op = IoOp::write, .first = at, .end = to});
+      sick_[f].writes = true;
+      return;
+    }
+    const bool worn = random() % 10 == 0;
+    disk.damage(f, at, to, worn);
+    sick_[f].worn = sick_[f].worn || worn;
+    look();
+  }
+  void fail(bool second, bool hangs) {
+    const auto c = static_cast<std::uint32_t>(random() % columns_);
+    const std::uint32_t f = fileOf_[c];
+    for (std::uint32_t k = 0; k < columns_ && !second; k++) {
+      if (k != c && (states_[k] != Is::okay || ill(fileOf_[k]))) return;
+    }
+    if (std::count_if(states_.begin(), states_.end(), [](Is is) { return is != Is::okay; }) > 2) return;
+    Sick& s = sick_[f];
+    const unsigned what = static_cast<unsigned>(random() % 8);
+    const bool reads = what < 4;
+    const bool writes = what < 2 || what == 4 || what == 5;
+    const bool syncs = what < 2 || what == 6 || what == 5 || what == 7;
+    const unsigned skip = random() % 2 == 0 ? 0 : static_cast<unsigned>(random() % 10);
+    const unsigned times = hangs && random() % 2 == 0 ? 1 + static_cast<unsigned>(random() % 3) : UINT32_MAX;
+    const auto strike = [&](IoOp op) {
+      disk.fault({.file = f, .op = op, .skip = skip, .times = times, .hangs = hangs});
+    };
+    if (reads) strike(IoOp::read);
+    if (writes) strike(IoOp::write);
+    if (syncs) strike(IoOp::sync);
+    trace("fails ", c, reads ? " reads" : "", writes ? " writes" : "", syncs ? " syncs" : "", " hangs ", hangs,
+          " after ", skip, " times ", times);
+    s.hangs = s.hangs || hangs;
+    s.reads = s.reads || (reads && !hangs);
+    s.writes = s.writes || (writes && !hangs);
+    s.syncs = s.syncs || (syncs && !hangs);
+    look();
+  }
+
+  // ---- who knows what cannot be read or written
+
+  std::uint64_t rowAt(std::uint64_t offset) const { return shape().rowOf(shape().placeOf(offset)); }
+  static bool readable(Is is) { return is == Is::okay || is == Is::lastErred; }
+  void look() {
+    unsigned gone = 0;
+    unsigned failing = 0;
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      const Sick& s = sick_[fileOf_[c]];
+      const bool hangs = s.hangs || disk.hangs(fileOf_[c]);
+      unreadable_[c] = !readable(states_[c]) || !readable(mounted_[c]) || s.reads || hangs;
+      if (unreadable_[c]) unreadableAt_[c] = turns;
+      gone += unreadable_[c] ? 1 : 0;
+      failing += states_[c] != Is::okay || mounted_[c] != Is::okay || s.reads || s.writes || s.syncs || s.worn || hangs
+                     ? 1
+                     : 0;
+    }
+    if (failing > 1) stoppedAt_ = turns;
+    if (gone > 1) doubleAt_ = turns;
+    badRows_.clear();
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      for (const auto& [sector, worn] : disk.badSectors(fileOf_[c])) {
+        if (sector * kBlock < startOf(c)) continue;
+        const std::uint64_t at = sector * kBlock - startOf(c);
+        const std::uint64_t row = shape().rowOf({at / node_.segment, 0, at % node_.segment});
+        badAt_[row][c] = turns;
+        auto& set = badRows_[row];
+        set |= ColumnSet{1} << c;
+        if (std::popcount(set) > 1 || gone > (unreadable_[c] ? 1U : 0U)) doubleAt_ = turns;
+      }
+    }
+  }
+  bool mayFailRow(std::uint64_t row, std::uint64_t since) {
+    unsigned bad = 0;
+    const auto marks = badAt_.find(row);
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      bool unreadable = unreadableAt_[c] >= since;
+      if (marks != badAt_.end()) {
+        const auto mark = marks->second.find(c);
+        unreadable = unreadable || (mark != marks->second.end() && mark->second >= since);
+      }
+      bad += unreadable ? 1 : 0;
+    }
+    if (bad > 1) return true;
+    // Its parity does not know yet of what is in the cache, and will not while too much is missing.
+    const Raid5Row* const cached = state.raid5->cache->find(row);
+    return bad > 0 && stoppedAt_ >= since && cached != nullptr && cached->dirty;
+  }
+
+  // ---- the control plane
+
+  bool othersInStep(std::uint32_t c) const {
+    for (std::uint32_t k = 0; k < columns_; k++) {
+      if (k != c && states_[k] != Is::okay) return false;
+    }
+    return true;
+  }
+  bool failed(std::uint32_t c) {
+    Is& s = states_[c];
+    if (s == Is::erred || s == Is::lastErred) return false;
+    const bool last = s == Is::okay && !othersInStep(c);
+    s = last ? Is::lastErred : Is::erred;
+    (last ? lastErred : erred)++;
+    trace(last ? "last erred " : "erred ", c);
+    if (!last) checkpoint_ = 0;
+    return true;
+  }
+  bool decide(bool starting) {
+    bool changed = false;
+    for (; seen_ < events_.size(); seen_++) {
+      const ComponentFault& fault = events_[seen_];
+      const std::uint32_t f = fault.component - 100;
+      const auto at = std::find(fileOf_.begin(), fileOf_.end(), f);
+      const unsigned errors = fault.op == ComponentOp::read ? ++readErrors_[f] : 0;
+      if (at == fileOf_.end()) continue;
+      const auto c = static_cast<std::uint32_t>(at - fileOf_.begin());
+      const bool small =
+          fault.op == ComponentOp::read && !fault.repairFailed && errors <= readErrorLimit_ && fault.error != ETIMEDOUT;
+      const bool borne = states_[c] == Is::okay && !othersInStep(c);
+      if (small && ((fault.masked && !starting) || borne)) continue;
+      changed = failed(c) || changed;
+    }
+    return changed;
+  }
+  void control() {
+    Hold& hold = state.hold;
+    if (hold.closing() && volume->requests() == 0) {
+      hold.announce();
+      holdGeneration_ = mountedGeneration_;
+    }
+    if (installing_) {
+      if (volume->inFlight() != 0) return;
+      installing_ = false;
+      mount(false);
+    } else if (deciding_ > 1) {
+      deciding_--;
+      return;
+    } else if (deciding_ == 1) {
+      changed_ = decide(false);
+      if (changed_) return install();
+    } else {
+      if (seen_ == events_.size() && hold.number() == 0) return;
+      deciding_ = 2 + static_cast<unsigned>(random() % 12);
+      case_ = hold.number();
+      return;
+    }
+    deciding_ = 0;
+    const std::uint64_t number = std::exchange(case_, 0);
+    if (number == 0) return;
+    const bool same = !changed_ && holdGeneration_ == mountedGeneration_;
+    if (same) stoppedAt_ = turns;
+    trace("settle ", !same);
+    hold.settle(number, !same);
+    hold.release([this](Request& r) { volume->submit(r); });
+  }
+  void install() {
+    installing_ = true;
+    volume->quiesce();
+  }
+  std::shared_ptr<Plan> compiled(bool replay) {
+    auto plan = std::make_shared<Plan>();
+    plan->generation = ++generation_;
+    Raid5Node node = node_;
+    node.replay = replay;
+    node.epoch = epoch_;
+    for (std::uint32_t f = 0; f < sizes_.size(); f++) plan->components.push_back(100 + f);
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      const std::uint32_t f = fileOf_[c];
+      const Is s = states_[c];
+      const Service service{readable(s), s != Is::erred, s == Is::lastErred ? c + 1 : 0};
+      node.columns[c] = {s == Is::erred ? kNoFile : f, starts_[f], starts_[f] + node_.prewrite, service};
+    }
+    plan->nodes.emplace_back(std::move(node));
+    return plan;
+  }
+  void mount(bool replay) {
+    trace("mount ", replay);
+    volume.reset();
+    plan_ = compiled(replay);
+    mounted_ = states_;
+    mountedGeneration_ = generation_;
+    // What no plan used is opened anew.
+    std::set<std::uint32_t> used;
+    files_ = disk.files();
+    for (const Raid5Column& column : std::get<Raid5Node>(plan_->root()).columns) {
+      if (column.file != kNoFile) used.insert(column.file);
+    }
+    for (const std::uint32_t f : used) {
+      if (used_.contains(f)) continue;
+      files_[f]->syncFailed = files_[f]->suspect = false;
+      readErrors_[f] = 0;
+    }
+    used_ = std::move(used);
+    volume = std::make_unique<Volume>(plan_, files_, disk, *this, state);
+    volume->begin();
+  }
+
+  // ---- the administrator
+
+  void replace(std::uint32_t c) {
+    if (std::count(states_.begin(), states_.end(), Is::resync) != 0) return;
+    std::uint32_t f = fileOf_[c];
+    if (random() % 3 == 0) {
+      for (std::uint32_t spare = 0; spare < sizes_.size(); spare++) {
+        if (std::find(fileOf_.begin(), fileOf_.end(), spare) == fileOf_.end()) f = spare;
+      }
+    }
+    if (ill(f)) return;
+    if (f != fileOf_[c]) spared++;
+    trace("replace ", c, " by ", f);
+    fileOf_[c] = f;
+    states_[c] = Is::resync;
+    checkpoint_ = 0;
+    install();
+  }
+  // It answers again. After a sync that failed only a start tells what it has lost.
+  void reopen(std::uint32_t c) {
+    if (ill(fileOf_[c])) return;
+    if (files_[fileOf_[c]]->syncFailed) {
+      wantsStart = true;
+      return;
+    }
+    states_[c] = Is::okay;
+    returned++;
+    trace("returned ", c);
+    install();
+  }
+  void start(Raid5Work kind, std::uint32_t c) {
+    if (volume->resyncing()) return;
+    Raid5Job job;
+    job.kind = kind;
+    job.job = ++job_;
+    job.bufferBlocks = static_cast<std::uint32_t>(1 + random() % 40);
+    job.checkpointMillis = static_cast<std::uint32_t>(random() % 2);
+    job.repair = random() % 2 == 0;
+    if (kind == Raid5Work::regenerate) {
+      job.columns = ColumnSet{1} << c;
+      job.from = checkpoint_;
+      target_ = c;
+    }
+    kind_ = kind;
+    const int error = volume->startRaid5(job);
+    trace("job ", static_cast<int>(kind), " of ", c, " from ", job.from, ": ", error);
+    // Another column is Last Erred.
+    if (error != 0) REQUIRE((error == EIO && kind == Raid5Work::regenerate && !othersInStep(c)));
+  }
+  void jobOver() {
+    const ResyncEnd over = *std::exchange(ended_, std::nullopt);
+    trace("job over ", static_cast<int>(over.outcome), " done ", over.done);
+    CHECK(over.mismatches == 0);
+    if (kind_ == Raid5Work::parity || states_[target_] != Is::resync) return;
+    if (over.outcome != ResyncOutcome::done) {
+      checkpoint_ = std::max(checkpoint_, over.done);
+      return;
+    }
+    states_[target_] = Is::okay;
+    regenerated++;
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      if (states_[c] != Is::lastErred || !othersInStep(c)) continue;
+      states_[c] = Is::erred;  // covered
+      break;
+    }
+    install();
+  }
+
+  // ---- starts
+
+  // What is in flight ends, however that goes.
+  void end() noexcept {
+    volume->quiesce();
+    for (unsigned round = 0; volume->inFlight() != 0; round++) {
+      if (round == 1'000'000) std::abort();
+      disk.poll();
+      volume->tick();
+      if (disk.idle()) disk.advance(1'000'000);
+    }
+  }
+  void forgetErrors() {
+    events_.clear();
+    seen_ = 0;
+    deciding_ = 0;
+    case_ = 0;
+    installing_ = false;
+    ended_.reset();
+    used_.clear();
+  }
+  // Any one that all others make up for.
+  void maybeLose() {
+    sound_ = true;
+    const auto ring = [&](std::uint32_t c) {
+      const auto& bad = disk.badSectors(fileOf_[c]);
+      return !bad.empty() && bad.begin()->first * kBlock < startOf(c);
+    };
+    auto gone = static_cast<std::uint32_t>(random() % columns_);
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      if (states_[c] != Is::okay || ill(fileOf_[c]) || ring(c)) gone = c;
+      sound_ = sound_ && !ring(c);
+    }
+    if (random() % 2 == 0) return;
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      if (c != gone && (states_[c] != Is::okay || ill(fileOf_[c]) || ring(c))) return;
+    }
+    const std::uint32_t f = fileOf_[gone];
+    mend(f);
+    for (std::byte& b : disk.content(f)) b = static_cast<std::byte>(random());
+    disk.makeDurable(f);
+    states_[gone] = Is::erred;
+    checkpoint_ = 0;
+    lost++;
+  }
+  // False: to be made again.
+  bool replay() {
+    bool reopened = random() % 2 == 0;
+    for (std::uint32_t c = 0; c < columns_; c++) {
+      if (states_[c] == Is::lastErred && reopened && !ill(fileOf_[c])) states_[c] = Is::okay;
+    }
+    if (crashed_) disk.reopen();
+    crashed_ = false;
+    replayed_.reset();
+    mount(true);
+    const std::uint64_t until = random() % 4 == 0 ? 1 + random() % 60 : UINT64_MAX;
+    for (std::uint64_t round = 0; !replayed_; round++) {
+      REQUIRE(round < 1'000'000);
+      if (round == until) {
+        disk.crash();
+        crashed_ = true;
+        replayCrashes++;
+      }
+      disk.poll();
+      if (disk.idle()) disk.advance(1'000'000);
+    }
+    replays++;
+    trace("replayed ", replayed_->error, " groups ", replayed_->groups, " torn ", replayed_->torn, " damaged ",
+          replayed_->damaged);
+    const bool wasCrash = crashed_;
+    const bool changed = !wasCrash && decide(true);
+    const bool good = !wasCrash && replayed_->error == 0;
+    if (good) CHECK((replayed_->damaged == 0 || !sound_));
+    end();
+    volume.reset();
+    if (wasCrash) forgetErrors();
+    if (good) return true;
+    if (!wasCrash && !changed) {  // nothing will change by itself
+      unserved++;
+      mendAll();
+      for (int i = 0; i < 100; i++) disk.poll();
+      crashed_ = true;  // everything is opened anew
+      for (std::uint32_t c = 0; c < columns_; c++) {
+        if (states_[c] == Is::lastErred) states_[c] = Is::okay;
+      }
+    }
+    return false;
+  }
+
+  std::uint32_t columns_ = 0;
+  std::vector<Sick> sick_;
+  std::vector<std::uint32_t> fileOf_;
+  std::vector<Is> states_;
+  std::vector<Is> mounted_;
+  std::vector<bool> unreadable_;
+  std::vector<std::uint64_t> unreadableAt_;  // turns
+  std::map<std::uint64_t, std::map<std::uint32_t, std::uint64_t>> badAt_;
+  std::map<std::uint64_t, ColumnSet> badRows_;
+  std::uint64_t stoppedAt_ = 0;  // more failed than parity makes up for
+  std::uint64_t doubleAt_ = 0;   // something could not be read anywhere
+  std::vector<unsigned> readErrors_;
+  unsigned readErrorLimit_ = 0;
+  std::vector<ComponentFault> events_;
+  std::size_t seen_ = 0;
+  unsigned deciding_ = 0;  // turns until it is durable, and one
+  bool installing_ = false;
+  bool changed_ = false;
+  std::uint64_t case_ = 0;
+  std::uint64_t generation_ = 0;
+  std::uint64_t mountedGeneration_ = 0;
+  std::uint64_t holdGeneration_ = 0;
+  std::uint64_t epoch_ = 1;
+  std::uint64_t job_ = 0;
+  Raid5Work kind_ = Raid5Work::parity;
+  std::uint32_t target_ = 0;
+  std::uint64_t checkpoint_ = 0;
+  std::optional<ResyncEnd> ended_;
+  std::optional<Raid5Replayed> replayed_;
+  bool crashed_ = true;
+  bool sound_ = true;  // all rings can be read
+  std::set<std::uint32_t> used_;
+  std::vector<ComponentFile*> files_;
+  std::shared_ptr<const Plan> plan_;
+
+ public:
+  bool wantsStart = false;  // an administrator would stop metad and start it again
+};
+
+}  // namespace metadisk::test

@@ -7,10 +7,10 @@
  * went before take one column along: what it had must follow from the others, with what was just being written.
  */
 import t from 'tap'
-import { sleep, until } from '../../../bench/lib/process.js'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
 import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
 import { seed } from '../../tools/seed.js'
+import { type Scenario, strike, strikeOf, TROUBLES } from '../../tools/strike.js'
 
 const CYCLES = cyclesOr(12)
 const COLUMNS = ['c1', 'c2', 'c3', 'c4'] as const
@@ -19,23 +19,13 @@ const CONF = 'log_level = info\ncomponent_timeout = 1\nresync_checkpoint_seconds
 const TIMEOUT_MS = 120_000 + CYCLES * 30_000
 t.setTimeout(TIMEOUT_MS)
 
-/** Words for faultdisk; DISK is one column. */
-const SCENARIOS: readonly { readonly name: string; readonly tell: readonly string[] }[] = [
+const SCENARIOS: readonly Scenario[] = [
   // The write hole is here: a kill, and then a column less.
   { name: 'nothing fails', tell: [] },
   { name: 'nothing fails', tell: [] },
   { name: 'nothing fails', tell: [] },
-  { name: 'every write fails', tell: ['DISK fail write EIO'] },
-  { name: 'one write fails', tell: ['DISK fail write EIO count=1'] },
-  { name: 'a sync fails', tell: ['DISK fail sync EIO count=1'] },
-  { name: 'every read fails', tell: ['DISK fail read EIO'] },
+  ...TROUBLES,
   { name: 'bad sectors', tell: ['DISK fail read ENODATA from=262144 bytes=4096 until-written'] },
-  { name: 'reads come short', tell: ['DISK short read'] },
-  { name: 'writes come short', tell: ['DISK short write'] },
-  { name: 'everything fails', tell: ['DISK fail all EIO'] },
-  { name: 'a write hangs', tell: ['DISK hang write count=1'] },
-  { name: 'a sync hangs', tell: ['DISK hang sync count=1'] },
-  { name: 'everything hangs', tell: ['DISK hang all'] },
 ]
 
 t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: TIMEOUT_MS }, async (t) => {
@@ -50,25 +40,8 @@ t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: T
     const quiet = scenario.tell.length === 0
     const kill = quiet || dice.chance(40)
     const power = kill && dice.chance(40)
-    const what = `cycle ${cycle}: ${scenario.name} on ${disk}${kill ? ', kill' : ''}${power ? ', power cut' : ''}`
-    for (const d of COLUMNS) disks.tell(`${d} volatile ${power ? 'on' : 'off'}`)
-    const load = await rig.load(kill ? 60 : 2)
-    await sleep(dice.below(200))
-    for (const word of scenario.tell) disks.tell(word.replace('DISK', disk))
-    if (kill) await sleep(dice.below(1200))
-    else await rig.unharmed(what, load)
-    // Whoever waits for a disk that hangs may not die before it answers.
-    const dying = kill ? rig.kill() : Promise.resolve()
-    for (const d of COLUMNS) disks.tell(`${d} ok`)
-    await dying
-    if (kill) await rig.unharmed(what, load)
-    // What hung has reached the disk by now; none of it comes after the cut.
-    await until('no request hangs', () => COLUMNS.every((d) => disks.counters(d).held === 0))
-    if (power)
-      for (const d of COLUMNS) {
-        disks.tell(`${d} powercut ${dice.below(1 << 30)}`)
-        disks.tell(`${d} ok`)
-      }
+    const what = strikeOf(cycle, scenario, disk, kill, power)
+    await strike(rig, COLUMNS, { what, scenario, disk, kill, power, seconds: 2, killWithin: 1200 })
     const lost = kill && quiet && dice.chance(50)
     if (lost) {
       disks.tell(`${disk} fail all EIO`)

@@ -12,7 +12,9 @@ import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
 import { seed } from '../../tools/seed.js'
 import { type Scenario, strike, strikeOf, TROUBLES } from '../../tools/strike.js'
 
-const CYCLES = cyclesOr(16)
+/** Enough for every counter at the end to have moved. */
+const USUAL = 16
+const CYCLES = cyclesOr(USUAL)
 /** Component files of the two sides: a stripe of two and a single file. */
 const SIDES = [['a1', 'a2'], ['b1']] as const
 const CONF = 'log_level = info\ncomponent_timeout = 1\nregion_clean_seconds = 1\nresync_checkpoint_seconds = 1\n'
@@ -54,5 +56,5 @@ t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: T
   await rig.metad.stop()
   await rig.diskSound('the single file is a full copy', 'b1')
   t.comment(`${evictions} components were evicted and brought back, ${rig.cutOff} requests met a kill`)
-  t.ok(evictions > 0 && rig.cutOff > 0, 'disks were evicted and requests were cut off')
+  if (CYCLES >= USUAL) t.ok(evictions > 0 && rig.cutOff > 0, 'disks were evicted and requests were cut off')
 })

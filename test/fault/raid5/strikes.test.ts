@@ -12,7 +12,9 @@ import { cyclesOr, Ordeal } from '../../tools/ordeal.js'
 import { seed } from '../../tools/seed.js'
 import { type Scenario, strike, strikeOf, TROUBLES } from '../../tools/strike.js'
 
-const CYCLES = cyclesOr(12)
+/** Enough for every counter at the end to have moved. */
+const USUAL = 12
+const CYCLES = cyclesOr(USUAL)
 const COLUMNS = ['c1', 'c2', 'c3', 'c4'] as const
 const CONF = 'log_level = info\ncomponent_timeout = 1\nresync_checkpoint_seconds = 1\n'
 
@@ -59,5 +61,5 @@ t.test(`${CYCLES} strikes, SEED=${seed}`, { skip: missingFaultDisk(), timeout: T
   }
   await rig.columnsHold()
   t.comment(`${evictions} columns were brought back, ${losses} were lost by a kill, ${rig.cutOff} requests met one`)
-  t.ok(evictions > 0 && rig.cutOff > 0, 'columns were evicted and requests were cut off')
+  if (CYCLES >= USUAL) t.ok(evictions > 0 && rig.cutOff > 0, 'columns were evicted and requests were cut off')
 })

@@ -26,7 +26,7 @@ import { type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import type { OpenComponent } from '../plan/types.js'
 import { errnoOf, sysError } from '../sys/errno.js'
-import { HOST_FILES, type HostFiles } from '../sys/hostfiles.js'
+import type { HostFiles } from '../sys/hostfiles.js'
 import { within } from '../sys/limit.js'
 import { limited, type Opener } from './limited.js'
 
@@ -109,7 +109,7 @@ export interface HeaderOptions {
    * because the journal is beside the header; the next start gives it its header.
    */
   readonly inService: boolean
-  readonly files?: HostFiles
+  readonly files: HostFiles
 }
 
 /**
@@ -120,7 +120,7 @@ export const writeHeaders = async (
   u: Raid5Unit,
   columns: readonly number[],
   opener: Opener,
-  { limitSeconds, inService, files = HOST_FILES }: HeaderOptions,
+  { limitSeconds, inService, files }: HeaderOptions,
 ): Promise<MetaResult<void>> => {
   const written = await Promise.all(
     columns.map(async (index) => {

@@ -13,6 +13,7 @@ import type { Raid5Unit, UnitName } from '../meta/types.js'
 import { errorText } from '../msg/errors.js'
 import type { ComponentId } from '../plan/types.js'
 import type { End, Ending, Job as AnyJob, ResyncHost, Work as AnyWork } from '../resync/scheduler.js'
+import type { HostFiles } from '../sys/hostfiles.js'
 import type { Components } from './components.js'
 import type { Config } from './config.js'
 import type { Logger, Notice } from './log.js'
@@ -31,6 +32,7 @@ export interface Raid5JobParts {
   readonly engine: Pick<DataPlane, 'raid5Job' | 'cancelResync'>
   readonly metadevices: Pick<Metadevices, 'deviceOf'>
   readonly components: Components
+  readonly files: HostFiles
   readonly serving: Pick<Serving, 'open' | 'isShown' | 'show' | 'follow'>
   readonly log: Logger
   readonly notice: Notice
@@ -169,19 +171,19 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
   }
 
   async #unwritten(u: Raid5Unit, target: Exclude<Raid5Target, { kind: 'parity' }>): Promise<number | null> {
-    const { components, config, log } = this.#parts
+    const { components, config, files, log } = this.#parts
     const limitSeconds = config.componentTimeoutSeconds
     const columns = target.kind === 'initialise' ? target.columns : [target.column]
     const inService = target.kind !== 'initialise'
     for (const column of columns) {
-      const done = await writeHeaders(u, [column], components, { limitSeconds, inService })
+      const done = await writeHeaders(u, [column], components, { limitSeconds, inService, files })
       if (done.ok) continue
       log.warn({ metadevice: u.name }, `header not written: ${errorText(done.error)}`)
       return column
     }
     // The others' are as new, else one of them looked as if it had fallen behind. The next start tries again.
     const others = inStep(u).filter((i) => !columns.includes(i))
-    const rest = await writeHeaders(u, others, components, { limitSeconds, inService: true })
+    const rest = await writeHeaders(u, others, components, { limitSeconds, inService: true, files })
     if (!rest.ok) log.warn({ metadevice: u.name }, `header not written: ${errorText(rest.error)}`)
     return null
   }

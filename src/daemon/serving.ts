@@ -19,6 +19,7 @@ import type { Component, Member, Metadevice, Raid5Unit, Tree, UnitName } from '.
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import type { ResyncScheduler } from '../resync/scheduler.js'
+import type { HostFiles } from '../sys/hostfiles.js'
 import type { Components } from './components.js'
 import type { Config } from './config.js'
 import type { NativeEvent } from '../plan/events.js'
@@ -34,6 +35,7 @@ export interface ServingParts {
   readonly engine: DataPlane
   readonly metadevices: Metadevices
   readonly components: Components
+  readonly files: HostFiles
   readonly resyncs: Pick<ResyncScheduler, 'paused'>
   readonly log: Pick<Logger, 'info'>
   readonly notice: Notice
@@ -361,9 +363,9 @@ export class Serving {
 
   /** While nothing is written to the columns: a header may have failed, or be of before columns were attached. */
   async #putHeaders(unit: Raid5Unit): Promise<void> {
-    const { components, config, notice } = this.#parts
-    const limitSeconds = config.componentTimeoutSeconds
-    const written = await writeHeaders(unit, inStep(unit), components, { limitSeconds, inService: false })
+    const { components, config, files, notice } = this.#parts
+    const options = { limitSeconds: config.componentTimeoutSeconds, inService: false, files }
+    const written = await writeHeaders(unit, inStep(unit), components, options)
     // The replay will tell what is wrong with the column; without a header only -k cannot have it.
     if (!written.ok) notice('warning', `md: ${unit.name}: header not written: ${errorText(written.error)}`)
   }

@@ -239,10 +239,10 @@ export class System {
 
   /** Should the device be assembled again, a column that failed is known by what its header has not got. */
   async #putHeaders(name: UnitName): Promise<void> {
-    const { components, config, log } = this.parts
+    const { components, config, files, log } = this.parts
     const u = this.tree.get(name)
     if (u?.kind !== 'raid5' || this.readOnly) return
-    const options = { limitSeconds: config.componentTimeoutSeconds, inService: true }
+    const options = { limitSeconds: config.componentTimeoutSeconds, inService: true, files }
     const written = await writeHeaders(u, inStep(u), components, options)
     if (!written.ok) log.warn({ metadevice: name }, `header not written: ${errorText(written.error)}`)
   }

@@ -60,6 +60,7 @@ const disks = (t: Test): Disks => {
 }
 const why = (r: MetaResult<unknown>): string => (r.ok ? 'done' : errorText(r.error))
 const ALL = [0, 1, 2]
+const SLOW = { limitSeconds: 30, files: HOST_FILES }
 const keep = async ({ devices, words }: Disks, line = `d5 -r ${words} -k -i 16b`) =>
   metainit(line, { inventory: inventoryOf(devices), headers: await gatherHeaders(devices, 0) })
 
@@ -69,7 +70,7 @@ t.test('written, and found again by -k; nothing else is changed', async (t) => {
       const at = disks(t)
       t.match(refusals(await keep(at))[0], /^d5: devices were not RAIDed previously/)
       const before = at.devices.map((d) => readFileSync(d.path))
-      t.equal(why(await writeHeaders(at.unit, ALL, opener(align), { limitSeconds: 30, inService: false })), 'done')
+      t.equal(why(await writeHeaders(at.unit, ALL, opener(align), { ...SLOW, inService: false })), 'done')
       for (const [i, d] of at.devices.entries()) {
         const header = headerOf(at.unit, i)
         const want = Buffer.from(before[i] ?? [])
@@ -102,7 +103,7 @@ t.test('what is right already is not written; with the engine at work the neighb
 
 t.test('a column that fails is named', async (t) => {
   const at = disks(t)
-  const how = { limitSeconds: 30, inService: false }
+  const how = { ...SLOW, inService: false }
   const fails = (code: string) => Promise.reject(Object.assign(new Error(code), { code }))
   for (const [files, text] of [
     [{ ...HOST_FILES, read: () => fails('EIO') }, 'Input/output error'],

@@ -18,6 +18,7 @@ import type { Column, ColumnState, Raid5Unit, Slice, Tree } from '../../../src/m
 import { metaError } from '../../../src/msg/errors.js'
 import type { ComponentId } from '../../../src/plan/types.js'
 import type { End, Job, ResyncHost, Target } from '../../../src/resync/scheduler.js'
+import { HOST_FILES } from '../../../src/sys/hostfiles.js'
 import { name, treeOf } from '../meta/world.js'
 import { Gate, settled } from './gate.js'
 
@@ -75,6 +76,7 @@ const rig = (t: Test, tree: Tree) => {
       release: () => undefined,
       isOf: (id: ComponentId, s: Slice) => s.path.charCodeAt(s.path.length - 1) === Number(id),
     },
+    files: HOST_FILES,
     serving: {
       open: () => Promise.resolve(ok(undefined)),
       isShown: () => true,

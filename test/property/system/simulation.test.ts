@@ -1,6 +1,7 @@
 /**
  * The whole control plane under a seeded simulation: requests, disk errors, commands, deaths and power
- * losses at every moment; after each step promises P1 to P5 are checked at the grain of cells.
+ * losses at every moment; after each step promises P1 to P5 are checked at the grain of cells. Even seeds have RAID5
+ * devices, odd ones mirrors.
  *
  * SEED= EVENTS= replays one run; without them KEPT seeds come first, then RUNS new ones share EVENTS events, 120,000
  * by default. SIM_TRACE=1 adds what crosses the native boundary to the story of a failure.
@@ -38,8 +39,10 @@ const OFTEN: Partial<Readonly<Record<keyof Tally, number>>> = {
   spared: 5000,
   brokenSpares: 20_000,
   grown: 20_000,
-  doubled: 60_000,
-  remade: 20_000,
+  doubled: 120_000,
+  remade: 40_000,
+  regenerated: 5000,
+  initialised: 5000,
   verified: 10_000,
   corrupted: 20_000,
   answered: 100,

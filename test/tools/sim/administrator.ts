@@ -1,9 +1,10 @@
 /** Which command comes next: anything that metad may be asked, most often what mends. */
 import { stripeComponents } from '../../../src/meta/sources.js'
 import { configured, standingSpares } from '../../../src/meta/standing.js'
-import { poolsOf } from '../../../src/meta/tree.js'
+import { isMetadevice, ownComponents, poolsOf } from '../../../src/meta/tree.js'
 import type { Component, MirrorUnit, UnitName } from '../../../src/meta/types.js'
 import type { Dice } from './schedule.js'
+import { Raid5Administrator } from './raid5admin.js'
 import type { MirrorSetup } from './setup.js'
 import type { World } from './world.js'
 
@@ -17,14 +18,23 @@ export class Administrator {
   /** Side whose content a mirror that was cleared had; it is made of that one again. */
   readonly #content = new Map<UnitName, UnitName>()
 
+  readonly #raid5: Raid5Administrator
+
   constructor(world: World) {
     this.#world = world
+    this.#raid5 = new Raid5Administrator(
+      world,
+      (dice) => this.#anyDisk(dice),
+      (units, dice) => this.#spares(units, dice),
+    )
   }
 
   /** null: nothing comes to mind. */
   next(): Command | null {
     const { dice } = this.#world.schedule
-    const setup = dice.pick(this.#world.setup.mirrors)
+    const { mirrors, raid5s } = this.#world.setup
+    const setup = dice.pick([...mirrors, ...raid5s])
+    if ('pool' in setup) return this.#raid5.next(setup)
     const m = this.#world.mirror(setup.name)
     if (m === undefined) return this.#remake(setup)
     const wants = dice.below(100)
@@ -32,7 +42,8 @@ export class Administrator {
     if (wants < 54) return this.#sides(m, setup, dice)
     if (wants < 68) return this.#resync(m, dice)
     if (wants < 77) return this.#grow(m, setup, dice)
-    if (wants < 93) return this.#spares(m, dice)
+    const units = m.submirrors.map((s) => s.unit)
+    if (wants < 93) return this.#spares(units, dice)
     if (wants < 96) return this.#policies(m, dice)
     return this.#clear(m, setup)
   }
@@ -47,10 +58,11 @@ export class Administrator {
     const used = new Set<string>()
     for (const u of tree.values()) {
       if (u.kind === 'pool') for (const s of u.spares) used.add(s.name)
-      if (u.kind !== 'stripe') continue
-      for (const c of stripeComponents(u)) for (const name of [c.name, configured(c).name]) used.add(name)
+      if (!isMetadevice(u)) continue
+      for (const c of ownComponents(u)) for (const name of [c.name, configured(c).name]) used.add(name)
     }
-    const growth = this.#world.setup.mirrors.flatMap((s) => Object.values(s.growth))
+    const { mirrors, raid5s } = this.#world.setup
+    const growth = [...mirrors.flatMap((s) => Object.values(s.growth)), ...raid5s.flatMap((r) => r.growth)]
     const free = [...disks.keys()].filter((name) => !used.has(name) && !growth.includes(name))
     return free.length > 0 && !dice.chance(5) ? dice.pick(free) : dice.pick([...disks.keys()])
   }
@@ -92,7 +104,7 @@ export class Administrator {
     return by === undefined || dice.chance(20) ? ['attach', m.name] : ['attach', side, by]
   }
 
-  #spares(m: MirrorUnit, dice: Dice): Command | null {
+  #spares(units: readonly UnitName[], dice: Dice): Command | null {
     const pools = poolsOf(this.#world.tree)
     if (pools.length === 0) return ['add', 'hsp001']
     const pool = dice.pick(pools)
@@ -102,7 +114,7 @@ export class Administrator {
     if (broken.length > 0 && dice.chance(50)) return ['enable', dice.pick(broken).name]
     if (pool.spares.length < 2 && dice.chance(70)) return ['add', pool.name, this.#anyDisk(dice)]
     const spare = pool.spares.length > 0 ? dice.pick(pool.spares) : null
-    const unit = dice.pick(m.submirrors).unit
+    const unit = dice.pick(units)
     switch (dice.below(6)) {
       case 0:
         return ['param', unit, '-h', dice.pick(['hsp001', 'hsp002', 'hsp002', 'none'])]

@@ -14,7 +14,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Json } from '../../../src/db/types.js'
 import { encodeUnit, recordKey } from '../../../src/meta/records.js'
-import type { Component, MirrorUnit, StripeUnit, Submirror, Tree, UnitName } from '../../../src/meta/types.js'
+import { ownComponents } from '../../../src/meta/tree.js'
+import type { Component, Member, MirrorUnit, StripeUnit, Submirror, Tree, UnitName } from '../../../src/meta/types.js'
 import type { ResyncJob } from '../../../src/dataplane/types.js'
 import type { Clients } from './client.js'
 import { identityOf } from './components.js'
@@ -346,12 +347,10 @@ export class Checks {
   }
 
   #checkRelieved(tree: Tree, before: Tree | null): void {
-    const all = (t: Tree): readonly (readonly [UnitName, number, Component])[] =>
-      [...t.values()].flatMap((u) =>
-        u.kind === 'stripe' ? u.rows.flatMap((r) => r.components).map((c, i) => [u.name, i, c] as const) : [],
-      )
+    const all = (t: Tree): readonly (readonly [UnitName, number, Member])[] =>
+      [...t.values()].flatMap((u) => (u.kind === 'pool' ? [] : ownComponents(u).map((c, i) => [u.name, i, c] as const)))
     const now = all(tree)
-    const at = (unit: UnitName, index: number): Component | undefined =>
+    const at = (unit: UnitName, index: number): Member | undefined =>
       now.find(([u, i]) => u === unit && i === index)?.[2]
     for (const [unit, index, c] of before === null ? [] : all(before)) {
       const next = at(unit, index)
@@ -385,8 +384,8 @@ export class Checks {
       }
     }
     for (const u of tree.values()) {
-      if (u.kind !== 'stripe') continue
-      for (const c of u.rows.flatMap((r) => r.components)) {
+      if (u.kind === 'pool' || u.kind === 'mirror') continue
+      for (const c of ownComponents(u)) {
         use(c.name, u.name)
         if (c.relieves !== undefined) use(c.relieves, `${u.name}, relieved by ${c.name}`)
         if (c.spare === null) {

@@ -1,4 +1,4 @@
-/** Clients of a simulated mirror: random requests, each checked against the oracle. */
+/** Clients of a simulated metadevice: random requests, each checked against the oracle. */
 import type { NbdTerms } from '../../../src/dataplane/types.js'
 import type { UnitName } from '../../../src/meta/types.js'
 import { type FlushMark, Oracle } from './oracle.js'
@@ -23,6 +23,12 @@ interface Reading {
 }
 
 export interface Watch {
+  /** A change may be lost with the process, until it is flushed. */
+  readonly volatile: boolean
+  /** Something has happened while a client waits to be let in. */
+  check(): void
+  /** It has so many cells now. */
+  grown(cells: number): void
   /** Whether an error would break promise P4 now. */
   strict(): boolean
   /** Differs when a disk was healed in between: an error may come from before that. */
@@ -33,7 +39,7 @@ export interface Watch {
 
 export class Clients {
   readonly mirror: UnitName
-  readonly oracle: Oracle
+  oracle: Oracle
   readonly #world: World
   readonly #readings = new Set<Reading>()
   /** Values are never used twice, in no mirror. */
@@ -51,6 +57,11 @@ export class Clients {
     this.#watch = watch
   }
 
+  /** It was made anew, all zeroes. */
+  remade(cells: number): void {
+    this.oracle = new Oracle(cells)
+  }
+
   get quiet(): boolean {
     return this.#outstanding === 0
   }
@@ -61,9 +72,9 @@ export class Clients {
 
   async arrive(): Promise<void> {
     const { system } = this.#world
-    const device = this.#device
+    const device = system.parts.metadevices.exportOf(this.mirror)
     if (device === undefined) return
-    const admitted = await this.#world.finish(system.admit(device, false))
+    const admitted = await this.#world.finish(system.admit(device, false), () => this.#watch.check())
     if (!admitted.ok) return
     admitted.value.enter(-1, TERMS, new Uint8Array())
     admitted.value.over()
@@ -82,9 +93,9 @@ export class Clients {
   }
 
   request(): void {
-    const size = this.#world.engineMirror(this.mirror)?.cells ?? 0
+    const size = this.#world.engineDevice(this.mirror)?.cells ?? 0
     if (!this.connected || this.#outstanding >= MAX_OUTSTANDING || size <= MAX_COUNT) return
-    this.oracle.grow(size)
+    this.#watch.grown(size)
     const { dice } = this.#world.schedule
     const count = 1 + dice.below(MAX_COUNT)
     const first = dice.below(size - count + 1)
@@ -98,7 +109,8 @@ export class Clients {
   dropped(power: boolean): void {
     this.#outstanding = 0
     this.#readings.clear()
-    if (power) this.oracle.powerLost()
+    // What was not flushed may have been in metad's own memory alone.
+    if (power || this.#watch.volatile) this.oracle.powerLost()
     else this.oracle.killed()
   }
 

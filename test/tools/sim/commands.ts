@@ -2,6 +2,7 @@
 import { err, ok } from '../../../src/base/result.js'
 import { liveOf } from '../../../src/daemon/live.js'
 import { mirrorEvent } from '../../../src/daemon/resyncs.js'
+import { sync } from '../../../src/daemon/sync.js'
 import {
   attach,
   clear,
@@ -16,8 +17,8 @@ import {
   param,
   replace,
 } from '../../../src/meta/operations.js'
+import { isRaw } from '../../../src/meta/raid5tables.js'
 import { parseTab } from '../../../src/meta/tab.js'
-import { NO_HEADERS } from '../../../src/meta/raid5header.js'
 import { isMetadevice } from '../../../src/meta/tree.js'
 import type { Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaResult, metaError } from '../../../src/msg/errors.js'
@@ -39,7 +40,7 @@ const initOf = (world: World, line: string): Operation => {
     const entries = initEntries([], true, tab.value)
     if (!entries.ok) return entries
     const counter = Math.max(-1, ...[...tree.values()].filter(isMetadevice).map((u) => u.minor)) + 1
-    const options = { force: false, check: false, random: () => 1, headers: NO_HEADERS }
+    const options = { force: false, check: false, random: () => world.nextUnit(), headers: world.headers }
     const context = { tree, inventory: world.inventory, live, now: Date.now(), counter, ...options }
     const { outcome, errors } = init(entries.value, context)
     const [problem] = errors
@@ -72,9 +73,10 @@ const operationOf = (world: World, words: readonly string[]): Operation | undefi
     case 'online':
       return (tree) => online({ mirror: first, submirror: second, force: false }, { tree, live, now: Date.now() })
     case 'replace':
+    case 'replace-f':
       return (tree) =>
         replace(
-          { unit: first, old: second, new: third ?? null, force: false },
+          { unit: first, old: second, new: third ?? null, force: verb === 'replace-f' },
           { tree, inventory, namesOf: (w) => [w], live, now: Date.now() },
         )
     case 'param':
@@ -97,7 +99,10 @@ const operationOf = (world: World, words: readonly string[]): Operation | undefi
     case 'enable':
       return hotSpares(world, 'enable', null, [first])
     case 'clear': {
-      const request = { all: false, force: true, recursive: false, softPartitions: false, names: [first] }
+      // What a RAID5 device has in its journal alone would be lost.
+      const u = world.tree.get(first as UnitName)
+      const force = u?.kind !== 'raid5' || isRaw(u)
+      const request = { all: false, force, recursive: false, softPartitions: false, names: [first] }
       return (tree) => whole(clear(request, tree, live)) as MetaResult<Outcome>
     }
     case 'init':
@@ -112,10 +117,25 @@ const operationOf = (world: World, words: readonly string[]): Operation | undefi
   }
 }
 
+/** metasync of a RAID5 device goes through the daemon's own handler. */
+const syncRaid5 = async (world: World, verb: string, name: string): Promise<string> => {
+  let said = 'ok'
+  const request = { verify: null, parity: verb === 'parity', cancel: verb === 'cancel', restart: false }
+  await sync(world.system, (r) => (r.reply === 'error' ? (said = errorText(r.error)) : undefined), {
+    op: 'sync',
+    names: [name],
+    bufferBlocks: null,
+    ...request,
+  })
+  return said
+}
+
 /** @returns `ok`, or what was said. */
 export const commandOf = (world: World, words: readonly string[]): Promise<string> => {
   const { system } = world
   const [verb, name = ''] = words
+  const isRaid5 = system.tree.get(name as UnitName)?.kind === 'raid5'
+  if (isRaid5 && (verb === 'sync' || verb === 'parity' || verb === 'cancel')) return syncRaid5(world, verb, name)
   if (verb === 'cancel') return system.resyncs.cancel(name as UnitName).then(() => 'ok')
   if (verb === 'resync-all') return system.startResyncs().then(() => 'ok')
   if (verb === 'probe') return system.writer.run(() => system.probe()).then(() => 'ok')

@@ -55,6 +55,7 @@ export class SimComponents implements Pick<Components, keyof Components> {
       return Promise.resolve(ok(have.open))
     }
     const disk = this.#disks.get(c.path)
+    if (disk?.busy === true) return Promise.resolve(err(metaError('sys', c.name, 'Device or resource busy')))
     if (disk?.canOpen !== true) return Promise.resolve(err(metaError('sys', c.name, 'No such device or address')))
     if (identityOf(disk) !== c.identity) return Promise.resolve(err(metaError('replaced', c.name)))
     const open: OpenComponent = {
@@ -82,8 +83,8 @@ export class SimComponents implements Pick<Components, keyof Components> {
     return this.#open.get(c.path)?.open
   }
 
-  isBusy(): boolean {
-    return false
+  isBusy(c: Slice): boolean {
+    return this.#open.get(c.path)?.disk.busy ?? false
   }
 
   renew(c: Slice): void {

@@ -8,6 +8,9 @@
  */
 import type { Dice } from './schedule.js'
 
+const EIO = 5
+const ETIMEDOUT = 110
+
 export class SimDisk {
   readonly name: string
   readonly cells: number
@@ -16,6 +19,9 @@ export class SimDisk {
   readonly #bad = new Set<number>()
   failing: { read: boolean; write: boolean; sync: boolean } = { read: false, write: false, sync: false }
   canOpen = true
+  /** Nothing comes back in time; what was on its way may happen later. */
+  hangs = false
+  #late: (() => void)[] = []
   /** Grows when the disk is exchanged for an empty one: the identity of the storage. */
   generation = 0
 
@@ -31,12 +37,12 @@ export class SimDisk {
   }
 
   get isSound(): boolean {
-    return !this.fails && this.canOpen && this.#bad.size === 0
+    return !this.fails && !this.hangs && this.canOpen && this.#bad.size === 0
   }
 
   /** @returns undefined for an error */
   read(cell: number): number | undefined {
-    return this.failing.read || this.#bad.has(cell) ? undefined : this.peek(cell)
+    return this.failing.read || this.hangs || this.#bad.has(cell) ? undefined : this.peek(cell)
   }
 
   /** What it holds, errors or not. */
@@ -53,6 +59,10 @@ export class SimDisk {
 
   write(cell: number, value: number, dice: Dice): boolean {
     this.peek(cell)
+    if (this.hangs) {
+      this.#late.push(() => (this.#now[cell] = value))
+      return false
+    }
     // A failed write has happened or not: nobody knows.
     if (this.failing.write) {
       if (dice.chance(50)) this.#now[cell] = value
@@ -64,7 +74,7 @@ export class SimDisk {
   }
 
   sync(): boolean {
-    if (this.failing.sync) return false
+    if (this.failing.sync || this.hangs) return false
     this.#stable = [...this.#now]
     return true
   }
@@ -73,7 +83,22 @@ export class SimDisk {
     this.#bad.add(cell)
   }
 
+  /** As errors of it are reported. */
+  get errno(): number {
+    return this.hangs ? ETIMEDOUT : EIO
+  }
+  /** The kernel still has something that was given up. */
+  get busy(): boolean {
+    return this.#late.length > 0
+  }
+  /** The process is gone, and what the kernel had of it. */
+  forget(): void {
+    this.#late = []
+  }
+
   heal(): void {
+    this.hangs = false
+    for (const land of this.#late.splice(0)) land()
     this.failing = { read: false, write: false, sync: false }
     this.#bad.clear()
     this.canOpen = true

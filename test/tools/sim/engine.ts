@@ -1,21 +1,28 @@
 /** The simulated engine: the typed boundary of src/dataplane/types.ts over simulated mirrors. */
-import type { DataPlane, NbdTerms, ResyncJob, VerifyJob } from '../../../src/dataplane/types.js'
+import type { DataPlane, NbdTerms, Raid5Job, ResyncJob, VerifyJob } from '../../../src/dataplane/types.js'
 import type { NativeEvent } from '../../../src/plan/events.js'
-import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
+import type { ComponentId, ComponentNode, OpenComponent, Plan } from '../../../src/plan/types.js'
 import { decodePlan, describePlan } from '../../../src/plan/verify.js'
+import type { Op, SimDevice } from './device.js'
 import type { SimDisk } from './disks.js'
 import { componentsOfSide, mirrorOf } from './layout.js'
-import { type MirrorHost, type Op, SimMirror } from './mirror.js'
+import type { Ledger } from './ledger.js'
+import { type MirrorHost, SimMirror } from './mirror.js'
+import { SimRaid5 } from './raid5.js'
+import { columnsOf } from './raid5layout.js'
 import type { Schedule } from './schedule.js'
 
 export interface EngineHost {
   readonly schedule: Schedule
   readonly cellBlocks: number
+  readonly ledger: Ledger
   /** The disk behind an open component; its identity is fixed when it is opened. */
   disk(component: ComponentId): SimDisk
   writing(device: number, regions: readonly number[], regionBlocks: number): void
   copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
-  refused(job: ResyncJob): void
+  refused(job: ResyncJob | Raid5Job): void
+  /** A plan of a RAID5 device that serves is in place. */
+  mounted(device: number, plan: Plan, anew: boolean): void
   resuming(device: number): void
   trace(line: string): void
 }
@@ -24,7 +31,7 @@ export class SimEngine implements DataPlane {
   readonly #host: EngineHost
   /** Stripes that stand alone: nobody uses them. */
   readonly #alone = new Set<number>()
-  readonly #devices = new Map<number, SimMirror>()
+  readonly #devices = new Map<number, SimDevice>()
   readonly #clients = new Map<number, number>()
   #events: NativeEvent[] = []
   #wake: () => void = () => undefined
@@ -42,17 +49,22 @@ export class SimEngine implements DataPlane {
     this.#devices.clear()
   }
 
-  mirror(device: number): SimMirror | undefined {
+  device(device: number): SimDevice | undefined {
     return this.#devices.get(device)
   }
-  mirrors(): readonly SimMirror[] {
-    return [...this.#devices.values()]
+  mirror(device: number): SimMirror | undefined {
+    const found = this.#devices.get(device)
+    return found instanceof SimMirror ? found : undefined
+  }
+  raid5(device: number): SimRaid5 | undefined {
+    const found = this.#devices.get(device)
+    return found instanceof SimRaid5 ? found : undefined
   }
   /** False when the device is gone. */
   submit(device: number, op: Op): boolean {
-    const mirror = this.#devices.get(device)
-    mirror?.submit(op)
-    return mirror !== undefined
+    const found = this.#devices.get(device)
+    found?.submit(op)
+    return found !== undefined
   }
   clientsOf(device: number): readonly number[] {
     return [...this.#clients].filter(([, d]) => d === device).map(([c]) => c)
@@ -87,17 +99,42 @@ export class SimEngine implements DataPlane {
     if (!plan.ok) throw new Error(plan.error)
     const open = new Set(components.map((c) => c.component))
     // What is out of service need not be open.
-    if (plan.value.nodes.at(-1)?.kind !== 'mirror') {
+    const kind = plan.value.nodes.at(-1)?.kind
+    if (kind !== 'mirror' && kind !== 'raid5') {
       this.#alone.add(device)
       return
     }
-    const { sides } = mirrorOf(plan.value)
-    const served = sides.filter((s) => s.writable).flatMap((s) => componentsOfSide(plan.value, s))
-    const closed = served.find((n) => n.writable && !open.has(n.component))
+    const closed = this.#served(plan.value).find((n) => n.writable && !open.has(n.component))
     if (closed !== undefined) throw new Error(`component ${closed.component} is not open`)
     this.#host.trace(`install ${device}: ${describePlan(plan.value)}`)
     const have = this.#devices.get(device)
     if (have !== undefined) return have.install(plan.value)
+    this.#devices.set(
+      device,
+      kind === 'mirror' ? this.#newMirror(device, plan.value, dirty) : this.#newRaid5(device, plan.value),
+    )
+  }
+
+  #served(plan: Plan): readonly ComponentNode[] {
+    if (plan.nodes.at(-1)?.kind === 'raid5') return columnsOf(plan)
+    const { sides } = mirrorOf(plan)
+    return sides.filter((s) => s.writable).flatMap((s) => componentsOfSide(plan, s))
+  }
+
+  #newRaid5(device: number, plan: Plan): SimRaid5 {
+    const { schedule, cellBlocks, ledger } = this.#host
+    return new SimRaid5(device, plan, {
+      schedule,
+      cellBlocks,
+      ledger,
+      disk: (component) => this.#host.disk(component),
+      mounted: (d, p, anew) => this.#host.mounted(d, p, anew),
+      refused: (job) => this.#host.refused(job),
+      event: (e) => this.#event(e),
+    })
+  }
+
+  #newMirror(device: number, plan: Plan, dirty: Uint8Array | null): SimMirror {
     const regions = new Set<number>()
     for (const [i, byte] of (dirty ?? new Uint8Array()).entries())
       for (let bit = 0; bit < 8; bit++) if (((byte >> bit) & 1) === 1) regions.add(i * 8 + bit)
@@ -111,7 +148,7 @@ export class SimEngine implements DataPlane {
       refused: (job) => this.#host.refused(job),
       event: (e) => this.#event(e),
     }
-    this.#devices.set(device, new SimMirror(device, plan.value, regions, host))
+    return new SimMirror(device, plan, regions, host)
   }
 
   async remove(device: number): Promise<void> {
@@ -141,21 +178,21 @@ export class SimEngine implements DataPlane {
     this.#devices.get(device)?.marked(ticket, ok)
   }
   resync(device: number, job: ResyncJob): void {
-    const mirror = this.#devices.get(device)
+    const mirror = this.mirror(device)
     if (mirror !== undefined) this.#host.schedule.later(() => mirror.resync(job))
   }
   verify(device: number, job: VerifyJob): void {
-    const mirror = this.#devices.get(device)
+    const mirror = this.mirror(device)
     if (mirror !== undefined) this.#host.schedule.later(() => mirror.verify(job))
   }
-  raid5Job(device: number): void {
-    throw new Error(`device ${device}: the simulation has mirrors only`)
+  raid5Job(device: number, job: Raid5Job): void {
+    this.raid5(device)?.job(job)
   }
   cancelResync(device: number): void {
     this.#devices.get(device)?.cancel()
   }
-  busy(): boolean {
-    return false
+  busy(component: ComponentId): boolean {
+    return this.#host.disk(component).busy
   }
   counters(): BigUint64Array {
     return new BigUint64Array(22)

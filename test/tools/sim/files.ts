@@ -1,12 +1,20 @@
-/** What metad does to files itself, on simulated disks: a block has the value of its cell. */
+/** What metad does to files itself, on simulated disks: a block has the value of its cell, or is in the ledger. */
 import { BLOCK_BYTES } from '../../../src/base/units.js'
 import type { HostFiles } from '../../../src/sys/hostfiles.js'
 import type { SimDisk } from './disks.js'
+import type { Ledger } from './ledger.js'
 import type { Schedule } from './schedule.js'
 
 const eio = (): Error => Object.assign(new Error('EIO: simulated'), { code: 'EIO' })
 
-export const simFiles = (schedule: Schedule, cellBlocks: number, opened: (fd: number) => SimDisk): HostFiles => {
+export const simFiles = (
+  schedule: Schedule,
+  cellBlocks: number,
+  ledger: Ledger,
+  opened: (fd: number) => SimDisk,
+): HostFiles => {
+  const valueOf = (from: Buffer): number =>
+    from.subarray(4).some((b) => b !== 0) ? ledger.block(from) : from.readInt32LE()
   const cellAt = (at: number): number => Math.floor(at / BLOCK_BYTES / cellBlocks)
   const later = <T>(work: () => T | undefined): Promise<T> =>
     new Promise((resolve, reject) => {
@@ -26,12 +34,14 @@ export const simFiles = (schedule: Schedule, cellBlocks: number, opened: (fd: nu
       later(() => {
         const value = opened(fd).read(cellAt(at))
         if (value === undefined) return undefined
+        const block = ledger.blockAt(value)
+        if (block !== undefined) return Buffer.from(block)
         const found = Buffer.alloc(bytes)
         found.writeInt32LE(value)
         return found
       }),
     write: (fd, from, at) =>
-      later(() => (opened(fd).write(cellAt(at), from.readInt32LE(), schedule.dice) ? true : undefined)).then(
+      later(() => (opened(fd).write(cellAt(at), valueOf(from), schedule.dice) ? true : undefined)).then(
         () => undefined,
       ),
     sync: (fd) => later(() => (opened(fd).sync() ? true : undefined)).then(() => undefined),

@@ -51,7 +51,7 @@ const placeIn = (plan: Plan, node: PlanNode, cell: number, cellBlocks: number): 
 
 export const mirrorOf = (plan: Plan): MirrorNode => {
   const root = plan.nodes.at(-1)
-  if (root?.kind !== 'mirror') throw new Error('the simulation has mirrors only')
+  if (root?.kind !== 'mirror') throw new Error('no mirror')
   return root
 }
 

@@ -10,6 +10,7 @@ import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId, ComponentNode, MirrorNode, MirrorSide, Plan } from '../../../src/plan/types.js'
 import { blocks } from '../../../src/base/units.js'
 import { type CopyPort, SimCopy } from './copy.js'
+import type { Answer, Op, SimDevice } from './device.js'
 import type { SimDisk } from './disks.js'
 import { componentsOfSide, mirrorOf, type Place, placeOf } from './layout.js'
 import { Ranges } from './ranges.js'
@@ -18,19 +19,6 @@ import type { Schedule } from './schedule.js'
 import { type ReadPort, SimReads } from './reads.js'
 import { SimVerify, type VerifyPort } from './verify.js'
 import { SimWrites, type WritePort } from './writes.js'
-
-/** `gone`: the mirror was removed, and the connection with it. */
-export type Answer =
-  { readonly ok: true; readonly values: readonly number[] } | { readonly ok: false; readonly gone?: true }
-
-export interface Op {
-  readonly kind: 'read' | 'write' | 'flush'
-  readonly first: number
-  readonly count: number
-  /** What is written. */
-  readonly value: number
-  readonly done: (answer: Answer) => void
-}
 
 interface Ordered {
   readonly op: Op
@@ -54,7 +42,7 @@ export type Failed = Pick<ErrorEvent, 'component' | 'op' | 'masked'> & { readonl
 
 const EIO = 5
 
-export class SimMirror {
+export class SimMirror implements SimDevice {
   readonly device: number
   plan: Plan
   readonly regions: SimRegions

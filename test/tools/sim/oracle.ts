@@ -141,6 +141,14 @@ export class Oracle {
     c.possible = new Set([value])
   }
 
+  /** It is the value, and on stable storage: a start has brought everything into place. */
+  settled(i: number, value: number): void {
+    const c = this.#cell(i)
+    if (c.unlike) return
+    c.possible = new Set([value])
+    c.survivors = new Map([[value, 0]])
+  }
+
   killed(): void {
     for (const c of this.#cells) {
       c.inFlight.clear()

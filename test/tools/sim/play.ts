@@ -6,6 +6,8 @@ import { Administrator, type Command } from './administrator.js'
 import { Checks } from './checks.js'
 import { Clients } from './client.js'
 import { commandOf } from './commands.js'
+import { Raid5Checks } from './raid5checks.js'
+import { type Comparison, compareParity } from './raid5parity.js'
 import { settled } from './schedule.js'
 import { Trouble } from './trouble.js'
 import { World, Wrong } from './world.js'
@@ -23,6 +25,10 @@ export interface Tally {
   grown: number
   doubled: number
   remade: number
+  /** Columns of RAID5 devices that were made from the others. */
+  regenerated: number
+  /** Columns that were zeroed. */
+  initialised: number
   verified: number
   corrupted: number
   answered: number
@@ -46,6 +52,8 @@ export const newTally = (): Tally => ({
   grown: 0,
   doubled: 0,
   remade: 0,
+  regenerated: 0,
+  initialised: 0,
   verified: 0,
   corrupted: 0,
   answered: 0,
@@ -62,6 +70,7 @@ export class Play {
   readonly #trouble: Trouble
   readonly #administrator: Administrator
   readonly #checks: Checks
+  readonly #raid5: Raid5Checks
   #value = 1
   /** Component states, spares and sizes as they were, for the tally. */
   readonly #known = new Map<string, string>()
@@ -72,19 +81,42 @@ export class Play {
     this.#trouble = new Trouble(world)
     this.#administrator = new Administrator(world)
     this.#checks = new Checks(world, this.#clients)
+    this.#raid5 = new Raid5Checks(world, this.#clients)
     world.hooks = {
       writing: (device, regions, size) => this.#checks.writing(device, regions, size),
       copying: (device, job, loaded) => this.#checks.copying(device, job, loaded),
-      resuming: (device) => this.#checks.resuming(device),
-      noticed: (text) => this.#checks.noticed(text),
+      resuming: (device) => {
+        this.#checks.resuming(device)
+        this.#raid5.resuming(device)
+      },
+      mounted: (device, plan, anew) => this.#raid5.mounted(device, plan, anew),
+      noticed: (text) => {
+        this.#checks.noticed(text)
+        this.#raid5.noticed(text)
+      },
     }
     for (const { name, cells } of world.setup.mirrors) {
       const watch = {
+        volatile: false,
+        check: () => this.#check(),
+        grown: (size: number) => this.#clients.get(name)?.oracle.grow(size),
         strict: () => this.#trouble.strict(name),
         heals: () => this.#trouble.heals,
         answered: (at: readonly number[]) => this.#checks.holds(name, at),
       }
       this.#clients.set(name, new Clients(world, name, cells, () => this.#value++, watch))
+    }
+    for (const { name } of world.setup.raid5s) {
+      const watch = {
+        volatile: true,
+        check: () => this.#check(),
+        // What joins is zeroes.
+        grown: (size: number) => this.#clients.get(name)?.oracle.grow(size, 0),
+        strict: () => this.#trouble.raid5.strict(name),
+        heals: () => this.#trouble.heals,
+        answered: () => undefined,
+      }
+      this.#clients.set(name, new Clients(world, name, 0, () => this.#value++, watch))
     }
   }
 
@@ -200,7 +232,8 @@ export class Play {
     const { world } = this
     if (world.schedule.dice.chance(70)) for (const r of world.replicas) r.broken = false
     this.#checks.restarted()
-    if (!(await world.boot())) {
+    this.#raid5.restarted()
+    if (!(await world.boot(() => this.#check()))) {
       for (const r of world.replicas) r.broken = false
       world.tell('too few replicas: not started')
       return
@@ -222,7 +255,12 @@ export class Play {
     const done = await this.#finish(commandOf(world, words))
     world.tell(`${words.join(' ')}: ${done}`)
     this.tally[done === 'ok' ? 'done' : 'refused']++
-    if (done === 'ok' && words[0] === 'init') this.tally.remade++
+    const raid5 = world.raid5Setup(words[1] as UnitName)
+    if (done === 'ok' && words[0] === 'clear' && raid5 !== undefined) this.#clients.get(raid5.name)?.dropped(true)
+    if (done !== 'ok' || words[0] !== 'init') return
+    this.tally.remade++
+    const name = words[1] as UnitName
+    if (!words.includes('-k') && world.raid5(name) !== undefined) this.#clients.get(name)?.remade(0)
   }
 
   async #command(): Promise<void> {
@@ -233,8 +271,21 @@ export class Play {
     if (verb === 'attach') for (let i = 0; i < 2; i++) this.world.engineMirror('d0' as UnitName)?.sweep()
     // Only what nobody has open is cleared.
     if (verb === 'clear') this.#clients.get(name as UnitName)?.leave()
+    if (verb === 'verify' || verb === 'repair' || verb === 'remake-parity')
+      if (this.world.raid5(name as UnitName) !== undefined) return this.#compareParity(name as UnitName, verb)
     if (verb === 'verify' || verb === 'repair') await this.#compareAndChange(name as UnitName, verb === 'repair')
     else await this.#say(words)
+  }
+
+  async #compareParity(name: UnitName, how: Comparison): Promise<void> {
+    const { world } = this
+    if (world.process.db.health !== 'good' || world.system.resyncs.isRunning(name)) return
+    if (!this.#trouble.raid5.isSound(name)) return
+    world.tell(`${how} ${name}`)
+    const finish = <T>(work: Promise<T>): Promise<T> => this.#finish(work)
+    const say = (words: Command): Promise<string> => this.#finish(commandOf(world, words))
+    this.tally.corrupted++
+    if (await compareParity(world, name, how, () => this.#value++, finish, say)) this.tally.verified++
   }
 
   /** Often there is something to find, and a new plan interrupts the comparison. */
@@ -296,10 +347,11 @@ export class Play {
     this.#throwWrong()
     if (!world.running) return
     for (const [name, c] of this.#clients) {
-      const size = world.mirror(name)?.blocks ?? 0
-      c.oracle.grow(size / world.setup.cellBlocks)
+      const size = world.cellsOf(name)
+      c.oracle.grow(size, world.raid5(name) === undefined ? undefined : 0)
     }
     this.#checks.step()
+    this.#raid5.step()
     this.#throwWrong()
     this.#count()
   }
@@ -318,9 +370,13 @@ export class Play {
       } else if (u.kind === 'pool') {
         for (const s of u.spares) if (news(`spare ${s.name}`, String(s.broken)) && s.broken) this.tally.brokenSpares++
       } else {
+        if (u.kind === 'raid5' && news(`size ${u.name}`, String(u.blocks))) this.tally.grown++
         for (const [i, c] of ownComponents(u).entries()) {
           if (news(`standing ${u.name} ${i}`, c.spare === null ? '' : c.name) && c.spare !== null) this.tally.spared++
+          const was = this.#known.get(`state ${u.name} ${i}`)
           if (!news(`state ${u.name} ${i}`, c.state)) continue
+          if (u.kind === 'raid5' && was === 'resync' && c.state === 'okay') this.tally.regenerated++
+          if (was === 'init' && c.state === 'okay') this.tally.initialised++
           if (c.state === 'erred') this.tally.evictions++
           if (c.state === 'lastErred') this.tally.lastErred++
         }

@@ -1,5 +1,6 @@
 /**
- * What stands in a simulated host: two mirrors that share hot spares, their disks, and disks that are free.
+ * What stands in a simulated host: two mirrors that share hot spares, their disks, and disks that are free. Or, with
+ * even seeds, RAID5 devices that share spares with each other or with a mirror.
  *
  * `d0` has sides of three shapes, which all can grow; `d10` is small and comes and goes. In a `large` host a
  * cell is 512 MiB, so that growing makes the dirty regions double.
@@ -14,6 +15,17 @@ export interface Setup {
   readonly disks: Readonly<Record<string, number>>
   readonly tab: string
   readonly mirrors: readonly MirrorSetup[]
+  readonly raid5s: readonly Raid5Setup[]
+}
+
+export interface Raid5Setup {
+  readonly name: UnitName
+  readonly columns: readonly string[]
+  /** Disks that may be attached. */
+  readonly growth: readonly string[]
+  readonly pool: UnitName
+  /** May be cleared and made again. */
+  readonly passing: boolean
 }
 
 export interface MirrorSetup {
@@ -75,6 +87,7 @@ const disksFor = (cells: number, more: number, small: number): Record<string, nu
 const POOLS = ['hsp001 /s1 /s2 /s3', 'hsp002 /s3 /s4']
 
 const SMALL: Setup = {
+  raid5s: [],
   cellBlocks: 128,
   disks: disksFor(96, 24, 24),
   mirrors: mirrors(96, 24, 24),
@@ -92,6 +105,7 @@ const SMALL: Setup = {
 }
 
 const LARGE: Setup = {
+  raid5s: [],
   cellBlocks: 1 << 20,
   disks: disksFor(48, 24, 6),
   mirrors: mirrors(48, 24, 6),
@@ -114,7 +128,65 @@ const NARROW: Setup = {
   mirrors: SMALL.mirrors.map((m) => ({ ...m, sides: m.sides.filter((unit) => unit !== 'd2') })),
 }
 
-export const setupOf = (dice: Dice): Setup => {
+/** A segment is a cell: ten of them are the prewrite area, the others lines. */
+const PREWRITE = 10
+const LINES = 16
+const WHOLE = PREWRITE + LINES
+
+const raid5 = (
+  name: string,
+  columns: number,
+  growth: readonly string[],
+  pool: string,
+  passing: boolean,
+): Raid5Setup => ({
+  name: name as UnitName,
+  columns: Array.from({ length: columns }, (_, i) => `/${name}.${i}`),
+  growth,
+  pool: pool as UnitName,
+  passing,
+})
+
+const raid5Host = (raid5s: readonly Raid5Setup[], mirrors: readonly MirrorSetup[]): Setup => ({
+  cellBlocks: 128,
+  disks: {
+    ...Object.fromEntries(raid5s.flatMap((r) => r.columns.map((c) => [c, WHOLE]))),
+    '/g1': WHOLE,
+    '/g2': WHOLE + 1,
+    '/e1': LINES,
+    '/f1': LINES,
+    // Spares: one that is too small, two that are not.
+    '/s1': LINES,
+    '/s2': WHOLE,
+    '/s3': WHOLE + 2,
+    // Free.
+    '/x1': WHOLE,
+    '/x2': WHOLE + 1,
+    '/x3': WHOLE - 1,
+    '/x4': LINES,
+  },
+  mirrors,
+  raid5s,
+  tab: [
+    'hsp001 /s1 /s2',
+    'hsp002 /s2 /s3',
+    ...raid5s.map((r) => `${r.name} -r ${r.columns.join(' ')} -i 128b -h ${r.pool}`),
+    ...(mirrors.length === 0 ? [] : ['d11 1 1 /e1 -h hsp001', 'd12 1 1 /f1 -h hsp001', 'd10 -m d11']),
+    '',
+  ].join('\n'),
+})
+
+const RAID5_HOSTS: readonly Setup[] = [
+  raid5Host(
+    [raid5('d20', 4, ['/g1', '/g2'], 'hsp002', false)],
+    mirrors(LINES, 0, LINES).filter((m) => m.name === 'd10'),
+  ),
+  raid5Host([raid5('d20', 3, ['/g1', '/g2'], 'hsp001', false), raid5('d30', 3, [], 'hsp002', true)], []),
+  raid5Host([raid5('d20', 5, ['/g1'], 'hsp002', true)], []),
+]
+
+export const setupOf = (seed: number, dice: Dice): Setup => {
+  if (seed % 2 === 0) return dice.pick(RAID5_HOSTS)
   const percent = dice.below(100)
   return percent < 25 ? LARGE : percent < 50 ? NARROW : SMALL
 }

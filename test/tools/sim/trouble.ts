@@ -5,10 +5,11 @@
  */
 import { stripeComponents } from '../../../src/meta/sources.js'
 import { configured } from '../../../src/meta/standing.js'
-import { parentOf } from '../../../src/meta/tree.js'
+import { isMetadevice, ownComponents, parentOf } from '../../../src/meta/tree.js'
 import type { UnitName } from '../../../src/meta/types.js'
 import type { SimDisk } from './disks.js'
 import { componentsOfSide } from './layout.js'
+import { Raid5Trouble } from './raid5trouble.js'
 import type { World } from './world.js'
 
 const WILD_PERCENT = 30
@@ -20,10 +21,12 @@ export class Trouble {
   readonly #at = new Map<UnitName, UnitName>()
   faults = 0
   heals = 0
+  readonly raid5: Raid5Trouble
 
   constructor(world: World) {
     this.#world = world
     this.wild = world.schedule.dice.chance(WILD_PERCENT)
+    this.raid5 = new Raid5Trouble(world, this.wild)
   }
 
   /** What a submirror stands on, or will again when its spares leave. */
@@ -35,7 +38,8 @@ export class Trouble {
   #idleDisks(): readonly SimDisk[] {
     const used = new Set<SimDisk>()
     for (const u of this.#world.tree.values())
-      if (u.kind === 'stripe') for (const d of this.#disksOf(u.name)) used.add(d)
+      for (const c of isMetadevice(u) ? ownComponents(u) : [])
+        for (const name of [c.path, configured(c).path]) used.add(this.#world.disk(name))
     return [...this.#world.disks.values()].filter((d) => !used.has(d))
   }
 
@@ -92,12 +96,24 @@ export class Trouble {
     const { dice } = schedule
     const idle = this.#idleDisks()
     if (idle.length > 0 && dice.chance(12)) return this.#hurt(dice.pick(idle))
-    const { name } = dice.pick(setup.mirrors)
+    const { name } = dice.pick([...setup.mirrors, ...setup.raid5s])
+    if (this.#world.raid5Setup(name) !== undefined) return this.#hurtColumn(name)
     const side = this.#victim(name)
     if (side === null) return
     if (!this.wild) this.#at.set(name, side)
     this.faults++
     this.#hurt(dice.pick(this.#disksOf(side)))
+  }
+
+  #hurtColumn(name: UnitName): void {
+    const { dice } = this.#world.schedule
+    const disks = this.raid5.victims(name)
+    if (disks.length === 0) return
+    this.faults++
+    const disk = dice.pick(disks)
+    if (!dice.chance(15)) return this.#hurt(disk)
+    this.#world.tell(`${disk.name} hangs`)
+    disk.hangs = true
   }
 
   #hurt(disk: SimDisk): void {
@@ -118,6 +134,7 @@ export class Trouble {
     const { dice } = world.schedule
     if (dice.chance(30)) for (const d of this.#idleDisks()) d.heal()
     if (this.wild) return this.#healAny()
+    this.raid5.heal()
     for (const [name, side] of this.#at) {
       for (const d of this.#disksOf(side)) d.heal()
       world.tell(`${side} healed`)
@@ -141,6 +158,7 @@ export class Trouble {
   withCrash(): void {
     const { dice } = this.#world.schedule
     if (!dice.chance(20)) return
+    this.raid5.withCrash()
     for (const side of this.#at.values()) for (const d of this.#disksOf(side)) d.canOpen = false
   }
 
@@ -148,6 +166,8 @@ export class Trouble {
   exchange(): void {
     const { dice } = this.#world.schedule
     if (this.wild) return
+    const columns = this.raid5.exchangeable()
+    if (columns.length > 0) return this.#exchange(dice.pick(columns))
     const sides = [...this.#at.values()]
     if (sides.length === 0) return
     const side = dice.pick(sides)
@@ -155,7 +175,10 @@ export class Trouble {
     if (name === undefined || this.wholeSides(name).every((s) => s === side)) return
     const closed = this.#disksOf(side).filter((d) => !this.#world.process.components.isOpen(d.name))
     if (closed.length === 0) return
-    const disk = dice.pick(closed)
+    this.#exchange(dice.pick(closed))
+  }
+
+  #exchange(disk: SimDisk): void {
     disk.exchange()
     this.#world.tell(`${disk.name} exchanged`)
   }

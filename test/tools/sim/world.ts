@@ -13,9 +13,9 @@ import { System } from '../../../src/daemon/system.js'
 import type { ResyncJob } from '../../../src/dataplane/types.js'
 import { IDLE } from '../../../src/meta/kind.js'
 import { init, initEntries, type Outcome } from '../../../src/meta/operations.js'
-import { NO_HEADERS } from '../../../src/meta/raid5header.js'
+import { decodeHeader, type Headers } from '../../../src/meta/raid5header.js'
 import { parseTab } from '../../../src/meta/tab.js'
-import type { Device, Inventory, MirrorUnit, StripeUnit, Tree, UnitName } from '../../../src/meta/types.js'
+import type { Device, Inventory, MirrorUnit, Raid5Unit, StripeUnit, Tree, UnitName } from '../../../src/meta/types.js'
 import { errorText, type MetaResult, metaError } from '../../../src/msg/errors.js'
 import type { DeviceLinks } from '../../../src/sys/links.js'
 import { SimComponents, identityOf } from './components.js'
@@ -24,8 +24,12 @@ import { SimDisk } from './disks.js'
 import { SimEngine } from './engine.js'
 import { simFiles } from './files.js'
 import type { SimMirror } from './mirror.js'
+import { Ledger } from './ledger.js'
+import type { SimRaid5 } from './raid5.js'
+import type { SimDevice } from './device.js'
+import type { Plan } from '../../../src/plan/types.js'
 import { Schedule, settled } from './schedule.js'
-import { type MirrorSetup, type Setup, setupOf } from './setup.js'
+import { type MirrorSetup, type Raid5Setup, type Setup, setupOf } from './setup.js'
 
 /** SIM_TRACE=1: what crosses the boundary is part of the story. */
 const TRACE = process.env['SIM_TRACE'] === '1'
@@ -49,6 +53,8 @@ export interface WorldHooks {
   copying(device: number, job: ResyncJob, loaded: ReadonlySet<number>): void
   /** Requests that waited for a decision go on. */
   resuming(device: number): void
+  /** A plan of a RAID5 device serves from now on. */
+  mounted(device: number, plan: Plan, anew: boolean): void
   /** What metad says on the console. */
   noticed(text: string): void
 }
@@ -61,22 +67,27 @@ export class World {
   readonly setup: Setup
   readonly disks: ReadonlyMap<string, SimDisk>
   readonly replicas: SimReplica[]
+  readonly ledger = new Ledger()
   hooks: WorldHooks = {
     writing: () => undefined,
     copying: () => undefined,
     resuming: () => undefined,
+    mounted: () => undefined,
     noticed: () => undefined,
   }
   /** The first promise that was broken; noted, because it is found inside of metad's own callbacks. */
   wrong: Wrong | null = null
+  /** By RAID5 device: lines whose parity is wrong on purpose. */
+  readonly spoiled = new Map<UnitName, ReadonlySet<number>>()
   /** Lines of the log, for a failing seed. */
   readonly story: string[] = []
   #process: Process | null = null
+  #unit = 0
 
   constructor(seed: number) {
     this.schedule = new Schedule(seed)
     const { dice } = this.schedule
-    this.setup = setupOf(dice)
+    this.setup = setupOf(seed, dice)
     this.disks = new Map(Object.entries(this.setup.disks).map(([name, cells]) => [name, new SimDisk(name, cells)]))
     this.replicas = makeSimReplicas(dice.pick([1, 2, 3, 5]))
   }
@@ -108,6 +119,27 @@ export class World {
     return device === undefined ? undefined : this.process.engine.mirror(device)
   }
 
+  raid5(name: UnitName): Raid5Unit | undefined {
+    const u = this.tree.get(name)
+    return u?.kind === 'raid5' ? u : undefined
+  }
+  raid5Setup(name: UnitName): Raid5Setup | undefined {
+    return this.setup.raid5s.find((r) => r.name === name)
+  }
+  engineRaid5(name: UnitName): SimRaid5 | undefined {
+    const device = this.system.parts.metadevices.deviceOf(name)
+    return device === undefined ? undefined : this.process.engine.raid5(device)
+  }
+  engineDevice(name: UnitName): SimDevice | undefined {
+    const device = this.system.parts.metadevices.deviceOf(name)
+    return device === undefined ? undefined : this.process.engine.device(device)
+  }
+  /** Cells that clients have of it. */
+  cellsOf(name: UnitName): number {
+    const u = this.tree.get(name)
+    return u?.kind === 'mirror' || u?.kind === 'raid5' ? Math.floor(u.blocks / this.setup.cellBlocks) : 0
+  }
+
   stripe(name: UnitName): StripeUnit {
     const unit = this.tree.get(name)
     if (unit?.kind !== 'stripe') throw new Error(`no stripe ${name}`)
@@ -128,8 +160,8 @@ export class World {
     this.story.push(`${this.schedule.events}: ${line}`)
   }
 
-  /** False when the state database refuses to start: too few replicas. */
-  async boot(): Promise<boolean> {
+  /** False when the state database refuses to start: too few replicas. `check` comes after each event. */
+  async boot(check: () => void = () => undefined): Promise<boolean> {
     const { schedule } = this
     const { cellBlocks } = this.setup
     const db = SimDatabase.start(this.replicas, schedule, (health) => {
@@ -141,10 +173,12 @@ export class World {
     const engine = new SimEngine({
       schedule,
       cellBlocks,
+      ledger: this.ledger,
       disk: (id) => components.disk(id),
       writing: (device, regions, size) => this.hooks.writing(device, regions, size),
       copying: (device, job, loaded) => this.hooks.copying(device, job, loaded),
-      refused: (job) => this.broken(`a ${job.kind} copy to side ${job.target} that the plan does not know`),
+      refused: (job) => this.broken(`a job that the plan does not know: ${JSON.stringify(job)}`),
+      mounted: (device, plan, anew) => this.hooks.mounted(device, plan, anew),
       resuming: (device) => this.hooks.resuming(device),
       trace: (line) => TRACE && this.tell(line),
     })
@@ -158,7 +192,7 @@ export class World {
       engine,
       metadevices: new Metadevices(engine, shared, links),
       components: shared,
-      files: simFiles(schedule, cellBlocks, (fd) => components.opened(fd)),
+      files: simFiles(schedule, cellBlocks, this.ledger, (fd) => components.opened(fd)),
       log,
       notice: (level, text) => {
         this.tell(`${level}: ${text}`)
@@ -169,8 +203,8 @@ export class World {
       for (const e of engine.drain(1000)) system.event(e)
     })
     this.#process = { db, engine, components, system }
-    await this.finish(system.load())
-    await this.finish(system.startResyncs())
+    await this.finish(system.load(), check)
+    await this.finish(system.startResyncs(), check)
     return true
   }
 
@@ -178,6 +212,7 @@ export class World {
     const { db, engine } = this.process
     db.kill()
     engine.kill()
+    for (const d of this.disks.values()) d.forget()
     this.schedule.clear()
     this.#process = null
   }
@@ -201,7 +236,7 @@ export class World {
     const entries = initEntries([], true, tab.value)
     if (!entries.ok) throw new Error(errorText(entries.error))
     const operation = (tree: Tree): MetaResult<Outcome> => {
-      const options = { force: false, check: false, random: () => 1, headers: NO_HEADERS }
+      const options = { force: false, check: false, random: () => this.nextUnit(), headers: this.headers }
       const context = { inventory: this.inventory, live: IDLE, now: 0, counter: 0, ...options }
       const batch = init(entries.value, { ...context, tree })
       const [problem] = batch.errors
@@ -209,6 +244,23 @@ export class World {
     }
     const done = await this.finish(this.system.apply(operation))
     if (!done.ok) throw new Error(`${done.error.object ?? ''} ${errorText(done.error)}`)
+    this.system.kickResyncs(done.value.put)
+  }
+
+  /** What a journal is known by. */
+  nextUnit(): number {
+    return ++this.#unit
+  }
+
+  /** As raid5headers.ts finds them on real devices. */
+  get headers(): Headers {
+    return (d) => {
+      const value = this.disk(d.path).read(0)
+      if (value === undefined) return err(metaError('sys', d.name, 'I/O error'))
+      const block = this.ledger.blockAt(value)
+      const found = block === undefined ? null : decodeHeader(block)
+      return ok(found === null ? null : { header: found.header, live: false })
+    }
   }
 
   get inventory(): Inventory {

@@ -2,7 +2,7 @@
 import type { ComponentId, ComponentNode, MirrorNode, Plan } from '../../../src/plan/types.js'
 import type { SimDisk } from './disks.js'
 import { mirrorOf, placeOf, regionsOf } from './layout.js'
-import type { Answer, Op } from './mirror.js'
+import type { Answer, Op } from './device.js'
 import type { Claim, Ranges } from './ranges.js'
 import type { SimRegions } from './regions.js'
 import type { Schedule } from './schedule.js'

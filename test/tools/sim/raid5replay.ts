@@ -1,0 +1,94 @@
+/** The replay of a simulated RAID5 journal: step by step, so that it may be interrupted anywhere, and made again. */
+import type { Raid5Core } from './raid5core.js'
+import { replayOf, type Replay } from './raid5journal.js'
+import { xor } from './raid5layout.js'
+import { blocks } from '../../../src/base/units.js'
+import type { JournalPart } from './ledger.js'
+
+const EIO = 5
+
+export class SimReplay {
+  readonly #core: Raid5Core
+  readonly #over: () => void
+  #running = true
+
+  constructor(core: Raid5Core, over: () => void) {
+    this.#core = core
+    this.#over = over
+    core.host.schedule.later(() => this.#scan())
+  }
+
+  get running(): boolean {
+    return this.#running
+  }
+
+  #end(errno: number, groups: number, cells: number, damaged: number): void {
+    const { host, device, plan } = this.#core
+    this.#running = false
+    const { generation } = plan
+    const told = { errno, groups, blocks: blocks(cells * host.cellBlocks), damaged }
+    host.event({ kind: 'replayed', device, generation, ...told })
+    this.#over()
+  }
+
+  #failed(column: number, op: 'read' | 'write' | 'flush', cell: number): void {
+    this.#core.report(column, op, cell, true)
+    this.#end(EIO, 0, 0, 0)
+  }
+
+  #scan(): void {
+    const core = this.#core
+    const { unit, epoch } = core.node
+    const found: JournalPart[] = []
+    for (const column of core.readable)
+      for (let position = 1; position < core.prewrite; position++) {
+        const cell = core.at(column, position)
+        const value = core.disk(column).read(cell)
+        if (value === undefined) return this.#failed(column, 'read', cell)
+        const part = core.host.ledger.partAt(value)
+        if (part?.unit === unit && part.epoch === epoch && part.column === column) found.push(part)
+      }
+    const replay = replayOf(found, core.readable)
+    core.host.schedule.later(() => this.#carryOut(replay, 0, new Set()))
+  }
+
+  #carryOut(replay: Replay, at: number, lines: ReadonlySet<number>): void {
+    const core = this.#core
+    const group = replay.groups[at]
+    if (group === undefined) return this.#derive(replay, lines)
+    const { dice } = core.host.schedule
+    for (const { column, entries } of group)
+      for (const { line, value } of entries) {
+        const cell = core.place(column, line)
+        if (!core.disk(column).write(cell, value, dice)) return this.#failed(column, 'write', cell)
+      }
+    const touched = group.flatMap((p) => p.entries.map((e) => e.line))
+    core.host.schedule.later(() => this.#carryOut(replay, at + 1, new Set([...lines, ...touched])))
+  }
+
+  /** A column in regeneration gets what the others say. */
+  #derive(replay: Replay, lines: ReadonlySet<number>): void {
+    const core = this.#core
+    const { dice } = core.host.schedule
+    for (const column of core.writable) {
+      if (core.readable.has(column) || core.missing > 1) continue
+      for (const line of lines) {
+        const values: number[] = []
+        for (const other of core.readable) {
+          const cell = core.place(other, line)
+          const value = core.disk(other).read(cell)
+          if (value === undefined) return this.#failed(other, 'read', cell)
+          values.push(value)
+        }
+        const cell = core.place(column, line)
+        if (!core.disk(column).write(cell, xor(values), dice)) return this.#failed(column, 'write', cell)
+      }
+    }
+    core.host.schedule.later(() => this.#sync(replay, lines.size))
+  }
+
+  #sync(replay: Replay, lines: number): void {
+    for (const column of this.#core.writable) if (!this.#core.sync(column)) return this.#failed(column, 'flush', 0)
+    this.#end(0, replay.groups.length, lines, replay.damaged)
+  }
+}

@@ -9,23 +9,7 @@ import { load, type LoadReport } from './nbdload.js'
 import { must, sleep, until } from './process.js'
 import { median } from './report.js'
 import { engineOnly, Metad, type Target } from './servers.js'
-
-export interface MirrorPace {
-  readonly rounds: number
-  readonly seconds: number
-  readonly megabytes: number
-}
-/** A line of a table: what was measured, in the table's columns. */
-export interface Table {
-  readonly title: string
-  readonly head: readonly string[]
-  readonly rows: readonly (readonly string[])[]
-}
-export interface Place {
-  readonly name: 'tmpfs' | 'disk'
-  readonly dir: string
-}
-type Say = (line: string) => void
+import type { PartPace, Place, Say, Table } from './part.js'
 
 /** The least a region can be (blocks of 512 bytes): 1 MiB. */
 const REGION_BLOCKS = 2048
@@ -40,7 +24,7 @@ const measured = async (target: Target, ...words: readonly string[]): Promise<Lo
 }
 
 /** The same mirror of the same files, its engine with and without a log, in turns. */
-export const hotRegions = async ({ dir }: Place, pace: MirrorPace, say: Say): Promise<Table> => {
+export const hotRegions = async ({ dir }: Place, pace: PartPace, say: Say): Promise<Table> => {
   const sides = ['hot1', 'hot2'].map((name) => makeFile(join(dir, name), 128))
   const without = await engineOnly(dir, 'mirror', sides, [])
   const logged = await engineOnly(dir, 'mirror', sides, ['--regions', `${REGION_BLOCKS}`])
@@ -118,7 +102,7 @@ const mirrored = async (
 const US = (n: number): string => (n >= 1000 ? `${(n / 1000).toFixed(2)} ms` : `${Math.round(n)} us`)
 
 /** Files in memory, replicas on the disk: what is left is the log's commit. */
-export const firstWrites = async (place: Place, replicaDir: Place, pace: MirrorPace, say: Say): Promise<Table> => {
+export const firstWrites = async (place: Place, replicaDir: Place, pace: PartPace, say: Say): Promise<Table> => {
   const rows: string[][] = []
   for (const replicas of [1, 3]) {
     const sync = syncCost(replicaDir.dir)
@@ -183,7 +167,7 @@ const copied = async (metad: Metad, count: number): Promise<Copy> => {
 }
 
 /** Plain copies of the side by dd, which also ends with a sync, and full resyncs of the same files, in turns. */
-export const copies = async ({ name, dir }: Place, pace: MirrorPace, say: Say): Promise<Table> => {
+export const copies = async ({ name, dir }: Place, pace: PartPace, say: Say): Promise<Table> => {
   const { metad, sides } = await mirrored(dir, `copy-${name}`, pace.megabytes, '', dir)
   const [source = '', target = ''] = sides
   const ratios: number[] = []
@@ -219,7 +203,7 @@ const LOADS: readonly (readonly [string, readonly string[]])[] = [
 ]
 
 /** The same load alone and while the second side is copied. */
-export const meanwhile = async ({ name, dir }: Place, pace: MirrorPace, say: Say): Promise<Table> => {
+export const meanwhile = async ({ name, dir }: Place, pace: PartPace, say: Say): Promise<Table> => {
   const { metad } = await mirrored(dir, `meanwhile-${name}`, pace.megabytes, '', dir)
   const rows: string[][] = []
   let copiesSeen = 0

@@ -9,22 +9,7 @@ import { load, type LoadReport } from './nbdload.js'
 import { must } from './process.js'
 import { median } from './report.js'
 import { engineOnly, nbdkitFile, type Running } from './servers.js'
-
-export interface Pace {
-  readonly rounds: number
-  readonly seconds: number
-  /** Of a column. */
-  readonly megabytes: number
-}
-export interface Place {
-  readonly name: 'tmpfs' | 'disk'
-  readonly dir: string
-}
-export interface Table {
-  readonly title: string
-  readonly head: readonly string[]
-  readonly rows: readonly (readonly string[])[]
-}
+import type { PartPace, Place, Say, Table } from './part.js'
 
 type Contender = 'stripe' | 'nbdkit' | 'raid5' | 'unjournalled' | 'degraded'
 interface Versus {
@@ -99,7 +84,7 @@ const flushesOf = (dir: string): number => {
 export const columnsOf = (dir: string, name: string, megabytes: number): readonly string[] =>
   times(COLUMNS).map((i) => makeFile(join(dir, `${name}${i}`), megabytes))
 
-const startAll = async ({ dir }: Place, pace: Pace): Promise<ReadonlyMap<Contender, Running>> => {
+const startAll = async ({ dir }: Place, pace: PartPace): Promise<ReadonlyMap<Contender, Running>> => {
   const raid = (name: string, ...options: readonly string[]): Promise<Running> =>
     engineOnly(dir, 'raid5', columnsOf(dir, name, pace.megabytes), options)
   return new Map<Contender, Running>([
@@ -116,7 +101,7 @@ interface Run {
   readonly flushesPerSecond: number
 }
 
-const measured = async (place: Place, server: Running, args: readonly string[], pace: Pace): Promise<Run> => {
+const measured = async (place: Place, server: Running, args: readonly string[], pace: PartPace): Promise<Run> => {
   const before = flushesOf(place.dir)
   const from = performance.now()
   const words = ['--seconds', `${pace.seconds}`, '--warmup', '0.3', '--server-pid', `${server.target.pid}`]
@@ -129,12 +114,7 @@ const measured = async (place: Place, server: Running, args: readonly string[], 
 const speedOf = (l: Load, r: Run): number => (l.bytes ? r.report.megabytesPerSecond : r.report.iops)
 
 /** Everybody in turns, round by round; the ratios of each round count. */
-export const raid5Loads = async (
-  place: Place,
-  pace: Pace,
-  loads: readonly Load[],
-  say: (line: string) => void,
-): Promise<Table> => {
+export const raid5Loads = async (place: Place, pace: PartPace, loads: readonly Load[], say: Say): Promise<Table> => {
   const servers = await startAll(place, pace)
   const rows: string[][] = []
   try {
@@ -181,7 +161,7 @@ export const raid5Loads = async (
 }
 
 /** Four files written side by side by dd, their syncs counted, and RAID5 of files of that size under a sequential write. */
-export const rawColumns = async (place: Place, pace: Pace, say: (line: string) => void): Promise<Table> => {
+export const rawColumns = async (place: Place, pace: PartPace, say: Say): Promise<Table> => {
   const plain = columnsOf(place.dir, 'plain', pace.megabytes)
   const server = await engineOnly(place.dir, 'raid5', columnsOf(place.dir, 'beside', pace.megabytes), [])
   const raws: number[] = []

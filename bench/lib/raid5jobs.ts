@@ -5,7 +5,8 @@
 import { readFileSync } from 'node:fs'
 import { load, type LoadReport } from './nbdload.js'
 import { must, until } from './process.js'
-import { columnsOf, COLUMNS, type Pace, type Place, type Table, times } from './raid5.js'
+import type { PartPace, Place, Say, Table } from './part.js'
+import { columnsOf, COLUMNS, times } from './raid5.js'
 import { median } from './report.js'
 import { engineLog, engineOnly, type Running } from './servers.js'
 
@@ -70,10 +71,8 @@ const dd = async (from: string, to: string, megabytes: number): Promise<number> 
   return performance.now() - begun
 }
 
-type Say = (line: string) => void
-
 /** Jobs and dd in turns, on the same files. */
-export const jobsAlone = async (place: Place, pace: Pace, say: Say): Promise<Table> => {
+export const jobsAlone = async (place: Place, pace: PartPace, say: Say): Promise<Table> => {
   const files = columnsOf(place.dir, 'jobs-', pace.megabytes)
   const [first = '', second = ''] = files
   const rows: string[][] = []
@@ -135,7 +134,7 @@ const LOADS: readonly (readonly [string, readonly string[]])[] = [
 const US = (n: number): string => (n >= 1000 ? `${(n / 1000).toFixed(2)} ms` : `${Math.round(n)} us`)
 
 /** The same load on the same degraded device, alone and while its column is computed, again and again. */
-export const jobsMeanwhile = async (place: Place, pace: Pace, say: Say): Promise<Table> => {
+export const jobsMeanwhile = async (place: Place, pace: PartPace, say: Say): Promise<Table> => {
   const server = await worker(place.dir, columnsOf(place.dir, 'beside-job-', pace.megabytes), ['--regenerate', '1'])
   const rows: string[][] = []
   const run = async (words: readonly string[], seed: number): Promise<LoadReport> => {

@@ -81,6 +81,15 @@ Raid5Io::Planned Raid5Io::planFill(Raid5Row& row, std::uint32_t column, std::uin
   return Planned::reads;
 }
 
+// It cannot be had, as far as is known: what could not be read before may be readable now, which every request finds
+// out for itself before it is told EIO.
+Raid5Io::Planned Raid5Io::planAgain(Op& op, Raid5Row& row, std::uint32_t column, std::uint8_t sectors) noexcept {
+  if (row.bad == 0 || op.retried == row.key) return Planned::lost;
+  op.retried = row.key;
+  row.bad = 0;
+  return planFill(row, column, sectors, 0);
+}
+
 std::uint8_t Raid5Io::dirtySectors(const Raid5Row& row, std::uint32_t besides) const noexcept {
   std::uint8_t all = 0;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
@@ -282,22 +291,22 @@ void Raid5Io::endFill(Batch& batch) noexcept {
     cache_.touch(*row);
   }
   if (op.request->op == metadisk::Op::read) copyOut(op);
-  // The request goes on first: whoever waits for these rows, or for space, would take them out of the cache, and with
-  // them what is known to be bad there.
-  for (Raid5Row* row : batch.rows) {
-    const bool awaited = row->waiters++ != 0;
-    row->busy = false;
-    row->owner = nullptr;
-    if (awaited) wakeRow(*row);
-  }
-  if (op.request->op == metadisk::Op::read) {
+  // The request goes on before those that wait for these rows or for space: they would take its row out of the cache,
+  // and with it what is known to be bad there. Who gets no space is not refused before all have had their turn.
+  const bool pumping = std::exchange(pumping_, true);
+  const Request& r = *op.request;
+  Raid5Row* const row = op.at < r.length ? cache_.find(chunkAt(r.offset + op.at, r.length - op.at).row) : nullptr;
+  if (row != nullptr) row->waiters++;
+  for (Raid5Row* filled : batch.rows) release(*filled);
+  batches_.give(batch);
+  if (r.op == metadisk::Op::read) {
     goFill(op);
   } else {
     goWrite(op);
   }
-  for (Raid5Row* row : batch.rows) row->waiters--;
-  batches_.give(batch);
+  if (row != nullptr) row->waiters--;
   wakeSpace();
+  pumping_ = pumping;
   pump();
 }
 

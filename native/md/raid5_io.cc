@@ -170,14 +170,12 @@ void Raid5Io::goWrite(Op& op) noexcept {
       batch->rows.clear();
       batch->rows.reserve(kBatchRows);
       takeRow(*row, *batch);
-      const Planned planned = planFill(*row, chunk.column, edges, 0);
+      Planned planned = planFill(*row, chunk.column, edges, 0);
+      if (planned == Planned::lost) planned = planAgain(op, *row, chunk.column, edges);
       if (planned == Planned::reads) return startFill(*batch);
       untake(*row);
       batches_.give(*batch);
-      if (planned == Planned::lost || row->lost) {
-        row->bad = 0;  // who asks again may be luckier
-        return finish(op, EIO);
-      }
+      if (planned == Planned::lost || row->lost) return finish(op, EIO);
       if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
       urge(*row);
       return waitFor(op, Op::Wait::row, row);

@@ -108,11 +108,12 @@ class Raid5Io {
     std::uint64_t at = 0;  // bytes of it that are done
     Wait wait = Wait::none;
     Raid5Row* row = nullptr;
-    std::uint64_t stamp = 0;  // flush: all changes up to this one
-    unsigned pending = 0;     // Ios, and one for whoever starts them
-    bool again = false;       // a hanging column holds the client's memory
-    bool filling = false;     // what is left comes by way of rows
-    ColumnSet avoided = 0;    // columns that failed a direct read of it, somewhere
+    std::uint64_t stamp = 0;             // flush: all changes up to this one
+    unsigned pending = 0;                // Ios, and one for whoever starts them
+    bool again = false;                  // a hanging column holds the client's memory
+    bool filling = false;                // what is left comes by way of rows
+    ColumnSet avoided = 0;               // columns that failed a direct read of it, somewhere
+    std::uint64_t retried = UINT64_MAX;  // the row whose bad columns were given another chance
     int error = 0;
     Op* next = nullptr;
     Op* poolNext = nullptr;
@@ -188,6 +189,7 @@ class Raid5Io {
 
   // raid5_fill.cc
   Planned planFill(Raid5Row& row, std::uint32_t column, std::uint8_t sectors, ColumnSet avoided) noexcept;
+  Planned planAgain(Op& op, Raid5Row& row, std::uint32_t column, std::uint8_t sectors) noexcept;
   Planned planStage(Raid5Row& row) noexcept;
   std::uint8_t dirtySectors(const Raid5Row& row, std::uint32_t besides) const noexcept;
   void startFill(Batch& batch) noexcept;

@@ -202,6 +202,8 @@ void Raid5Io::goFill(Op& op) noexcept {
     planned = planFill(*row, chunk.column, chunk.sectors, op.avoided);
     // Each of them may be readable here, and only somewhere else not.
     if (planned == Planned::lost && op.avoided != 0) planned = planFill(*row, chunk.column, chunk.sectors, 0);
+    const bool first = !mine && batch->rows.size() == 1;
+    if (planned == Planned::lost && first) planned = planAgain(op, *row, chunk.column, chunk.sectors);
     if (planned == Planned::ready || planned == Planned::reads) continue;
     if (!mine) {
       batch->rows.pop_back();
@@ -212,10 +214,7 @@ void Raid5Io::goFill(Op& op) noexcept {
   if (!batch->rows.empty()) return startFill(*batch);
   batches_.give(*batch);
   const bool hopeless = planned == Planned::blocked && !row->busy && row->lost;
-  if (planned == Planned::lost || hopeless) {
-    row->bad = 0;  // who asks again may be luckier
-    return finish(op, EIO);
-  }
+  if (planned == Planned::lost || hopeless) return finish(op, EIO);
   if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
   // Nothing is staged, and a request that waited for it would keep the next plan out.
   if (broken_ && !row->busy) return finish(op, EIO);

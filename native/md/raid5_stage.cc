@@ -91,7 +91,8 @@ bool Raid5Io::pickRow(Raid5Row& row) noexcept {
   Batch& batch = staging_;
   if (batch.rows.size() == kBatchRows || !measure(row)) return false;
   takeRow(row, batch);
-  const Planned planned = planStage(row);
+  Planned planned = planStage(row);
+  if (planned == Planned::lost && std::exchange(row.bad, 0) != 0) planned = planStage(row);  // it may be readable now
   if (planned == Planned::ready || planned == Planned::reads) return true;
   if (planned == Planned::lost) {  // readsDone() sees to it
     row.failed = row.lost = true;

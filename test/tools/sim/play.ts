@@ -280,7 +280,7 @@ export class Play {
   async #compareParity(name: UnitName, how: Comparison): Promise<void> {
     const { world } = this
     if (world.process.db.health !== 'good' || world.system.resyncs.isRunning(name)) return
-    if (!this.#trouble.raid5.isSound(name)) return
+    if (!this.#trouble.raid5.isSound(name) || this.#clients.get(name)?.quiet !== true) return
     world.tell(`${how} ${name}`)
     const finish = <T>(work: Promise<T>): Promise<T> => this.#finish(work)
     const say = (words: Command): Promise<string> => this.#finish(commandOf(world, words))

@@ -5,7 +5,7 @@
 import type { UnitName } from '../../../src/meta/types.js'
 import type { Verified } from '../../../src/resync/scheduler.js'
 import type { SimDisk } from './disks.js'
-import { parityOf, xor } from './raid5layout.js'
+import { lineOf, parityOf, xor } from './raid5layout.js'
 import type { World } from './world.js'
 
 export type Comparison = 'verify' | 'repair' | 'remake-parity'
@@ -29,7 +29,9 @@ const corrupt = (world: World, name: UnitName, value: () => number): readonly nu
   const groups = world.engineRaid5(name)?.groups
   if (core === undefined || groups === undefined) return []
   const lines = new Set(Array.from({ length: 1 + dice.below(4) }, () => dice.below(core.node.lines)))
-  const free = [...lines].filter((l) => groups.isFree(l) && !core.claimed.has(l))
+  // A change on its way would take the wrong parity along, into the journal.
+  const dirty = new Set([...core.dirty.keys()].map((cell) => lineOf(core.node, cell).line))
+  const free = [...lines].filter((l) => groups.isFree(l) && !core.claimed.has(l) && !dirty.has(l))
   for (const line of free) {
     const at = cellsOf(world, name, line)[parityOf(core.node, line)]
     at?.disk.corrupt(at.cell, at.disk.peek(at.cell) ^ value())

@@ -288,6 +288,7 @@ void Raid5Replay::stageOver() noexcept {
   }
   switch (stage_) {
     case Stage::scanning: return scanOver();
+    case Stage::settling: return nextGroup();
     case Stage::reading: return judge();
     case Stage::writing: group_++; return nextGroup();
     case Stage::gathering: return writeDerived();

@@ -73,7 +73,7 @@ class Raid5Replay {
     std::uint64_t block = 0;
     std::uint64_t blocks = 0;
   };
-  enum class Stage : std::uint8_t { scanning, reading, writing, gathering, deriving, syncing };
+  enum class Stage : std::uint8_t { scanning, settling, reading, writing, gathering, deriving, syncing };
 
   journal::Place placeOf(std::uint32_t column) const noexcept;
   bool room(Column& column, std::uint64_t bytes) noexcept;
@@ -104,6 +104,7 @@ class Raid5Replay {
   const journal::Header* headerOf(const journal::Group& group, std::uint32_t column) const noexcept;
   bool hides() const noexcept;
   void scanOver() noexcept;
+  void settle() noexcept;
 
   const Plan& plan_;
   const Raid5Node& node_;

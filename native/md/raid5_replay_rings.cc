@@ -154,7 +154,18 @@ void Raid5Replay::scanOver() noexcept {
     groups_ = journal::liveGroups(headers_);
   }
   if (hides()) result_.damaged++;
-  nextGroup();
+  settle();
+}
+
+// After a kill what was read may be in the page cache alone. Should power fail during the replay, nothing may be in
+// place of a group that the next one does not find.
+void Raid5Replay::settle() noexcept {
+  if (groups_.empty()) return nextGroup();
+  stage_ = Stage::settling;
+  const ColumnSet read = usable_ | (doubted_ ? derived_ : 0);
+  for (std::uint32_t c = 0; c < columns_.size(); c++) {
+    if ((read >> c & 1U) != 0) io(c, IoOp::sync, 0, 0, nullptr);
+  }
 }
 
 }  // namespace metadisk

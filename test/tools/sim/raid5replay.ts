@@ -49,7 +49,14 @@ export class SimReplay {
         if (part?.unit === unit && part.epoch === epoch && part.column === column) found.push(part)
       }
     const replay = replayOf(found, core.readable)
-    core.host.schedule.later(() => this.#carryOut(replay, 0, new Set()))
+    core.host.schedule.later(() => this.#settle(replay))
+  }
+
+  /** What was read may be there for this process alone: nothing may be in place of a group that the next one misses. */
+  #settle(replay: Replay): void {
+    for (const column of replay.groups.length > 0 ? this.#core.readable : [])
+      if (!this.#core.sync(column)) return this.#failed(column, 'flush', 0)
+    this.#core.host.schedule.later(() => this.#carryOut(replay, 0, new Set()))
   }
 
   #carryOut(replay: Replay, at: number, lines: ReadonlySet<number>): void {

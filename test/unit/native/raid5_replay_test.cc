@@ -119,6 +119,25 @@ TEST_CASE("raid5 replay: a whole device gets everything, whichever block of one 
   }
 }
 
+TEST_CASE("raid5 replay: nothing is in place before what says so is on stable storage") {
+  for (std::uint32_t column = 0; column < 3; column++) {
+    Broken rig(column);
+    CHECK(rig.run(Op::write, 0, 5 * kBlock, 1, true) == 0);
+    rig.powerFails();
+    const std::uint64_t before = rig.disk.started(IoOp::write);
+    rig.disk.fault({.file = column, .op = IoOp::sync});
+    CHECK(rig.replay().error == EIO);
+    CHECK(rig.disk.started(IoOp::write) == before);
+    rig.disk.clearFaults();
+    rig.disk.reopen();
+    const std::uint64_t synced = rig.disk.started(IoOp::sync);
+    CHECK(rig.replay().groups == 1);
+    CHECK(rig.disk.started(IoOp::sync) == synced + 6);
+    rig.serve();
+    CHECK(rig.holds(0, 5 * kBlock, 1));
+  }
+}
+
 TEST_CASE("raid5 replay: degraded, a bad block that no group needs costs nothing") {
   for (const std::uint32_t block : {150U, kRing - 1}) {
     Broken rig;

@@ -30,7 +30,8 @@ void Raid5Io::grantClaims() noexcept {
     const bool staging = row->busy && static_cast<const Batch*>(row->owner)->op == nullptr;
     return row->pins == 0 && !staging;
   };
-  while (Raid5Claim* const claim = claims_.grant(state_.journal.durableTail(), atRest)) claim->granted(*claim);
+  while (Raid5Claim* const claim = claims_.grant(state_.journal.durableTail(), !forgets(), atRest))
+    claim->granted(*claim);
   granting_ = false;
 }
 

@@ -20,6 +20,7 @@ struct Raid5Claim {
   // The list's.
   std::uint64_t checked = 0;  // rows below this one are not on their way
   bool owned = false;
+  bool refused = false;  // granted all the same: the groups cannot be forgotten
   bool listed = false;
   Raid5Claim* before = nullptr;
   Raid5Claim* after = nullptr;
@@ -39,7 +40,7 @@ class Raid5Claims {
   }
 
   void add(Raid5Claim& claim) noexcept {
-    claim.owned = false;
+    claim.owned = claim.refused = false;
     claim.listed = true;
     claim.checked = claim.first;
     claim.before = tail_;
@@ -54,11 +55,16 @@ class Raid5Claims {
   }
 
   // The first one that is to be granted, which is owned from now on. `atRest(row)`: whether nothing of it is on its
-  // way into place. Null: none.
+  // way into place; `hopeless`: the tail will not move. Null: none.
   template <typename AtRest>
-  Raid5Claim* grant(std::uint64_t durableTail, AtRest atRest) noexcept {
+  Raid5Claim* grant(std::uint64_t durableTail, bool hopeless, AtRest atRest) noexcept {
     for (Raid5Claim* claim = head_; claim != nullptr; claim = claim->after) {
       if (claim->owned) continue;
+      claim->refused = hopeless && durableTail <= claim->tail;
+      if (claim->refused) {
+        claim->owned = true;
+        return claim;
+      }
       while (claim->checked < claim->end && atRest(claim->checked)) claim->checked++;
       if (claim->checked < claim->end || durableTail <= claim->tail || behindAnother(*claim)) continue;
       claim->owned = true;

@@ -29,7 +29,8 @@ void Raid5Io::pump() noexcept {
 
 // One step; whether there was one.
 bool Raid5Io::pumpOnce() noexcept {
-  if (stopped_ || broken_ || (retired_ && requests_ == 0)) return false;
+  if (stopped_ || state_.picture || (retired_ && requests_ == 0)) return false;
+  if (broken_) return pumpTail();
   // In order of their sequence: a group is written when the one before is committed.
   bool uncommitted = false;
   for (std::uint64_t after = 0;;) {
@@ -66,7 +67,32 @@ bool Raid5Io::pumpOnce() noexcept {
   }
   // The ring is full, or somebody waits for older groups to be forgotten: what is in place is made stable, then that is
   // made known.
-  if (uncommitted || syncsFlying_ != 0) return false;
+  return !uncommitted && forget();
+}
+
+// Nothing that has data is on its way.
+bool Raid5Io::placedAll() const noexcept {
+  return std::all_of(state_.groups.begin(), state_.groups.end(), [](const Raid5Group& group) {
+    return group.phase == Raid5Group::Phase::idle || group.rows.empty();
+  });
+}
+
+// Too much is missing for anything to be staged. What is in place can still be made known to be there, and a job that
+// waits for that makes up for what is missing.
+bool Raid5Io::pumpTail() noexcept {
+  if (state_.journal.durableTail() > claims_.tailWanted() || !placedAll()) return false;
+  bool underWay = false;
+  for (Raid5Group& group : state_.groups) {
+    if (group.phase == Raid5Group::Phase::idle) continue;
+    if (advance(group)) return true;
+    underWay = true;
+  }
+  return !underWay && forget();
+}
+
+// One step towards a shorter journal.
+bool Raid5Io::forget() noexcept {
+  if (syncsFlying_ != 0) return false;
   const std::uint64_t tail = state_.journal.tail(writable_);
   if (tail > state_.journal.durableTail()) {
     if (idleGroup() == nullptr) return false;

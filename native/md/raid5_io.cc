@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
 namespace metadisk {
@@ -14,29 +15,29 @@ constexpr std::uint32_t kSector = Raid5Shape::kSector;
 
 }  // namespace
 
-int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) {
+int Raid5Io::prepare(const Raid5Node& node, Raid5State& state) noexcept try {
   const Raid5Shape shape(node);
-  const bool sameShape = state.cache != nullptr && state.cache->shape() == shape;
-  if (sameShape && state.epoch == node.epoch && state.unit == node.unit) return 0;
-  // What the new columns hold is zero: what is dirty, and groups on their way, are as right as before.
-  const bool grown = state.cache != nullptr && shape.grownFrom(state.cache->shape());
-  if (grown && state.epoch == node.epoch && state.unit == node.unit) return state.cache->widen(shape) ? 0 : ENOMEM;
+  if (state.cache != nullptr && state.epoch == node.epoch && state.unit == node.unit) {
+    if (state.cache->shape() == shape) return 0;
+    // What the new columns hold is zero: what is dirty, and groups on their way, are as right as before. Anything else
+    // would begin the journal anew in the same epoch, and use its numbers twice.
+    if (!shape.grownFrom(state.cache->shape())) return EINVAL;
+    return state.cache->widen(shape) ? 0 : ENOMEM;
+  }
   const bool busy = std::any_of(state.groups.begin(), state.groups.end(),
                                 [](const Raid5Group& group) { return group.phase != Raid5Group::Phase::idle; });
   if (busy || (state.cache != nullptr && state.cache->oldestDirty() != nullptr)) return EBUSY;
-  state.cache = std::make_unique<Raid5Cache>(shape, state.options.cacheBytes);
-  if (!state.cache->usable()) return ENOMEM;
-  // Attached columns do not change the journal: groups that are not stable yet are still in it.
-  if (state.epoch != node.epoch || state.unit != node.unit) {
-    state.journal.restart(static_cast<std::uint32_t>(node.prewrite / journal::kBlock - 1));
-  }
+  auto cache = std::make_unique<Raid5Cache>(shape, state.options.cacheBytes);
+  if (!cache->usable()) return ENOMEM;
+  for (Raid5Group& group : state.groups) group.rows.reserve(kBatchRows);
+  for (Raid5Group& group : state.groups) group.arena.drop();
+  state.cache = std::move(cache);
+  state.journal.restart(static_cast<std::uint32_t>(node.prewrite / journal::kBlock - 1));
   state.unit = node.unit;
   state.epoch = node.epoch;
-  for (Raid5Group& group : state.groups) {
-    group.arena.drop();
-    group.rows.reserve(kBatchRows);
-  }
   return 0;
+} catch (const std::bad_alloc&) {
+  return ENOMEM;
 }
 
 Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,

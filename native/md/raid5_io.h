@@ -37,9 +37,10 @@ namespace metadisk {
 
 class Raid5Io {
  public:
-  // Makes the state fit the plan's node; before the first Io of a plan. EBUSY: another shape or epoch while something
-  // is not in place; ENOMEM.
-  static int prepare(const Raid5Node& node, Raid5State& state);
+  // Makes the state fit the plan's node; before the first Io of a plan. EBUSY: another epoch while something is not in
+  // place. EINVAL: another shape in the same epoch, but for columns that joined. ENOMEM. Whatever fails changes
+  // nothing.
+  static int prepare(const Raid5Node& node, Raid5State& state) noexcept;
   // `plan`'s root is a RAID5 node without `replay`; `files` as for a Volume. All outlive this.
   Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host, Hold& hold,
           Raid5State& state);
@@ -66,7 +67,9 @@ class Raid5Io {
   // The newest group of the journal.
   std::uint64_t lastGroup() const noexcept { return state_.journal.last(); }
   // The journal can forget all of its groups, if it has any: a claim with a `tail` is granted one day.
-  bool forgets() const noexcept { return !broken_ || state_.journal.durableTail() > lastGroup(); }
+  bool forgets() const noexcept {
+    return !broken_ || state_.journal.durableTail() > lastGroup() || (!stopped_ && placedAll());
+  }
   // Parity in place was changed there, by whoever claimed the rows; bytes of the column's data.
   void parityChanged(std::uint32_t column, std::uint64_t offset, std::uint64_t length) noexcept;
   // Where places that could not be read and might be rewritten are named; slot: the column.
@@ -155,7 +158,7 @@ class Raid5Io {
   Chunk chunkAt(std::uint64_t offset, std::uint64_t most) const noexcept;
   // No change is on its way: what is in place is what the device holds.
   bool settled() const noexcept {
-    return cache_.oldestDirty() == nullptr &&
+    return !state_.picture && cache_.oldestDirty() == nullptr &&
            std::all_of(state_.groups.begin(), state_.groups.end(),
                        [](const Raid5Group& group) { return group.phase == Raid5Group::Phase::idle; });
   }
@@ -230,6 +233,9 @@ class Raid5Io {
   // raid5_group.cc
   void pump() noexcept;
   bool pumpOnce() noexcept;
+  bool pumpTail() noexcept;
+  bool forget() noexcept;
+  bool placedAll() const noexcept;
   bool advance(Raid5Group& group) noexcept;
   void issue(Raid5Group& group) noexcept;
   void issueWrites(Raid5Group& group, std::uint32_t column) noexcept;

@@ -51,7 +51,7 @@ int Raid5Jobs::check(const Raid5Job& job) const noexcept {
       if (plan_.readOnly) return EROFS;
       if (std::popcount(job.columns) != 1 || (job.columns & ~(writable & ~readable & serving)) != 0) return EINVAL;
       if ((serving & ~readable) != job.columns) return EINVAL;
-      // While another column is Last Erred nothing goes into the journal: the job would wait for it for ever.
+      // While another column is Last Erred a group that is not in place stays so: the job would wait for ever.
       return io_.forgets() ? 0 : EIO;
     case Raid5Work::parity:
       if (job.repair && plan_.readOnly) return EROFS;
@@ -196,6 +196,10 @@ void Raid5Jobs::owned(Window& window) noexcept {
   window.pending = 1;
   if (window.stage == Window::Stage::settling) {
     window.stage = Window::Stage::writing;
+    if (window.refused) {
+      window.fault = {EIO};
+      return stageOver(window);
+    }
     for (Part& part : partsOf(window)) {
       if (!in(targets_, part.column)) continue;
       part.at = window.range.offset;
@@ -213,6 +217,7 @@ void Raid5Jobs::owned(Window& window) noexcept {
     return stageOver(window);
   }
   window.stage = Window::Stage::reading;
+  if (window.refused) window.fault = {EIO};
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     if (!buffers_[placeOf(window) * columns_ + c].fresh()) window.fault = {ENOMEM};
   }

@@ -232,11 +232,13 @@ void Raid5Io::publishTail() noexcept {
   Raid5Group& group = *idleGroup();
   group.clear();
   ColumnSet mask = 0;
-  // Two are enough: one of them may be lost.
-  for (std::uint32_t c = 0; c < shape_.columns() && std::popcount(mask) < 2; c++) {
-    if ((writable_ >> c & 1U) == 0) continue;
-    group.parts[c].blocks = 1;
-    mask |= ColumnSet{1} << c;
+  // Two are enough: one of them may be lost. Those that fail are asked last.
+  for (const ColumnSet set : {writable_ & ~lastErred_, writable_ & lastErred_}) {
+    for (std::uint32_t c = 0; c < shape_.columns() && std::popcount(mask) < 2; c++) {
+      if ((set >> c & 1U) == 0) continue;
+      group.parts[c].blocks = 1;
+      mask |= ColumnSet{1} << c;
+    }
   }
   open(group, 1, mask);
 }

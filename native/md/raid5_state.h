@@ -204,6 +204,8 @@ struct Raid5State {
   Raid5Journal journal;
   std::array<Raid5Group, 3> groups;
   std::uint64_t lostRows = 0;
+  // The cache holds what a replay would write, in rows that stay: nothing is written while it does.
+  bool picture = false;
 };
 
 }  // namespace metadisk

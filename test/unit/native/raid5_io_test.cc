@@ -348,11 +348,14 @@ TEST_CASE("raid5 io: requests that cannot be carried out") {
   CHECK(fast.error == ENOTSUP);
 }
 
-TEST_CASE("raid5 io: more columns are taken in at once, another shape only when everything is in place") {
+TEST_CASE(
+    "raid5 io: more columns are taken in at once, another shape only in another epoch, when everything is in place") {
   Small rig;
   CHECK(rig.run(Op::write, 0, 4096, 1) == 0);
   Raid5Node other = rig.node();
   other.lines--;
+  CHECK(Raid5Io::prepare(other, *rig.state) == EINVAL);
+  other.epoch++;
   CHECK(Raid5Io::prepare(other, *rig.state) == EBUSY);
   CHECK(Raid5Io::prepare(rig.node(), *rig.state) == 0);
   Raid5Node grown = rig.node();
@@ -361,6 +364,18 @@ TEST_CASE("raid5 io: more columns are taken in at once, another shape only when 
   CHECK(Raid5Io::prepare(grown, *rig.state) == 0);
   CHECK(rig.state->cache->oldestDirty() != nullptr);
   CHECK(rig.state->cache->shape().columns() == rig.columns() + 1);
+  // Nor when nothing is on its way: the journal would use its numbers a second time.
+  Small still;
+  CHECK(still.run(Op::write, 0, 4096, 1, true) == 0);
+  still.rest();
+  const std::uint64_t last = still.state->journal.last();
+  other = still.node();
+  other.lines--;
+  CHECK(Raid5Io::prepare(other, *still.state) == EINVAL);
+  CHECK(still.state->journal.last() == last);
+  other.epoch++;
+  CHECK(Raid5Io::prepare(other, *still.state) == 0);
+  CHECK(still.state->journal.last() == 0);
 }
 
 TEST_CASE("raid5 io: bad sectors of several columns in one request are made up for when each row has one alone") {

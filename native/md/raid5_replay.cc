@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 namespace metadisk {
@@ -17,7 +18,7 @@ constexpr std::uint64_t kBlock = journal::kBlock;
 }  // namespace
 
 Raid5Replay::Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
-                         void (*done)(void*, const Raid5Replayed&) noexcept, void* owner)
+                         void (*done)(void*, const Raid5Replayed&) noexcept, void* owner, Raid5State* picture)
     : plan_(plan),
       node_(std::get<Raid5Node>(plan.root())),
       backend_(backend),
@@ -25,7 +26,8 @@ Raid5Replay::Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files
       done_(done),
       owner_(owner),
       ring_(static_cast<std::uint32_t>(node_.prewrite / kBlock - 1)),
-      columns_(node_.serving) {
+      columns_(node_.serving),
+      picture_(picture) {
   for (std::uint32_t c = 0; c < node_.serving; c++) {
     const Raid5Column& column = node_.columns[c];
     files_.push_back(column.file != kNoFile ? files[column.file] : nullptr);
@@ -155,6 +157,10 @@ void Raid5Replay::start() noexcept {
 // ---- group by group
 
 void Raid5Replay::nextGroup() noexcept {
+  if (group_ == groups_.size() && picture_ != nullptr) {
+    over_ = true;
+    return;
+  }
   if (group_ == groups_.size()) return derive();
   const journal::Group& group = groups_[group_];
   stage_ = Stage::reading;
@@ -209,9 +215,38 @@ void Raid5Replay::writeEntry(std::uint32_t c) noexcept {
     if ((good_ >> c & 1U) == 0 && journal::crc(data) != entry.crc) continue;
     journal::unflip(data, entry.flip);
     result_.blocks += entry.blocks;
+    if (picture_ != nullptr) {
+      if (show(c, entry.block, data)) continue;
+      if (result_.error == 0) result_.error = ENOMEM;
+      return;
+    }
     if (derived_ != 0) ranges_.push_back({entry.block, entry.blocks});
     return io(c, IoOp::write, node_.columns[c].start + entry.block * kBlock, data.size(), data.data());
   }
+}
+
+// Into the cache, in rows that stay; what is there already is older.
+bool Raid5Replay::show(std::uint32_t c, std::uint64_t block, std::span<const std::byte> data) noexcept {
+  const Raid5Shape shape(node_);
+  Raid5Cache& cache = *picture_->cache;
+  for (std::size_t done = 0; done < data.size();) {
+    const std::uint64_t offset = block * kBlock + done;
+    const std::uint64_t key = shape.rowOf({offset / node_.segment, c, offset % node_.segment});
+    const auto within = static_cast<std::uint32_t>(offset - shape.rowStart(key));
+    const auto length =
+        static_cast<std::uint32_t>(std::min<std::size_t>(shape.rowBytes(key) - within, data.size() - done));
+    Raid5Row* const row = cache.obtain(key);
+    if (row == nullptr) return false;
+    Raid5Cell& cell = row->cells[c];
+    // What is read meanwhile needs memory, too.
+    if (cell.page == nullptr && pages_++ == cache.pages() / 2) return false;
+    if (!cache.needPage(*row, cell)) return false;
+    std::memcpy(cell.page + within, data.data() + done, length);
+    cell.valid |= Raid5Shape::sectorsOf(within, length);
+    row->pins = 1;
+    done += length;
+  }
+  return true;
 }
 
 // ---- the column in regeneration

@@ -8,6 +8,8 @@
 // there is taken like one in regeneration. Else what is left of the group is carried out if it is certain, and it
 // counts as damaged.
 //
+// Instead of writing it may leave all of it in a cache, for a device that can be read and not be written.
+//
 // raid5_replay.cc: the groups. raid5_replay_rings.cc: what is read of the rings.
 // Invariants: reads nothing but the readable columns; a replay that ends early, for whatever reason, may be made again
 // and gives the same; done() is called exactly once, when no Io is in flight.
@@ -20,6 +22,7 @@
 #include "io/file.h"
 #include "md/raid5.h"
 #include "md/raid5_journal.h"
+#include "md/raid5_state.h"
 #include "md/volume.h"
 #include "md/workbuffer.h"
 #include "plan/plan.h"
@@ -28,9 +31,11 @@ namespace metadisk {
 
 class Raid5Replay {
  public:
-  // `plan`'s root is a RAID5 node. All outlive this.
+  // `plan`'s root is a RAID5 node. All outlive this. `picture`: prepared for the plan; it gets what would be written,
+  // in pinned rows. It takes half of the cache at most: ENOMEM.
   Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files, Backend& backend, VolumeHost& host,
-              void (*done)(void* owner, const Raid5Replayed& result) noexcept, void* owner);
+              void (*done)(void* owner, const Raid5Replayed& result) noexcept, void* owner,
+              Raid5State* picture = nullptr);
   ~Raid5Replay();
   Raid5Replay(const Raid5Replay&) = delete;
   Raid5Replay& operator=(const Raid5Replay&) = delete;
@@ -83,6 +88,7 @@ class Raid5Replay {
   void nextGroup() noexcept;
   void judge() noexcept;
   void writeEntry(std::uint32_t column) noexcept;
+  bool show(std::uint32_t column, std::uint64_t block, std::span<const std::byte> data) noexcept;
   void derive() noexcept;
   void gather() noexcept;
   void writeDerived() noexcept;
@@ -131,6 +137,8 @@ class Raid5Replay {
   unsigned flying_ = 0;
   bool running_ = false;  // run(): completions inside start() only leave their mark
   bool over_ = false;
+  Raid5State* picture_;
+  std::size_t pages_ = 0;  // of it
   Raid5Replayed result_;
 };
 

@@ -145,7 +145,7 @@ void Raid5Replay::scanOver() noexcept {
   ColumnSet needed = 0;
   for (const journal::Group& group : groups_) needed |= lacking(group);
   const bool whole = static_cast<std::size_t>(std::popcount(usable_)) == columns_.size();
-  if (whole && std::popcount(needed) == 1) {
+  if (whole && picture_ == nullptr && std::popcount(needed) == 1) {
     // Every part has its blocks among those of the others: what it should hold is their sum.
     usable_ &= ~needed;
     derived_ = needed;

@@ -55,6 +55,8 @@ class Volume::Impl final {
   void submit(Request& r) noexcept;
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
   void begin() noexcept;
+  void beginReplay() noexcept;
+  void newRaid5State() noexcept;
   bool stateful() const noexcept { return mirror_ != nullptr || raid5Node_ != nullptr; }
   unsigned requests() const noexcept { return requests_ + (raid5_ != nullptr ? raid5_->requests() : 0U); }
   unsigned inFlight() const noexcept;

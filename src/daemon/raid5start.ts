@@ -7,11 +7,13 @@
  *   has in memory is newer than the journal, and another epoch would hide groups that are still needed;
  * - every replay that succeeded is followed by one commit of the next epoch, before anything is written in it;
  * - a replay that failed is made again when the record has changed, or somebody asks: else its error would be
- *   decided, shown and replayed for ever.
+ *   decided, shown and replayed for ever;
+ * - where it failed and nothing can be taken out of service for that, the engine may show what the journal would
+ *   bring, its *picture*, in the recorded epoch: nothing is written then, and the next start begins with a replay.
  */
 import { err, ok } from '../base/result.js'
 import { raid5Event } from '../meta/raid5state.js'
-import { isRaw } from '../meta/raid5tables.js'
+import { isRaw, servingColumns } from '../meta/raid5tables.js'
 import type { Raid5Unit, Tree, UnitName } from '../meta/types.js'
 import { metaError, type MetaResult } from '../msg/errors.js'
 import { notice as noticeOf } from '../msg/notices.js'
@@ -38,6 +40,9 @@ export class Raid5Starts {
   readonly #replayed = new Map<UnitName, { readonly device: number; readonly epoch: number }>()
   /** The record with which a replay failed. */
   readonly #failed = new Map<UnitName, Raid5Unit>()
+  /** The record of which the engine has the picture, and the record of which it could not be had. */
+  readonly #pictured = new Map<UnitName, { readonly device: number; readonly unit: Raid5Unit }>()
+  readonly #unseen = new Map<UnitName, Raid5Unit>()
   readonly #waiting = new Map<number, (r: Replayed) => void>()
 
   constructor(parts: StartParts) {
@@ -51,7 +56,19 @@ export class Raid5Starts {
 
   /** Before anything else of `unit` is served. One without data was never written to. */
   isNeeded(unit: Raid5Unit): boolean {
-    return !isRaw(unit) && !this.isStarted(unit.name) && !this.#isReplayed(unit)
+    return !isRaw(unit) && !this.isStarted(unit.name) && !this.#isReplayed(unit) && !this.isPictured(unit)
+  }
+
+  /** The engine has the picture of this very record. */
+  isPictured(unit: Raid5Unit): boolean {
+    const at = this.#pictured.get(unit.name)
+    return at?.unit === unit && at.device === this.#parts.metadevices.deviceOf(unit.name)
+  }
+
+  /** Its replay failed, and without what failed something could not be read. */
+  wantsPicture(unit: Raid5Unit): boolean {
+    const degraded = servingColumns(unit).some((c) => c.state !== 'okay')
+    return degraded && this.hasFailed(unit) && this.#unseen.get(unit.name) !== unit
   }
 
   #isReplayed({ name, journal }: Raid5Unit): boolean {
@@ -75,24 +92,34 @@ export class Raid5Starts {
     const device = this.#parts.metadevices.deviceOf(name)
     if (device !== undefined) this.#started.set(name, device)
     this.#replayed.delete(name)
-    this.#failed.delete(name)
+    this.retry(name)
   }
 
   /** A replay that failed may be made again: somebody asks for it. */
   retry(name: UnitName): void {
     this.#failed.delete(name)
+    this.#pictured.delete(name)
+    this.#unseen.delete(name)
   }
 
   /** The engine does not have it any more. */
   forget(name: UnitName): void {
-    this.#failed.delete(name)
+    this.retry(name)
     this.#replayed.delete(name)
     this.#started.delete(name)
   }
 
-  /** @param install puts the plan of the replay in place. On success the record has a new epoch. */
-  async start(unit: Raid5Unit, install: () => Promise<MetaResult<unknown>>): Promise<MetaResult<void>> {
+  /**
+   * @param install puts the plan of the replay in place. On success the record has a new epoch.
+   * @param picture that plan may not write: on success the engine has the picture, and the record is as it was
+   */
+  async start(
+    unit: Raid5Unit,
+    install: () => Promise<MetaResult<unknown>>,
+    picture = false,
+  ): Promise<MetaResult<void>> {
     const { name } = unit
+    this.#pictured.delete(name)
     // Known by its number from here on: what fails during the replay is reported by it.
     const device = await this.#parts.metadevices.reserve(name)
     const over = new Promise<Replayed>((resolve) => this.#waiting.set(device, resolve))
@@ -103,15 +130,19 @@ export class Raid5Starts {
     }
     const { errno, groups, blocks, damaged } = await over
     if (errno !== 0) {
-      this.#failed.set(name, unit)
+      ;(picture ? this.#unseen : this.#failed).set(name, unit)
       return err(metaError('sys', name, strerrorOf(errno)))
     }
-    if (groups > 0) this.#parts.log.info({ metadevice: name, groups, blocks }, 'journal replayed')
+    if (groups > 0 && !picture) this.#parts.log.info({ metadevice: name, groups, blocks }, 'journal replayed')
     if (damaged > 0) {
       const { level, text } = noticeOf('journalDamaged', name, String(damaged))
       this.#parts.notice(level, text)
     }
-    return this.#raise(unit, device)
+    if (!picture) return this.#raise(unit, device)
+    this.#pictured.set(name, { device, unit })
+    const { level, text } = noticeOf('journalShown', name)
+    this.#parts.notice(level, text)
+    return ok(undefined)
   }
 
   async #raise({ name, journal }: Raid5Unit, device: number): Promise<MetaResult<void>> {

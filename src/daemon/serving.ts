@@ -276,7 +276,14 @@ export class Serving {
     }
     const e = this.#unserved.get(name)
     if (e !== undefined) return err(e)
-    return this.#starts.isStarted(name) ? ok(undefined) : err(metaError(readOnly() ? 'stale' : 'unavailable', name))
+    const served = this.#starts.isStarted(name) || this.isPictured(name)
+    return served ? ok(undefined) : err(metaError(readOnly() ? 'stale' : 'unavailable', name))
+  }
+
+  /** Its journal could not be replayed: it is read, and nothing of it is written. */
+  isPictured(name: UnitName): boolean {
+    const unit = this.#parts.state.tree.get(name)
+    return unit?.kind === 'raid5' && this.#starts.isPictured(unit)
   }
 
   async idle(): Promise<void> {
@@ -321,16 +328,17 @@ export class Serving {
     }
     const served = asServed(unit, tree, (c) => this.isMissing(c))
     if (unit.kind === 'raid5' && this.#starts.isNeeded(unit)) return this.#start(unit, served, open)
+    const picture = unit.kind === 'raid5' && this.#starts.isPictured(unit)
     const shown = await resyncs.paused(name, () =>
       metadevices.install(metadeviceOf(served, name) ?? unit, served, open, {
-        readOnly: this.#parts.readOnly(),
+        readOnly: picture || this.#parts.readOnly(),
         dirty: state.logs.bitmap(name),
       }),
     )
     if (!shown.ok) return this.#refuse(name, shown.error)
     this.#shown.set(name, tree)
     this.#unserved.delete(name)
-    if (unit.kind === 'raid5') this.#starts.serves(name)
+    if (unit.kind === 'raid5' && !picture) this.#starts.serves(name)
     return shown.value
   }
 
@@ -339,22 +347,23 @@ export class Serving {
     const { metadevices, resyncs, readOnly } = this.#parts
     const { name } = unit
     // Without a healthy state database nothing is written, and a start writes. It comes when the database is well.
-    if (readOnly() || this.#starts.hasFailed(unit)) {
+    const picture = this.#starts.wantsPicture(unit)
+    if (readOnly() || (this.#starts.hasFailed(unit) && !picture)) {
       metadevices.release(open)
       return readOnly() ? this.#refuse(name, metaError('stale', name)) : false
     }
     this.#shown.delete(name)
-    await this.#putHeaders(unit)
-    const started = await this.#starts.start(unit, () =>
+    if (!picture) await this.#putHeaders(unit)
+    const install = (): Promise<MetaResult<boolean>> =>
       resyncs.paused(name, () =>
         metadevices.install(metadeviceOf(served, name) ?? unit, served, open, {
-          readOnly: false,
+          readOnly: picture,
           dirty: null,
           replay: true,
         }),
-      ),
-    )
-    if (started.ok) return this.#show(name)
+      )
+    const started = await this.#starts.start(unit, install, picture)
+    if (started.ok || this.#starts.wantsPicture(unit)) return this.#show(name)
     // The engine keeps it: what failed is being decided, and the next show() replays without it.
     this.#unserved.set(name, started.error)
     this.#parts.notice('warning', `md: ${name}: open error: ${errorText(started.error)}`)

@@ -11,7 +11,7 @@ import type { Serving } from './serving.js'
 export const shownJob = async <Job>(
   name: UnitName,
   wanted: () => Job | undefined,
-  { serving, log }: { readonly serving: Pick<Serving, 'open' | 'isShown' | 'show'>; readonly log: Logger },
+  { serving, log }: { readonly serving: Pick<Serving, 'open' | 'isPictured' | 'isShown' | 'show'>; readonly log: Logger },
 ): Promise<Job | undefined> => {
   if (wanted() === undefined) return undefined
   for (;;) {
@@ -20,6 +20,8 @@ export const shownJob = async <Job>(
       log.warn({ metadevice: name }, `no resync: ${errorText(opened.error)}`)
       return undefined
     }
+    // The replay that ends this asks for jobs again.
+    if (serving.isPictured(name)) return undefined
     // A change that is durable and not yet installed: the engine would begin under a plan that goes, and clients did not
     // write to the target yet.
     if (serving.isShown(name) || wanted() === undefined) return wanted()

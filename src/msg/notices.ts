@@ -28,6 +28,8 @@ export const NOTICES = {
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
   /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */
   journalDamaged: ['warning', 'md: %s: %s parts of the journal were damaged, parity may be wrong'],
+  /** Ours. args: RAID5 metadevice. */
+  journalShown: ['warning', 'md: %s: its journal cannot be replayed; read only, as it would be after that'],
   stale: ['warning', 'md: state database is stale'],
   commitFailed: ['warning', 'md: state database commit failed'],
 } as const satisfies Record<string, readonly ['notice' | 'warning', string]>

@@ -86,3 +86,49 @@ t.test('a bad sector in the journal of a whole device costs nothing', { skip }, 
   }
   t.notMatch(metad.log(), /parts of the journal were damaged/)
 })
+
+t.test(
+  'two columns take no writes: what the journal has can be read, and is in place when one does',
+  { skip },
+  async (t) => {
+    const r = await rig(t)
+    const { metad, disks } = r
+    const NEWEST = pattern(99, 32 << 10)
+    const readBoth = async (client: NbdClient, what: string): Promise<void> => {
+      const { error, data } = await client.read(0n, 64 << 10)
+      const older = pattern(11, 64 << 10).subarray(32 << 10)
+      t.ok(error === 0 && data.equals(Buffer.concat([NEWEST, older])), what)
+    }
+    const nbd = await r.client()
+    await writeAll(t, nbd)
+    disks.tell('a fail all EIO')
+    await writeAll(t, nbd, 10)
+    const [, start] = new RegExp(`${disks.path('b')} +(\\d+)`).exec(r.stat()) ?? []
+    disks.tell(`b fail write EIO from=${Number(start) * 512}`)
+    // One group: its flush is answered when it is in the journal.
+    t.equal(await answered(nbd.write(0n, NEWEST)), 0)
+    t.equal(await answered(nbd.flush()), 0)
+    await r.until('known', (stat) => stat.includes('Last Erred'))
+    await r.again()
+    const reader = await r.client()
+    await readBoth(reader, 'from the journal')
+    t.not(await answered(reader.write(0n, pattern(1, 4096))), 0, 'no writes')
+    t.match(metad.log(), /d5: its journal cannot be replayed; read only/)
+    t.match(r.stat(), /Last Erred/)
+    await readBoth(reader, 'still')
+    metad.must('metasync', ['d5'])
+    await readBoth(reader, 'after another try')
+    t.not(metad.run('metaclear', ['d5']).status, 0, 'what is in the journal alone does not go unasked')
+    await r.again()
+    await readBoth(await r.client(), 'after another start')
+    disks.tell('b ok')
+    metad.must('metastat', ['-i'])
+    await r.until('written again', (stat) => !stat.includes('Last Erred'))
+    await writeAll(t, await r.client(), 30)
+    disks.tell('a ok')
+    metad.must('metareplace', ['-e', 'd5', disks.path('a')])
+    await r.until('in step', isOkay)
+    await readAll(t, await r.client(), 'in the end', 30)
+    t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
+  },
+)

@@ -79,6 +79,7 @@ const rig = (t: Test, tree: Tree) => {
     files: HOST_FILES,
     serving: {
       open: () => Promise.resolve(ok(undefined)),
+      isPictured: () => false,
       isShown: () => true,
       show: () => Promise.resolve(true),
       follow: () => {

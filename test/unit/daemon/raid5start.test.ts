@@ -34,12 +34,13 @@ const rig = async (tree: Tree = TREE) => {
     log: { info: () => undefined },
     notice: (_, text) => log.push(text),
   })
-  const begin = () => {
-    const started = starts.start(raid5In(state.tree), () => {
+  const begin = (picture = false) => {
+    const install = () => {
       device = 7
       log.push('install')
       return Promise.resolve(ok(true))
-    })
+    }
+    const started = starts.start(raid5In(state.tree), install, picture)
     return started.then((r) => log.push(r.ok ? 'ok' : r.error.code))
   }
   const replayed = (errno: number, damaged = 0): void =>
@@ -66,6 +67,46 @@ t.test('the next epoch is durable before the start is over, and not before the r
   starts.serves(D5)
   t.ok(starts.isStarted(D5))
   t.notOk(starts.isNeeded(raid5In(state.tree)))
+})
+
+t.test('what a degraded device cannot replay is shown, in the same epoch, until something changes', async (t) => {
+  const degraded = withStates(TREE, ['erred', 'lastErred', 'okay'])
+  const { gate, state, starts, log, begin, replayed, forget } = await rig(degraded)
+  const unit = raid5In(state.tree)
+  t.notOk(starts.wantsPicture(unit), 'the replay is tried first')
+  let over = begin()
+  await settled()
+  replayed(5)
+  await over
+  t.ok(starts.wantsPicture(unit))
+  t.notOk(starts.wantsPicture(raid5In(TREE)), 'of a whole one the column that failed goes out')
+  over = begin(true)
+  await settled()
+  replayed(0)
+  await over
+  t.equal(gate.waiting.length, 0, 'no epoch is committed')
+  t.match(log.at(-2), /d5: its journal cannot be replayed; read only/)
+  t.ok(starts.isPictured(unit))
+  t.notOk(starts.isNeeded(unit), 'what comes now is the plan that shows it')
+  t.notOk(starts.isStarted(D5))
+  const changed = raid5In(withStates(degraded, ['erred', 'okay', 'okay']))
+  t.ok(starts.isNeeded(changed) && !starts.isPictured(changed), 'another record')
+  starts.retry(D5)
+  t.ok(starts.isNeeded(unit), 'asked for')
+  // The picture fails as well: that is tried once.
+  over = begin()
+  await settled()
+  replayed(5)
+  await over
+  over = begin(true)
+  await settled()
+  replayed(12)
+  await over
+  t.notOk(starts.wantsPicture(unit))
+  t.ok(starts.hasFailed(unit))
+  forget()
+  starts.forget(D5)
+  t.notOk(starts.isPictured(unit))
 })
 
 t.test('a replay that failed raises no epoch, and is made again only for another record or when asked', async (t) => {

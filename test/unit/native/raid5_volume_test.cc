@@ -141,6 +141,111 @@ TEST_CASE("raid5 volume: a replay that cannot write says so, and can be made aga
 
 namespace {
 
+// Column 0 is away; a change is committed, and column 1 takes nothing of it: 7 is in the journal alone, 5 in place.
+void stuck(Bench& bench) {
+  CHECK(bench.run(Op::write, 0, 6 * 3 * 16 * kBlock, 5, true) == 0);
+  swap(bench, [](Raid5Node& node) {
+    node.columns[0].service = {false, false, 0};
+    node.columns[0].file = kNoFile;
+  });
+  CHECK(bench.run(Op::write, 100000, 512, 8, true) == 0);
+  bench.drain();
+  const std::uint64_t start = std::get<Raid5Node>(bench.volume->plan().root()).columns[1].start;
+  bench.sim.fault({.file = 1, .op = IoOp::write, .first = start});
+  CHECK(bench.run(Op::write, 3000, 9000, 7, true) == 0);
+  bench.volume->quiesce();
+  for (unsigned turns = 0; bench.volume->inFlight() != 0; turns++) {
+    REQUIRE(turns < 10'000);
+    bench.sim.poll();
+  }
+  Hold& hold = bench.state.hold;
+  hold.announce();
+  hold.settle(hold.number(), true);
+  hold.release([](Request&) {});
+}
+void restart(Bench& bench, bool replay, bool readOnly, std::uint64_t epochs, bool process = false) {
+  auto plan = std::make_shared<Plan>(bench.volume->plan());
+  plan->generation++;
+  plan->readOnly = readOnly;
+  Raid5Node& node = std::get<Raid5Node>(plan->nodes.back());
+  node.replay = replay;
+  node.epoch += epochs;
+  node.columns[1].service.lastErred = readOnly ? 1 : 0;
+  if (process) {
+    bench.volume.reset();
+    bench.state.raid5.reset();
+  }
+  bench.open(plan);
+  bench.drain();
+}
+bool before(Bench& bench) { return holds(bench, 0, 3000, 5) && holds(bench, 12000, 48000, 5); }
+
+}  // namespace
+
+TEST_CASE("raid5 volume: what cannot be replayed because a column takes no writes can be read all the same") {
+  Bench bench(maker(), 6);
+  stuck(bench);
+  restart(bench, true, false, 0, true);
+  REQUIRE(bench.replays.size() == 1);
+  CHECK(bench.replays[0].error == EIO);
+  const std::uint64_t written = bench.sim.started(IoOp::write);
+  restart(bench, true, true, 0);
+  REQUIRE(bench.replays.size() == 2);
+  CHECK(bench.replays[1].error == 0);
+  CHECK(bench.replays[1].groups != 0);
+  CHECK(bench.run(Op::read, 0, 512) == EIO);
+  restart(bench, false, true, 0);
+  for (unsigned again = 0; again < 2; again++) {
+    CHECK(holds(bench, 3000, 9000, 7));
+    CHECK(before(bench));
+    CHECK(holds(bench, 100000, 512, 8));
+    CHECK(bench.run(Op::write, 3000, 512, 9) == EROFS);
+    CHECK(bench.run(Op::flush) == 0);
+    bench.drain();
+    // As memory runs short.
+    bench.state.raid5->cache->forgetClean();
+  }
+  CHECK(bench.sim.started(IoOp::write) == written);
+  // In this epoch nothing may be written.
+  restart(bench, false, false, 0);
+  CHECK(bench.run(Op::write, 3000, 512, 9) == EBUSY);
+  // Column 1 can be written again.
+  bench.sim.clearFaults();
+  restart(bench, true, false, 0);
+  REQUIRE(bench.replays.size() == 3);
+  CHECK(bench.replays[2].error == 0);
+  restart(bench, false, false, 1);
+  CHECK(holds(bench, 3000, 9000, 7));
+  CHECK(before(bench));
+  CHECK(bench.run(Op::write, 3000, 512, 9, true) == 0);
+  CHECK(holds(bench, 3000, 512, 9));
+  bench.drain();
+}
+
+TEST_CASE("raid5 volume: a journal that memory does not hold is not shown in part") {
+  Bench bench(maker(), 7);
+  swap(bench, [](Raid5Node& node) {
+    node.columns[0].service = {false, false, 0};
+    node.columns[0].file = kNoFile;
+  });
+  // A row for each sector.
+  for (std::uint64_t i = 0; i < 40; i++) {
+    CHECK(bench.run(Op::write, i / 2 * 3 * 16 * kBlock + i % 2 * 4096, kBlock, 7) == 0);
+  }
+  CHECK(bench.run(Op::flush) == 0);
+  bench.drain();
+  bench.state.raid5Options.cacheBytes = 4096;
+  restart(bench, true, true, 0, true);
+  REQUIRE(bench.replays.size() == 1);
+  CHECK(bench.replays[0].error == ENOMEM);
+  bench.state.raid5Options.cacheBytes = 1 << 20;
+  restart(bench, true, true, 0);
+  REQUIRE(bench.replays.size() == 2);
+  CHECK(bench.replays[1].error == 0);
+}
+
+namespace {
+
 // A stretch of column 1 cannot be read; where its data begins, and nothing of it is cached.
 std::uint64_t damaged(Bench& bench, std::uint64_t from, std::uint64_t bytes, bool worn = false) {
   CHECK(bench.run(Op::write, 0, 60000, 7, true) == 0);

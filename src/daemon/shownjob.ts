@@ -11,7 +11,10 @@ import type { Serving } from './serving.js'
 export const shownJob = async <Job>(
   name: UnitName,
   wanted: () => Job | undefined,
-  { serving, log }: { readonly serving: Pick<Serving, 'open' | 'isPictured' | 'isShown' | 'show'>; readonly log: Logger },
+  {
+    serving,
+    log,
+  }: { readonly serving: Pick<Serving, 'open' | 'isPictured' | 'isShown' | 'show'>; readonly log: Logger },
 ): Promise<Job | undefined> => {
   if (wanted() === undefined) return undefined
   for (;;) {

@@ -81,13 +81,14 @@ Raid5Io::Planned Raid5Io::planFill(Raid5Row& row, std::uint32_t column, std::uin
   return Planned::reads;
 }
 
-// It cannot be had, as far as is known: what could not be read before may be readable now, which every request finds
-// out for itself before it is told EIO.
-Raid5Io::Planned Raid5Io::planAgain(Op& op, Raid5Row& row, std::uint32_t column, std::uint8_t sectors) noexcept {
-  if (row.bad == 0 || op.retried == row.key) return Planned::lost;
+// What could not be read or staged before may be possible now, which every request finds out for itself, once, before
+// it is told EIO. False: it has.
+bool Raid5Io::anotherChance(Op& op, Raid5Row& row) noexcept {
+  if (op.retried == row.key || (row.bad == 0 && !row.lost)) return false;
   op.retried = row.key;
   row.bad = 0;
-  return planFill(row, column, sectors, 0);
+  if (std::exchange(row.lost, false)) state_.lostRows--;
+  return true;
 }
 
 std::uint8_t Raid5Io::dirtySectors(const Raid5Row& row, std::uint32_t besides) const noexcept {

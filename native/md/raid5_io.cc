@@ -172,11 +172,11 @@ void Raid5Io::goWrite(Op& op) noexcept {
       batch->rows.reserve(kBatchRows);
       takeRow(*row, *batch);
       Planned planned = planFill(*row, chunk.column, edges, 0);
-      if (planned == Planned::lost) planned = planAgain(op, *row, chunk.column, edges);
+      if (planned == Planned::lost && anotherChance(op, *row)) planned = planFill(*row, chunk.column, edges, 0);
       if (planned == Planned::reads) return startFill(*batch);
       untake(*row);
       batches_.give(*batch);
-      if (planned == Planned::lost || row->lost) return finish(op, EIO);
+      if (planned == Planned::lost || (row->lost && !anotherChance(op, *row))) return finish(op, EIO);
       if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
       urge(*row);
       return waitFor(op, Op::Wait::row, row);

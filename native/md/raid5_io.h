@@ -192,7 +192,7 @@ class Raid5Io {
 
   // raid5_fill.cc
   Planned planFill(Raid5Row& row, std::uint32_t column, std::uint8_t sectors, ColumnSet avoided) noexcept;
-  Planned planAgain(Op& op, Raid5Row& row, std::uint32_t column, std::uint8_t sectors) noexcept;
+  bool anotherChance(Op& op, Raid5Row& row) noexcept;
   Planned planStage(Raid5Row& row) noexcept;
   std::uint8_t dirtySectors(const Raid5Row& row, std::uint32_t besides) const noexcept;
   void startFill(Batch& batch) noexcept;

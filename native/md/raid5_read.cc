@@ -203,7 +203,9 @@ void Raid5Io::goFill(Op& op) noexcept {
     // Each of them may be readable here, and only somewhere else not.
     if (planned == Planned::lost && op.avoided != 0) planned = planFill(*row, chunk.column, chunk.sectors, 0);
     const bool first = !mine && batch->rows.size() == 1;
-    if (planned == Planned::lost && first) planned = planAgain(op, *row, chunk.column, chunk.sectors);
+    if (planned == Planned::lost && first && anotherChance(op, *row)) {
+      planned = planFill(*row, chunk.column, chunk.sectors, 0);
+    }
     if (planned == Planned::ready || planned == Planned::reads) continue;
     if (!mine) {
       batch->rows.pop_back();
@@ -213,7 +215,7 @@ void Raid5Io::goFill(Op& op) noexcept {
   }
   if (!batch->rows.empty()) return startFill(*batch);
   batches_.give(*batch);
-  const bool hopeless = planned == Planned::blocked && !row->busy && row->lost;
+  const bool hopeless = planned == Planned::blocked && !row->busy && row->lost && !anotherChance(op, *row);
   if (planned == Planned::lost || hopeless) return finish(op, EIO);
   if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
   // Nothing is staged, and a request that waited for it would keep the next plan out.

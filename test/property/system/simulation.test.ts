@@ -7,7 +7,8 @@
  * by default. SIM_TRACE=1 adds what crosses the native boundary to the story of a failure.
  */
 import t, { type Test } from 'tap'
-import { newTally, Play, type Tally } from '../../tools/sim/play.js'
+import { Play } from '../../tools/sim/play.js'
+import { newTally, type Tally } from '../../tools/sim/tally.js'
 import { givenSeed, seed } from '../../tools/seed.js'
 
 const EVENTS = Number(process.env['EVENTS'] ?? 120_000)

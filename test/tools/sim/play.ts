@@ -1,5 +1,4 @@
 /** What happens in a simulation, thrown by the dice: requests, faults, deaths, commands, and the checks after each step. */
-import { ownComponents } from '../../../src/meta/tree.js'
 import type { UnitName } from '../../../src/meta/types.js'
 import type { Verified } from '../../../src/resync/scheduler.js'
 import { Administrator, type Command } from './administrator.js'
@@ -9,59 +8,15 @@ import { commandOf } from './commands.js'
 import { Raid5Checks } from './raid5checks.js'
 import { type Comparison, compareParity } from './raid5parity.js'
 import { settled } from './schedule.js'
+import { newTally, type Tally, TreeCounter } from './tally.js'
 import { Trouble } from './trouble.js'
 import { World, Wrong } from './world.js'
 
-export interface Tally {
-  events: number
-  kills: number
-  powerLosses: number
-  stops: number
-  faults: number
-  evictions: number
-  lastErred: number
-  spared: number
-  brokenSpares: number
-  grown: number
-  doubled: number
-  remade: number
-  /** Columns of RAID5 devices that were made from the others. */
-  regenerated: number
-  /** Columns that were zeroed. */
-  initialised: number
-  verified: number
-  corrupted: number
-  answered: number
-  errors: number
-  commits: number
-  /** Commands that were carried out. */
-  done: number
-  refused: number
-}
+/** Commands during which metad is killed, and within how many events of them. */
+const MORTAL_PERCENT = 10
+const MORTAL_EVENTS = 30
 
-export const newTally = (): Tally => ({
-  events: 0,
-  kills: 0,
-  powerLosses: 0,
-  stops: 0,
-  faults: 0,
-  evictions: 0,
-  lastErred: 0,
-  spared: 0,
-  brokenSpares: 0,
-  grown: 0,
-  doubled: 0,
-  remade: 0,
-  regenerated: 0,
-  initialised: 0,
-  verified: 0,
-  corrupted: 0,
-  answered: 0,
-  errors: 0,
-  commits: 0,
-  done: 0,
-  refused: 0,
-})
+class Died extends Error {}
 
 export class Play {
   readonly world: World
@@ -72,8 +27,7 @@ export class Play {
   readonly #checks: Checks
   readonly #raid5: Raid5Checks
   #value = 1
-  /** Component states, spares and sizes as they were, for the tally. */
-  readonly #known = new Map<string, string>()
+  readonly #counter = new TreeCounter(this.tally)
 
   constructor(seed: number) {
     const world = new World(seed)
@@ -185,8 +139,21 @@ export class Play {
       this.#check()
     }
     this.#nothingHangs()
-    this.#count()
+    if (world.setup.raid5s.length > 0) await this.#restRaid5()
+    this.#counter.count(this.world.tree)
     this.tally.commits += world.process.db.commits
+  }
+
+  async #restRaid5(): Promise<void> {
+    const { world } = this
+    await this.#finish(commandOf(world, ['probe']))
+    await this.#finish(commandOf(world, ['resync-all']))
+    while (world.schedule.step()) {
+      await settled()
+      this.#check()
+    }
+    this.#raid5.rested()
+    this.#throwWrong()
   }
 
   #replicas(): void {
@@ -252,7 +219,8 @@ export class Play {
 
   async #say(words: Command): Promise<void> {
     const { world } = this
-    const done = await this.#finish(commandOf(world, words))
+    const done = await this.#orDie(words, commandOf(world, words))
+    if (done === null) return
     world.tell(`${words.join(' ')}: ${done}`)
     this.tally[done === 'ok' ? 'done' : 'refused']++
     const raid5 = world.raid5Setup(words[1] as UnitName)
@@ -261,6 +229,26 @@ export class Play {
     this.tally.remade++
     const name = words[1] as UnitName
     if (!words.includes('-k') && world.raid5(name) !== undefined) this.#clients.get(name)?.remade(0)
+  }
+
+  /** null: metad was killed in the middle of it. What becomes of a device that is made or cleared then is not known here. */
+  async #orDie(words: Command, work: Promise<string>): Promise<string | null> {
+    const { world } = this
+    const { dice } = world.schedule
+    const survives = world.setup.raid5s.length === 0 || words[0] === 'init' || words[0] === 'clear'
+    if (survives || !dice.chance(MORTAL_PERCENT)) return this.#finish(work)
+    let left = dice.below(MORTAL_EVENTS)
+    try {
+      return await world.finish(work, () => {
+        this.#check()
+        if (left-- === 0) throw new Died()
+      })
+    } catch (e) {
+      if (!(e instanceof Died)) throw e
+      world.tell(`${words.join(' ')}: in the middle of it`)
+      await this.#die()
+      return null
+    }
   }
 
   async #command(): Promise<void> {
@@ -353,34 +341,6 @@ export class Play {
     this.#checks.step()
     this.#raid5.step()
     this.#throwWrong()
-    this.#count()
-  }
-
-  /** What has come about since the last look. */
-  #count(): void {
-    const news = (key: string, value: string): boolean => {
-      const old = this.#known.get(key)
-      this.#known.set(key, value)
-      return old !== undefined && old !== value
-    }
-    for (const u of this.world.tree.values()) {
-      if (u.kind === 'mirror') {
-        if (news(`size ${u.name}`, String(u.blocks))) this.tally.grown++
-        if (news(`region ${u.name}`, String(u.regionBlocks))) this.tally.doubled++
-      } else if (u.kind === 'pool') {
-        for (const s of u.spares) if (news(`spare ${s.name}`, String(s.broken)) && s.broken) this.tally.brokenSpares++
-      } else {
-        if (u.kind === 'raid5' && news(`size ${u.name}`, String(u.blocks))) this.tally.grown++
-        for (const [i, c] of ownComponents(u).entries()) {
-          if (news(`standing ${u.name} ${i}`, c.spare === null ? '' : c.name) && c.spare !== null) this.tally.spared++
-          const was = this.#known.get(`state ${u.name} ${i}`)
-          if (!news(`state ${u.name} ${i}`, c.state)) continue
-          if (u.kind === 'raid5' && was === 'resync' && c.state === 'okay') this.tally.regenerated++
-          if (was === 'init' && c.state === 'okay') this.tally.initialised++
-          if (c.state === 'erred') this.tally.evictions++
-          if (c.state === 'lastErred') this.tally.lastErred++
-        }
-      }
-    }
+    this.#counter.count(this.world.tree)
   }
 }

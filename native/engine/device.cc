@@ -163,6 +163,19 @@ void ThreadDevice::mount(std::unique_ptr<Mounted> next) {
   current_->volume->begin();
 }
 
+std::vector<std::shared_ptr<ComponentFile>> ThreadDevice::files() const {
+  std::vector<std::shared_ptr<ComponentFile>> all;
+  const auto add = [&all](const std::unique_ptr<Mounted>& plan) {
+    if (plan != nullptr) all.insert(all.end(), plan->open->files.begin(), plan->open->files.end());
+  };
+  add(current_);
+  std::for_each(older_.begin(), older_.end(), add);
+  std::for_each(waiting_.begin(), waiting_.end(), add);
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
 bool ThreadDevice::advance() {
   bool opened = false;
   older_.remove_if([](const auto& old) { return old->volume->inFlight() == 0; });

@@ -62,6 +62,9 @@ class ThreadDevice final : public nbd::Export {
   void clients(bool any) noexcept { log_.clients(any, monotonicNanos()); }
   bool holding() const noexcept { return state_.hold.closed(); }
 
+  // What the plans that are in use or wait have open.
+  std::vector<std::shared_ptr<ComponentFile>> files() const;
+
   // Between turns. Returns whether the gate opened, so that held connections go on.
   bool advance();
   void tick(std::uint64_t now) noexcept;

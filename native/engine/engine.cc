@@ -99,11 +99,21 @@ std::string Engine::openFiles(const Plan& plan, std::span<const ComponentSpec> c
       file = std::move(fresh);
       files_[number] = file;
     }
+    // Opened again under its number, it is still the storage whose pages were lent.
+    const auto [lent, isNew] = lent_.try_emplace(number, file->lent);
+    if (!isNew) file->lent = lent->second;
     sizes.push_back(spec->size);
     out.files.push_back(std::move(file));
   }
-  std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
+  forgetClosed();
   return checkSizes(plan, sizes);
+}
+
+void Engine::forgetClosed() {
+  std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
+  std::erase_if(lent_, [this](const auto& entry) {
+    return entry.second->load(std::memory_order_acquire) == 0 && !files_.contains(entry.first);
+  });
 }
 
 void Engine::install(std::uint32_t number, std::span<const std::byte> bytes, std::span<const ComponentSpec> components,
@@ -160,7 +170,7 @@ void Engine::remove(std::uint32_t number, Done done) {
         complete([this, number, done] {
           // The last reference to the files: their descriptors close here.
           devices_.erase(number);
-          std::erase_if(files_, [](const auto& entry) { return entry.second.expired(); });
+          forgetClosed();
           closer_.afterwards([this, done] { complete([done] { done({}); }); });
         });
       });
@@ -251,6 +261,8 @@ void Engine::marked(std::uint32_t device, std::uint64_t ticket, bool ok) {
 }
 
 bool Engine::busy(std::uint32_t component) const {
+  const auto lent = lent_.find(component);
+  if (lent != lent_.end() && lent->second->load(std::memory_order_acquire) != 0) return true;
   const auto known = files_.find(component);
   const auto file = known != files_.end() ? known->second.lock() : nullptr;
   return (file != nullptr && file->abandoned.load(std::memory_order_acquire) != 0) || closer_.closing(component);

@@ -59,8 +59,8 @@ class Engine {
   void cancelResync(std::uint32_t device);
   void settle(std::uint32_t device, std::uint64_t hold, bool resume);
   void marked(std::uint32_t device, std::uint64_t ticket, bool ok);
-  // Whether the kernel still holds operations of this component that were given up.
-  // or is still closing it.
+  // Whether the kernel still holds operations of this component that were given up, or is still closing it, or a
+  // client may still find pages in its socket that were lent while a device had it.
   bool busy(std::uint32_t component) const;
   // All for which busy() holds.
   std::vector<std::uint32_t> busyComponents() const;
@@ -90,6 +90,7 @@ class Engine {
   unsigned owner(std::uint32_t device) const noexcept { return device % static_cast<unsigned>(threads_.size()); }
   void complete(std::function<void()> callback);
   void ring();
+  void forgetClosed();
   std::string openFiles(const Plan& plan, std::span<const ComponentSpec> components, OpenPlan& out);
 
   const EngineOptions options_;
@@ -105,6 +106,8 @@ class Engine {
   std::unordered_map<std::uint32_t, Device> devices_;
   std::unordered_map<std::uint32_t, Place> connections_;
   std::unordered_map<std::uint32_t, std::weak_ptr<ComponentFile>> files_;  // by component number
+  // Of each: see ComponentFile::lent. It outlives the file.
+  std::unordered_map<std::uint32_t, std::shared_ptr<std::atomic<std::uint32_t>>> lent_;
   std::uint32_t nextConnection_ = 1;
   bool stopped_ = false;
   bool stopping_ = false;

@@ -132,6 +132,7 @@ bool IoThread::turn() {
     any = true;
   }
   any |= backend_->poll() != 0;
+  if (now >= lent_.wakeAt()) lent_.look(now);
   if (!attention_.empty()) advanceDevices();
   flushDirty();
   backend_->submit();
@@ -187,14 +188,17 @@ void IoThread::reap() {
     std::erase(all_, connection);
     std::erase(dirty_, connection);
     line_.leave(*connection);
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection->fd(), nullptr);
     auto& device = static_cast<ThreadDevice&>(connection->target());
+    LentPages::Marks marks;
+    for (const auto& file : device.files()) marks.push_back(file->lent);
+    lent_.ends(*connection, marks);
     EngineEvent event;
     event.kind = EngineEvent::Kind::connectionClosed;
     event.device = device.number();
     event.connection = id;
     event.reason = connection->reason();
     device.counters().add(Counter::connections, UINT64_MAX);
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, connection->fd(), nullptr);
     auto& connections = devices_.at(device.number()).connections;
     connections.erase(id);
     if (connections.empty()) device.clients(false);
@@ -272,6 +276,17 @@ void IoThread::install(std::uint32_t device, const std::shared_ptr<Counters>& co
     // A removal under way only made room on this thread: the device is wanted here again.
     for (const auto& report : std::exchange(local.gone, {})) report();
     local.giveUpAt = 0;
+  }
+  LentPages::Marks leaving;
+  for (const auto& file : local.device->files()) {
+    if (std::find(plan->files.begin(), plan->files.end(), file) == plan->files.end()) leaving.push_back(file->lent);
+  }
+  if (!leaving.empty()) {
+    // From the moment at which nothing more of them can be lent.
+    installed = [this, device, leaving = std::move(leaving), then = std::move(installed)] {
+      for (const auto& [id, connection] : devices_.at(device).connections) lent_.leaves(*connection, leaving);
+      then();
+    };
   }
   local.device->install(std::move(plan), std::move(installed));
   attend(device);

@@ -21,6 +21,7 @@
 #include "core/pages.h"
 #include "engine/bufferline.h"
 #include "engine/device.h"
+#include "engine/lent.h"
 #include "io/uring.h"
 #include "nbd/connection.h"
 
@@ -66,6 +67,7 @@ class IoThread final : public nbd::ConnectionHost {
 
   void wantFlush(nbd::Connection& connection) noexcept override;
   void wantBuffer(nbd::Connection& connection) noexcept override;
+  bool mayLend() const noexcept override { return !lent_.full(); }
   void closed(nbd::Connection& connection) noexcept override;
 
  private:
@@ -105,6 +107,7 @@ class IoThread final : public nbd::ConnectionHost {
   BufferPool buffers_;
   BufferLine line_{buffers_};  // wantBuffer
   PagePipes pipes_;
+  LentPages lent_;
   std::unordered_map<std::uint32_t, Local> devices_;
   std::unordered_map<std::uint32_t, nbd::Connection*> byId_;
   std::vector<nbd::Connection*> all_;    // for spinning and stall checks

@@ -97,8 +97,9 @@ int IoThread::sleepMillis() {
   }
   const std::uint64_t now = monotonicNanos();
   wake = std::min({wake, line_.wakeAt(now), giveUpAt_});
-  // By the clock that the backend goes by the time has then come.
-  if (backend_->wakeAt() != UINT64_MAX) wake = std::min(wake, backend_->wakeAt() + kCoarse);
+  // By the clock that these go by the time has then come.
+  const std::uint64_t coarse = std::min(backend_->wakeAt(), lent_.wakeAt());
+  if (coarse != UINT64_MAX) wake = std::min(wake, coarse + kCoarse);
   if (wake == UINT64_MAX) return -1;
   if (wake <= now) {
     busy_ = true;

@@ -167,6 +167,7 @@ class Line final : public nbd::ConnectionHost {
 
   void wantFlush(nbd::Connection&) noexcept override { wanted_ = true; }
   void wantBuffer(nbd::Connection&) noexcept override { hungry_ = true; }
+  bool mayLend() const noexcept override { return true; }
   void closed(nbd::Connection&) noexcept override {
     require(pipes_.lent() == 0, "a connection ends with every pipe back");
     require(connection_->inFlight() == 0, "a connection ends with nothing in flight");

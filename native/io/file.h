@@ -88,6 +88,9 @@ struct ComponentFile : std::enable_shared_from_this<ComponentFile> {
   std::atomic<std::uint32_t> abandoned{0};
   RangeLock ranges;
   SyncGate syncs;
+  // Clients that may not have taken pages of it yet, although the device gave it up or their connection has ended.
+  // Shared with those who wait for them, longer than the file is open (engine/lent.h).
+  std::shared_ptr<std::atomic<std::uint32_t>> lent = std::make_shared<std::atomic<std::uint32_t>>(0);
   // Null when the ring serves it. Shared by all threads, so that a hang takes only these.
   std::unique_ptr<Workers> workers;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "md/stripe.h"
 
@@ -62,6 +63,7 @@ void ReadSources::recompute() {
     if (fastSide(mirror_.sides[i])) fast_ |= 1U << i;
   }
   balance_.emplace(mirror_, fast_);
+  ahead_ = {};
 }
 
 // Stale regions are looked at for each request; what lies beyond the mirror's size does not count.
@@ -78,9 +80,22 @@ bool ReadSources::fastSide(const MirrorSide& side) const noexcept {
   });
 }
 
+std::uint32_t ReadSources::choose(std::uint64_t offset, std::uint64_t length) noexcept {
+  const Ahead made = std::exchange(ahead_, {});
+  return made.length != 0 && made.offset == offset && made.length == length ? made.side
+                                                                            : balance_->choose(offset, length);
+}
+
+int ReadSources::lookAhead(std::uint64_t offset, std::uint64_t length) noexcept {
+  if (fast_ == 0) return -1;
+  const std::uint32_t chosen = choose(offset, length);
+  ahead_ = {offset, length, chosen};
+  return anyStale_ && staleAt(mirror_.sides[chosen], offset, length) ? -1 : static_cast<int>(chosen);
+}
+
 int ReadSources::fast(std::uint64_t offset, std::uint64_t length) noexcept {
   if (fast_ == 0) return -1;
-  const std::uint32_t chosen = balance_->choose(offset, length);
+  const std::uint32_t chosen = choose(offset, length);
   if (!anyStale_ || !staleAt(mirror_.sides[chosen], offset, length)) return static_cast<int>(chosen);
   for (std::uint32_t side = 0; side < mirror_.sides.size(); side++) {
     if ((fast_ >> side & 1U) != 0 && !staleAt(mirror_.sides[side], offset, length)) return static_cast<int>(side);

@@ -54,6 +54,8 @@ class ReadSources {
 
   // The side that answers the whole request, or -1: then piece by piece.
   int fast(std::uint64_t offset, std::uint64_t length) noexcept;
+  // What fast() will say to the next call with the same range: together they are one read for the policy.
+  int lookAhead(std::uint64_t offset, std::uint64_t length) noexcept;
 
   struct Source {
     int side = -1;             // -1: none
@@ -90,6 +92,13 @@ class ReadSources {
 
  private:
   void recompute();
+  // A choice made ahead of its read; no length: none.
+  struct Ahead {
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    std::uint32_t side = 0;
+  };
+  std::uint32_t choose(std::uint64_t offset, std::uint64_t length) noexcept;
   bool unsureAt(std::uint64_t offset, std::uint64_t length) const noexcept;
   bool fastSide(const MirrorSide& side) const noexcept;
   bool staleAt(const MirrorSide& side, std::uint64_t offset, std::uint64_t length) const noexcept {
@@ -103,6 +112,7 @@ class ReadSources {
   std::uint32_t fast_ = 0;  // one bit per side
   std::vector<bool> avoided_;
   std::optional<ReadBalance> balance_;
+  Ahead ahead_;
 };
 
 }  // namespace metadisk

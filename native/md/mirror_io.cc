@@ -9,6 +9,13 @@ namespace metadisk {
 
 // ---- reads
 
+// The side whose own bytes are the answer; null where sides may differ, or none is whole.
+const Node* Volume::Impl::sideToLend(std::uint64_t offset, std::uint64_t length) noexcept {
+  if (sources_->unsure(offset, length)) return nullptr;
+  const int side = sources_->lookAhead(offset, length);
+  return side < 0 ? nullptr : &sideNode(static_cast<std::uint32_t>(side));
+}
+
 void Volume::Impl::submitRead(Request& r) noexcept {
   if (sources_->unsure(r.offset, r.length) && r.op == Op::read && !plan_->readOnly) [[unlikely]] {
     return submitUnsureRead(r);

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/pages.h"
 #include "io/backend.h"
 #include "io/file.h"
 #include "md/hold.h"
@@ -49,6 +50,8 @@ class Raid5Io {
   Raid5Io& operator=(const Raid5Io&) = delete;
 
   void submit(Request& r) noexcept;
+  // As Volume::ranges(): only where the columns themselves hold what the device does, and may be read.
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept;
   unsigned requests() const noexcept { return requests_; }
   unsigned inFlight() const noexcept { return requests_ + flying_; }
   // Another plan is to follow: nothing new is begun but what requests in flight need to end.
@@ -162,6 +165,7 @@ class Raid5Io {
            std::all_of(state_.groups.begin(), state_.groups.end(),
                        [](const Raid5Group& group) { return group.phase == Raid5Group::Phase::idle; });
   }
+  bool inPlace(std::uint64_t offset, std::uint64_t length) noexcept;
   bool readSingle(Request& r) noexcept;
   void singleDone(Child& child) noexcept;
   void goRead(Op& op) noexcept;

@@ -13,6 +13,36 @@ constexpr std::uint32_t kSector = Raid5Shape::kSector;
 
 }  // namespace
 
+// What the cache holds dirty, or on its way, is not what the columns hold.
+bool Raid5Io::inPlace(std::uint64_t offset, std::uint64_t length) noexcept {
+  if (settled()) return true;
+  for (std::uint64_t at = 0; at < length;) {
+    const Chunk chunk = chunkAt(offset + at, length - at);
+    at += chunk.length;
+    const Raid5Row* const row = cache_.find(chunk.row);
+    if (row == nullptr) continue;
+    const Raid5Cell& cell = row->cells[chunk.column];
+    if (cell.dirty != 0 || cell.staged != nullptr) return false;
+  }
+  return true;
+}
+
+std::size_t Raid5Io::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
+  if (length > node_.size || offset > node_.size - length) return 0;
+  std::size_t count = 0;
+  for (std::uint64_t at = 0; at < length; ++count) {
+    const Raid5Place place = shape_.placeOf(offset + at);
+    if (count == out.size() || (readable_ >> place.column & 1U) == 0) return 0;
+    const ComponentFile& file = *files_[place.column];
+    const std::uint64_t run = std::min(shape_.segment() - place.within, length - at);
+    const std::uint64_t from = node_.columns[place.column].start + place.line * shape_.segment() + place.within;
+    if (!file.lendsPages() || from + run > file.size.load(std::memory_order_relaxed)) return 0;
+    out[count] = {file.fd.get(), from, run};
+    at += run;
+  }
+  return inPlace(offset, length) ? count : 0;
+}
+
 // A read of one place is one Io, or a copy from the cache. False: it is neither.
 bool Raid5Io::readSingle(Request& r) noexcept {
   if (r.length == 0 || r.length > node_.size || r.offset > node_.size - r.length) return false;

@@ -104,13 +104,15 @@ void Volume::Impl::submit(Request& r) noexcept {
   }
 }
 
-std::size_t Volume::Impl::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
-  if (stateful() || std::holds_alternative<MirrorNode>(plan_->root()) || length > size_ || offset > size_ - length)
-    return 0;
+std::size_t Volume::Impl::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
+  if (raid5_ != nullptr) return raid5_->ranges(offset, length, out);
+  if (length > size_ || offset > size_ - length) return 0;
+  const Node* const node = mirror_ == nullptr ? direct_ : sideToLend(offset, length);
+  if (node == nullptr) return 0;
   std::array<Fragment, 64> fragments;
   std::uint64_t covered = 0;
   const std::size_t count =
-      mapNode(*direct_, offset, length, std::span(fragments).first(std::min(fragments.size(), out.size())), covered);
+      mapNode(*node, offset, length, std::span(fragments).first(std::min(fragments.size(), out.size())), covered);
   if (covered != length) return 0;
   for (std::size_t i = 0; i < count; i++) {
     const ComponentFile& file = *files_[fragments[i].file];
@@ -412,7 +414,7 @@ Volume::~Volume() = default;
 
 void Volume::begin() noexcept { impl_->begin(); }
 void Volume::submit(Request& request) noexcept { impl_->submit(request); }
-std::size_t Volume::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept {
+std::size_t Volume::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
   return impl_->ranges(offset, length, out);
 }
 bool Volume::stateful() const noexcept { return impl_->stateful(); }

@@ -79,10 +79,10 @@ class Volume {
   // mirror has no source, else the component's.
   void submit(Request& request) noexcept;
 
-  // The files' bytes that are [offset, offset + length) of the volume, in order; 0 when there are more than `out`
-  // holds or a read may not be answered from the files behind the volume's back: O_DIRECT, and every mirror, because
-  // a side may leave it, and be overwritten by others, while a slow client has not yet taken its pages.
-  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
+  // The files' bytes that are [offset, offset + length) of the volume now, in order; 0 when there are more than `out`
+  // holds or a read may not be answered from the files behind the volume's back: O_DIRECT, and whatever is not simply
+  // what one source in step holds (docs/native-boundary.md, "Lent pages"). A read that follows takes the same source.
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept;
 
   // Whether the plan needs an owner thread: RAID5, and a mirror unless it is one side with nothing wrong.
   bool stateful() const noexcept;

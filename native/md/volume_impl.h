@@ -53,7 +53,7 @@ class Volume::Impl final {
   ~Impl();
 
   void submit(Request& r) noexcept;
-  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) const noexcept;
+  std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept;
   void begin() noexcept;
   void beginReplay() noexcept;
   void newRaid5State() noexcept;
@@ -164,6 +164,7 @@ class Volume::Impl final {
   bool anySyncFailed() const noexcept;
 
   // mirror_io.cc
+  const Node* sideToLend(std::uint64_t offset, std::uint64_t length) noexcept;
   void submitRead(Request& r) noexcept;
   void readPieces(Task& task, std::uint64_t offset, std::uint64_t length, std::byte* data,
                   std::uint32_t tried) noexcept;

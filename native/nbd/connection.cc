@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace metadisk::nbd {
 
@@ -46,6 +47,9 @@ Connection::Connection(Fd socket, Terms terms, const Options& options, BufferPoo
   if (::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) {
     ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   }
+  int family = AF_UNSPEC;
+  socklen_t size = sizeof family;
+  lends_ = ::getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &family, &size) == 0 && family == AF_UNIX;
   // MSG_DONTWAIT has no counterpart in splice().
   ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
   inputBytes_ = kInput;
@@ -361,6 +365,11 @@ void Connection::abort(const char* reason) noexcept {
   // The client learns at once, even while requests are still at the disks.
   ::shutdown(socket_.get(), SHUT_RDWR);
   host_.wantFlush(*this);
+}
+
+Fd Connection::takeSocket() noexcept {
+  ::shutdown(socket_.get(), SHUT_RDWR);
+  return std::move(socket_);
 }
 
 void Connection::hangup() noexcept {

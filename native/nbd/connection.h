@@ -3,7 +3,8 @@
 // Invariants: used by one thread. Slots and buffers are bounded: when they run out the socket is not
 // read until replies have left, so a client that does not read holds up only itself. One receive
 // brings many requests; replies that are ready leave in one send, large reads of cached data without being
-// copied (core/pages.h). No callback destroys a connection:
+// copied (core/pages.h), on unix sockets alone: only there the kernel says what the client has not taken yet, on
+// this machine and after the connection has ended. No callback destroys a connection:
 // it calls host.closed() once, when no request of it is in flight, and is destroyed afterwards.
 #pragma once
 
@@ -50,6 +51,8 @@ class ConnectionHost {
   virtual ~ConnectionHost() = default;
   // Call flush() and look at interest() before the turn ends.
   virtual void wantFlush(Connection& connection) noexcept = 0;
+  // False: too many sockets of clients that are gone still hold lent pages.
+  virtual bool mayLend() const noexcept = 0;
   // Call resume() when buffers have come back.
   virtual void wantBuffer(Connection& connection) noexcept = 0;
   virtual void closed(Connection& connection) noexcept = 0;
@@ -94,6 +97,13 @@ class Connection {
   // Of the buffer pool, as it rounds.
   std::size_t lentBytes() const noexcept { return lent_; }
   bool unsent() const noexcept { return sendHead_ != nullptr; }
+  // Where in the stream of replies the last lent page ends; 0: none was lent.
+  std::uint64_t lentUpTo() const noexcept { return lentUpTo_; }
+  // Bytes that went into the socket behind that place, negative when it is not in there as a whole yet. Of a connection
+  // that has ended nothing more will be.
+  std::int64_t sentBehind(std::uint64_t place) const noexcept;
+  // After closed(): the socket, shut down, in which the client may still find bytes.
+  Fd takeSocket() noexcept;
   Export& target() noexcept { return *export_; }
   // Stopped for want of slots or buffers, and some have come back since.
   bool canResume() const noexcept { return starved_ && freed_; }
@@ -148,6 +158,7 @@ class Connection {
   Fd socket_;
   const Terms terms_;
   const Options options_;
+  bool lends_ = false;
   BufferPool& buffers_;
   PagePipes& pipes_;
   Export* export_;
@@ -170,6 +181,8 @@ class Connection {
   Slot* sendTail_ = nullptr;
   std::uint64_t sendSkip_ = 0;    // bytes of the head already sent
   std::uint64_t sendQueued_ = 0;  // bytes not yet sent
+  std::uint64_t sentTotal_ = 0;
+  std::uint64_t lentUpTo_ = 0;
 
   std::unique_ptr<std::byte[]> input_;
   std::size_t inputBytes_ = 0;

@@ -2,6 +2,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -23,7 +24,7 @@ constexpr std::uint64_t kPagesLeast = 32 * 1024;
 // A large read of cached data is answered with the pages themselves. True: its reply is queued. False: it is to
 // be carried out like any other, which also meets the error that may be the reason.
 bool Connection::lendPages(Slot& slot, const Header& header) noexcept {
-  if (header.length < kPagesLeast) return false;
+  if (header.length < kPagesLeast || !lends_ || !host_.mayLend()) return false;
   std::array<FileRange, kRangesMax> ranges;
   const std::size_t count = export_->ranges(header.offset, header.length, ranges);
   if (count == 0) return false;
@@ -39,8 +40,14 @@ bool Connection::lendPages(Slot& slot, const Header& header) noexcept {
   slot.dataBytes = header.length;
   slot.headBytes = writeSuccess(slot.head, terms_, header, slot.dataBytes);
   export_->account(kRead, header.length, false);
+  lentUpTo_ = sentTotal_ + sendQueued_ + slot.headBytes + slot.dataBytes;
   enqueue(slot);
   return true;
+}
+
+std::int64_t Connection::sentBehind(std::uint64_t place) const noexcept {
+  if (state_ == State::dead) place = std::min(place, sentTotal_);
+  return static_cast<std::int64_t>(sentTotal_) - static_cast<std::int64_t>(place);
 }
 
 void Connection::enqueue(Slot& slot) noexcept {
@@ -107,6 +114,7 @@ ssize_t Connection::sendPages(std::uint64_t& wanted) noexcept {
 
 void Connection::sent(std::uint64_t bytes) noexcept {
   sendQueued_ -= bytes;
+  sentTotal_ += bytes;
   moved += bytes;
   bytes += sendSkip_;
   while (sendHead_ != nullptr && bytes >= sendHead_->headBytes + sendHead_->dataBytes) {

@@ -418,8 +418,36 @@ class Load5 {
         }
         rig_.model[sector].push_back(next);
       });
+    if (op == Op::read && !rig_.hold->closed()) checkLent(job);
     rig_.submit(job);
     reap();
+  }
+
+  // No write of it is under way: pages that a socket would get have to be what a read answers.
+  void checkLent(const Job& job) {
+    std::array<FileRange, 256> ranges;
+    const std::size_t count = rig_.io->ranges(job.offset, job.length, ranges);
+    lent += count != 0 ? 1 : 0;
+    const Raid5Shape shape(rig_.node());
+    std::uint64_t at = job.offset;
+    for (std::size_t i = 0; i < count; i++) {
+      const Raid5Place place = shape.placeOf(at);
+      const std::uint64_t start = rig_.node().columns[place.column].start;
+      REQUIRE(rig_.node().columns[place.column].service.readable);
+      REQUIRE(ranges[i].offset == start + place.line * shape.segment() + place.within);
+      REQUIRE(ranges[i].length <= shape.segment() - place.within);
+      const std::byte* const seen = rig_.disk.content(place.column).data() + ranges[i].offset;
+      for (std::uint64_t done = 0; done < ranges[i].length;) {
+        const std::uint64_t from = (at + done) % kBlock;
+        const std::uint64_t n = std::min(kBlock - from, ranges[i].length - done);
+        const auto& now = rig_.model[(at + done) / kBlock].back().data;
+        INFO("byte " << at + done << " of column " << place.column);
+        REQUIRE(std::memcmp(now.data() + from, seen + done, n) == 0);
+        done += n;
+      }
+      at += ranges[i].length;
+    }
+    if (count != 0) REQUIRE(at == job.offset + job.length);
   }
 
   // Looks at what has been answered. `errors`: how many may fail, because too much is missing.
@@ -448,6 +476,7 @@ class Load5 {
   // The device is gone: what was not answered may have happened or not.
   void forget() { jobs_.clear(); }
   std::size_t underWay() const { return jobs_.size(); }
+  unsigned lent = 0;  // reads whose pages could have been
 
   // Reads everything; each sector must be one of its versions, and is that from now on.
   void settle() {

@@ -75,6 +75,21 @@ TEST_CASE("mirror: writes reach every side, readable or not") {
   }
 }
 
+TEST_CASE("mirror: a look ahead and its read are one read for the policy, and a range nobody may lend is not lent") {
+  PlanMaker m = twoStripes();
+  const auto& node = std::get<MirrorNode>(m.plan->root());
+  ReadSources plain(*m.plan, node, nullptr);
+  ReadSources looking(*m.plan, node, nullptr);
+  for (const std::uint64_t offset : {7, 3, 5, 1, 6, 2}) {
+    const int side = plain.fast(offset * 9 * kBlock, kBlock);
+    CHECK(looking.lookAhead(offset * 9 * kBlock, kBlock) == side);
+    CHECK(looking.lookAhead(offset * 9 * kBlock, kBlock) == side);
+    CHECK(looking.fast(offset * 9 * kBlock, kBlock) == side);
+  }
+  for (std::uint32_t file = 0; file < m.plan->components.size(); file++) looking.avoid(file, true);
+  CHECK(looking.lookAhead(0, kBlock) == -1);
+}
+
 TEST_CASE("mirror: serial writes one side after another") {
   PlanMaker m;
   const NodeIndex a = m.component(0, 100);

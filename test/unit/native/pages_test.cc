@@ -151,7 +151,7 @@ TEST_CASE("large reads bring the right bytes, whatever their offset and whether 
   }
 }
 
-TEST_CASE("a stripe lends its pages; a mirror never does, because a side may leave it") {
+TEST_CASE("a stripe lends its pages, a mirror those of the side it chose") {
   TempFile one(kSize), two(kSize);
   const Bytes before = pattern(kMiB, 1);
   const Bytes after = pattern(kMiB, 2);
@@ -168,14 +168,14 @@ TEST_CASE("a stripe lends its pages; a mirror never does, because a side may lea
     CAPTURE(mirror);
     fill(one, before);
     fill(two, before);
-    const Fd copied = rig.connect(mirror);
-    REQUIRE(sendAll(copied, request(kRead, 0, kMiB, 1)));
-    pollfd p{copied.get(), POLLIN, 0};
+    const Fd client = rig.connect(mirror);
+    REQUIRE(sendAll(client, request(kRead, 0, kMiB, 1)));
+    pollfd p{client.get(), POLLIN, 0};
     REQUIRE(::poll(&p, 1, 10'000) == 1);
     fill(one, after);
     fill(two, after);
-    CHECK(simpleReply(copied).error == 0);
-    CHECK((receive(copied, kMiB) == before));
+    CHECK(simpleReply(client).error == 0);
+    CHECK((receive(client, kMiB) != before));
   }
 }
 

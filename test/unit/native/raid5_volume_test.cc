@@ -36,12 +36,41 @@ bool holds(Bench& bench, std::uint64_t offset, std::uint64_t length, std::uint8_
 
 }  // namespace
 
-TEST_CASE("raid5 volume: it has an owner thread, lends no pages and calls nothing a hole") {
+TEST_CASE("raid5 volume: it lends what lies in place on columns that may be read") {
+  Bench bench(maker(), 4);
+  const std::uint64_t segment = 16 * kBlock;
+  std::array<FileRange, 8> ranges;
+  // Segments 0 and 1: line 0, columns 0 and 1, behind the prewrite areas of 200 blocks.
+  REQUIRE(bench.volume->ranges(1000, segment, ranges) == 2);
+  CHECK(ranges[0].offset == 200 * kBlock + 1000);
+  CHECK(ranges[0].length == segment - 1000);
+  CHECK(ranges[1].offset == (1 + 200) * kBlock);
+  CHECK(ranges[1].length == 1000);
+  CHECK(bench.volume->ranges(0, 9 * segment, ranges) == 0);  // more than there is room for
+  CHECK(bench.volume->ranges(bench.volume->size() - 512, 1024, ranges) == 0);
+
+  CHECK(bench.run(Op::write, 3 * segment + 512, 512, 7) == 0);
+  CHECK(bench.volume->ranges(3 * segment, segment, ranges) == 0);
+  CHECK(bench.volume->ranges(2 * segment, 4 * segment, ranges) == 0);
+  CHECK(bench.volume->ranges(2 * segment, segment, ranges) == 1);  // nobody wrote there
+  CHECK(bench.volume->ranges(3 * segment + 4096, 4096, ranges) == 1);
+  CHECK(bench.run(Op::flush) == 0);
+  bench.drain();
+  CHECK(bench.volume->ranges(2 * segment, 4 * segment, ranges) == 4);
+
+  swap(bench, [](Raid5Node& node) {
+    node.columns[1].service = {false, false, 0};
+    node.columns[1].file = kNoFile;
+  });
+  CHECK(bench.volume->ranges(0, segment, ranges) == 1);
+  CHECK(bench.volume->ranges(segment, 512, ranges) == 0);
+  CHECK(bench.volume->ranges(0, 3 * segment, ranges) == 0);
+}
+
+TEST_CASE("raid5 volume: it has an owner thread and calls nothing a hole") {
   Bench bench(maker(), 1);
   CHECK(bench.volume->stateful());
   CHECK(bench.volume->size() == 30 * 16 * 3 * kBlock);
-  std::array<FileRange, 4> ranges;
-  CHECK(bench.volume->ranges(0, 4096, ranges) == 0);
   Call extents(Op::extents, 512, 100000);
   std::array<Extent, 3> found;
   extents.data = reinterpret_cast<std::byte*>(found.data());

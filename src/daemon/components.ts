@@ -5,9 +5,11 @@
  * Identity is compared with the record before a byte is read. Nothing here waits longer than the time limit:
  * opening a path whose server hangs would otherwise stop whoever asked. Storage for which the kernel still
  * holds operations that the engine gave up is neither closed, which would hang, nor opened again: they could
- * land on newer data.
+ * land on newer data. Nor is storage of which a client has not taken all pages that it was lent: it would
+ * find newer data in them. Who wants such storage waits a moment, because clients that read are soon done.
  */
 import { close, constants, open } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import { lockFile } from '../dataplane/native.js'
 import type { Slice } from '../meta/types.js'
@@ -41,6 +43,11 @@ const openFile = (path: string, flags: number): Promise<number> =>
  * needs the others.
  */
 const MAX_LATE = 2
+/** How long storage that is busy is waited for, and how often it is looked at then. */
+const BUSY_MILLIS = 500
+const BUSY_LOOK_MILLIS = 5
+/** Without anybody waiting: others may want the storage. */
+const RETIRED_LOOK_MILLIS = 200
 
 /** Nobody waits for it who need not: a close may have to write. */
 const closeLater = (fd: number): Promise<void> => new Promise((resolve) => close(fd, () => resolve()))
@@ -59,7 +66,9 @@ export class Components {
   #late = 0
   #next = 1
 
-  /** @param busy whether the kernel still holds operations of a component that was given up */
+  #looking: NodeJS.Timeout | undefined
+
+  /** @param busy whether the kernel still holds operations of a component that were given up, or pages of it are lent */
   constructor(config: Config, busy: (id: ComponentId) => boolean) {
     this.#config = config
     this.#busy = busy
@@ -94,10 +103,22 @@ export class Components {
     return this.#open.get(keyOf(c))?.open
   }
 
-  /** Open, and the kernel holds operations of it that the engine gave up. */
-  isBusy(c: Slice): boolean {
-    const open = this.get(c)
-    return open !== undefined && this.#busy(open.component)
+  /** False when it is open and stays busy: the kernel holds operations of it, or a client pages. */
+  isFree(c: Slice): Promise<boolean> {
+    return this.#soon(() => {
+      const open = this.get(c)
+      return open === undefined || !this.#busy(open.component)
+    })
+  }
+
+  /** Whether `free` holds, now or in a moment. */
+  async #soon(free: () => boolean): Promise<boolean> {
+    const end = Date.now() + BUSY_MILLIS
+    while (!free()) {
+      if (Date.now() >= end) return false
+      await sleep(BUSY_LOOK_MILLIS)
+    }
+    return true
   }
 
   /**
@@ -160,6 +181,8 @@ export class Components {
       this.#byId.delete(r.open.component)
     }
     this.#retired = busy
+    clearTimeout(this.#looking)
+    if (busy.length > 0) this.#looking = setTimeout(() => this.#closeRetired(), RETIRED_LOOK_MILLIS).unref()
   }
 
   #shared(key: string, c: Slice): Promise<MetaResult<Opened>> {
@@ -203,8 +226,11 @@ export class Components {
 
   async #openNow(c: Slice): Promise<MetaResult<Opened>> {
     try {
-      this.#closeRetired()
-      if (this.#retired.some((r) => r.identity === c.identity)) return err(metaError('sys', c.name, strerror('EBUSY')))
+      const closed = await this.#soon(() => {
+        this.#closeRetired()
+        return !this.#retired.some((r) => r.identity === c.identity)
+      })
+      if (!closed) return err(metaError('sys', c.name, strerror('EBUSY')))
       await this.#closing.get(c.identity)
       const storage = await examine(c.path)
       if (storage === undefined) return err(metaError('notADisk', c.name))

@@ -8,7 +8,7 @@
  * to (probe), because trying may take as long as the time limit. A RAID5 device without a column that is to be
  * there is not served before that is recorded, because its start writes (raid5start.ts).
  */
-import { setTimeout } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
@@ -49,6 +49,10 @@ export interface ServingParts {
 
 /** Of a RAID5 device that the engine is to forget. */
 const LAST_FLUSH_MS = 2000
+/** After which storage that was busy is looked at again. */
+const BUSY_AGAIN_MS = 1000
+
+const isBusy = (e: MetaError): boolean => e.code === 'sys' && e.args?.[0] === strerror('EBUSY')
 
 interface Lane {
   /** Not begun: whoever asks now is served by it too. */
@@ -181,14 +185,19 @@ export class Serving {
 
   /** Opens what `after` has in service and `before` had not; the references are the caller's. All or nothing. */
   async acquireNew(before: Tree, after: Tree): Promise<MetaResult<readonly Member[]>> {
+    const { components } = this.#parts
     const known = servedBy(before)
+    const servers = new Map(topLevel(before).flatMap((u) => inService(u, before).map((c) => [keyOf(c), u.name])))
     const got: Member[] = []
     for (const unit of topLevel(after)) {
       for (const c of inService(unit, after)) {
         const have = known.get(keyOf(c))
-        if (have !== undefined && !isRenewed(have, c)) continue
-        const busy = this.#parts.components.isBusy(c)
-        const opened = busy ? err(metaError('sys', c.name, strerror('EBUSY'))) : await this.#parts.components.acquire(c)
+        const kept = have !== undefined && !isRenewed(have, c)
+        if (kept && servers.get(keyOf(c)) === unit.name) continue
+        // A submirror that joins or leaves its mirror stays open, and becomes something else all the same.
+        const free = await components.isFree(c)
+        if (kept && free) continue
+        const opened = free ? await components.acquire(c) : err(metaError('sys', c.name, strerror('EBUSY')))
         if (!opened.ok) {
           this.release(got)
           return err({ ...opened.error, object: `${unit.name}: ${c.name}` })
@@ -323,8 +332,11 @@ export class Serving {
       if (recorded !== 'unrecorded') metadevices.release(open)
       if (recorded === 'recorded') return this.#show(name)
       if (recorded === 'waits') return this.#wait(name)
-      if (recorded === 'impossible')
-        return this.#refuse(name, { ...this.#causeOf(gone), object: `${name}: ${gone.name}` })
+      if (recorded === 'impossible') {
+        const cause = this.#causeOf(gone)
+        if (isBusy(cause)) this.#later(name, gone)
+        return this.#refuse(name, { ...cause, object: `${name}: ${gone.name}` })
+      }
     }
     const served = asServed(unit, tree, (c) => this.isMissing(c))
     if (unit.kind === 'raid5' && this.#starts.isNeeded(unit)) return this.#start(unit, served, open)
@@ -418,6 +430,15 @@ export class Serving {
     return this.#missing.get(keyOf(c)) ?? metaError('unavailable', c.name)
   }
 
+  /** Its storage is free when the last client has taken, or given up, what it was lent. */
+  #later(name: UnitName, c: Member): void {
+    setTimeout(() => {
+      if (!this.#unserved.has(name)) return
+      this.#missing.delete(keyOf(c))
+      void this.show(name)
+    }, BUSY_AGAIN_MS).unref()
+  }
+
   async #refuse(name: UnitName, e: MetaError): Promise<boolean> {
     if (!this.#unserved.has(name))
       this.#parts.notice('warning', `md: ${name}: open error: ${e.object ?? ''} ${errorText(e)}`)
@@ -433,7 +454,7 @@ export class Serving {
     giveUp(device)
     // Whoever meant it to go has flushed it; here nobody is left who could decide about an error.
     if (this.#starts.isStarted(name))
-      await Promise.race([engine.flush(device).catch(() => undefined), setTimeout(LAST_FLUSH_MS)])
+      await Promise.race([engine.flush(device).catch(() => undefined), sleep(LAST_FLUSH_MS)])
     giveUp(device)
     await resyncs.paused(name, () => metadevices.remove(name))
     this.#starts.forget(name)

@@ -131,7 +131,10 @@ export interface DataPlane {
   raid5Job(device: number, job: Raid5Job): void
   /** Ends a resync, verify or job. */
   cancelResync(device: number): void
-  /** Whether the kernel still holds operations of this component that the engine gave up: it must not be used again. */
+  /**
+   * Whether the kernel still holds operations of this component that the engine gave up, or pages of it that were lent
+   * to a client which has not taken them: it must not be used again.
+   */
   busy(component: ComponentId): boolean
   /** Fixed order: see counters.ts. */
   counters(device: number): BigUint64Array

@@ -83,8 +83,8 @@ export class SimComponents implements Pick<Components, keyof Components> {
     return this.#open.get(c.path)?.open
   }
 
-  isBusy(c: Slice): boolean {
-    return this.#open.get(c.path)?.disk.busy ?? false
+  isFree(c: Slice): Promise<boolean> {
+    return Promise.resolve(!(this.#open.get(c.path)?.disk.busy ?? false))
   }
 
   renew(c: Slice): void {

@@ -3,8 +3,8 @@
 //
 // Invariants: used by one thread. load() is all or nothing, so an error of the file is met while the request can
 // still be answered otherwise. The bytes stay the file's until the socket's reader has taken them: a write
-// meanwhile may show in them, as it may in any read that has not been answered yet. Held pages are bounded by
-// kPipes times the capacity of a pipe.
+// meanwhile may show in them, as it may in any read that has not been answered yet, and the storage must not become
+// something else (engine/lent.h). Held pages are bounded by kPipes times the capacity of a pipe, and the sockets.
 #pragma once
 
 #include <sys/types.h>

@@ -94,6 +94,7 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   unsigned compared = 0;
   unsigned joined = 0;
   unsigned resumed = 0;
+  unsigned lent = 0;
   eachSeed(kCrashSeeds, [&](std::uint64_t seed) {
     std::mt19937_64 random(seed);
     Rig5 rig(anyShape(random), seed, anySim(random), anyOptions(random));
@@ -133,13 +134,15 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
     compared += admin.compared;
     joined += admin.joined;
     resumed += admin.resumed;
+    lent += load.lent;
   });
   if (std::getenv("SEED") != nullptr) return;
   MESSAGE("crashes " << crashes << ", in replays " << replayCrashes << ", groups replayed " << replays << ", torn "
                      << torn << ", regenerated " << regenerated << " (resumed " << resumed << "), compared " << compared
-                     << ", joined " << joined);
+                     << ", joined " << joined << ", lent " << lent);
   CHECK(crashes * 3 >= kCrashSeeds * 20);
   CHECK(replayCrashes * 3 > kCrashSeeds * 2);
   CHECK(replays * 3 > kCrashSeeds * 10);
   CHECK(torn * 3 > kCrashSeeds);
+  CHECK(lent * 3 > kCrashSeeds * 20);
 }

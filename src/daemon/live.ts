@@ -4,7 +4,7 @@ import { columnData } from '../meta/raid5geometry.js'
 import { metadeviceOf, parentOf } from '../meta/tree.js'
 import type { Member, UnitName } from '../meta/types.js'
 import { overlap, type Piece } from '../sys/storage.js'
-import { inService } from './serving.js'
+import { inService } from './inservice.js'
 import type { System } from './system.js'
 
 /** A submirror is held open by its mirror. */

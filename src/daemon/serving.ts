@@ -12,10 +12,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
-import { isInService, isRaw } from '../meta/raid5tables.js'
-import { isWritten } from '../meta/sources.js'
-import { componentsOf, metadeviceOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
-import type { Component, Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
+import { isRaw } from '../meta/raid5tables.js'
+import { metadeviceOf, topLevel } from '../meta/tree.js'
+import type { Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import { strerror } from '../msg/strerror.js'
 import type { ResyncScheduler } from '../resync/scheduler.js'
@@ -25,6 +24,7 @@ import type { Config } from './config.js'
 import type { NativeEvent } from '../plan/events.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
+import { asServed, inService, isEssential, isRenewed, keyOf, servedBy } from './inservice.js'
 import { inStep, writeHeaders } from './raid5headers.js'
 import { Raid5Starts } from './raid5start.js'
 import type { State } from './state.js'
@@ -59,54 +59,6 @@ interface Lane {
   next: Promise<boolean> | undefined
   tail: Promise<unknown>
 }
-
-const keyOf = (c: Member): string => `${c.path}\0${c.identity}`
-
-/** What of `unit` is read or written: the components that must be open. */
-export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
-  if (unit.kind === 'raid5') return unit.columns.filter(isInService)
-  if (unit.kind !== 'mirror') return componentsOf(unit, tree)
-  return unit.submirrors.flatMap((s) => {
-    const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null
-    return stripe === null ? [] : componentsOf(stripe, tree).filter((c) => c.state !== 'erred')
-  })
-}
-
-/** Without it `unit` is another one: a column that only waits to join is not missed by anybody. */
-const isEssential = (unit: Metadevice, c: Member): boolean =>
-  unit.kind !== 'raid5' || unit.columns.slice(0, unit.serving).some((own) => own === c)
-
-/**
- * The tree for the plan of `unit`: what is not open (missing, or on a side that is not written) is in Maintenance,
- * so that the engine asks for no descriptor of it.
- */
-export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Member) => boolean): Tree => {
-  if (unit.kind === 'raid5') {
-    const left = (c: Member): boolean => missing(c) && !isEssential(unit, c)
-    if (!unit.columns.some(left)) return tree
-    return withUnits(tree, [
-      { ...unit, columns: unit.columns.map((c) => (left(c) ? { ...c, state: 'initErred' } : c)) },
-    ])
-  }
-  if (unit.kind !== 'mirror') return tree
-  const put = unit.submirrors.flatMap((s) => {
-    const stripe = stripeOf(tree, s.unit)
-    const closed = (c: Member): boolean => !isWritten(s) || missing(c)
-    if (stripe === null || !componentsOf(stripe, tree).some(closed)) return []
-    const rows = stripe.rows.map((r) => ({
-      ...r,
-      components: r.components.map((c): Component => (closed(c) ? { ...c, state: 'erred' } : c)),
-    }))
-    return [{ ...stripe, rows }]
-  })
-  return withUnits(tree, put)
-}
-
-const servedBy = (tree: Tree): ReadonlyMap<string, Member> =>
-  new Map(topLevel(tree).flatMap((u) => inService(u, tree).map((c): [string, Member] => [keyOf(c), c])))
-
-/** metareplace -e of a component that is still open: it is copied as a whole. */
-const isRenewed = (before: Member, after: Member): boolean => after.state === 'resync' && before.state !== 'resync'
 
 export class Serving {
   readonly #parts: ServingParts

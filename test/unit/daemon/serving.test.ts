@@ -1,6 +1,6 @@
 /** What of a mirror has to be open, and how it is served without what cannot be; the rest needs an engine. */
 import t from 'tap'
-import { asServed, inService } from '../../../src/daemon/serving.js'
+import { asServed, inService } from '../../../src/daemon/inservice.js'
 import { stripeComponents } from '../../../src/meta/sources.js'
 import { metadeviceOf } from '../../../src/meta/tree.js'
 import type { Metadevice, Tree } from '../../../src/meta/types.js'

@@ -13,16 +13,14 @@ constexpr std::uint32_t kSector = Raid5Shape::kSector;
 
 }  // namespace
 
-// What the cache holds dirty, or on its way, is not what the columns hold.
+// A row that is dirty, on its way, or of a journal that is not replayed, is not what the columns hold.
 bool Raid5Io::inPlace(std::uint64_t offset, std::uint64_t length) noexcept {
   if (settled()) return true;
   for (std::uint64_t at = 0; at < length;) {
     const Chunk chunk = chunkAt(offset + at, length - at);
     at += chunk.length;
     const Raid5Row* const row = cache_.find(chunk.row);
-    if (row == nullptr) continue;
-    const Raid5Cell& cell = row->cells[chunk.column];
-    if (cell.dirty != 0 || cell.staged != nullptr) return false;
+    if (row != nullptr && (row->dirty || row->pins != 0)) return false;
   }
   return true;
 }

@@ -75,6 +75,7 @@ const planOf = (
         unit: 1,
         epoch: 1,
         replay: false,
+        copied: null,
         columns: nodes,
       })
       break

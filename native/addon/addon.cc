@@ -279,6 +279,8 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
       job.kind = Raid5Work::initialise;
     } else if (kind == "parity") {
       job.kind = Raid5Work::parity;
+    } else if (kind == "copy") {
+      job.kind = Raid5Work::copy;
     } else if (kind != "regenerate") {
       return fail(env, "raid5Job: unknown kind");
     }

@@ -39,7 +39,7 @@ struct VerifyJob {
 };
 
 // Of a RAID5 device; `from` and all progress in blocks of a column's data. See src/dataplane/types.ts.
-enum class Raid5Work : std::uint8_t { initialise, regenerate, parity };
+enum class Raid5Work : std::uint8_t { initialise, regenerate, copy, parity };
 
 struct Raid5Job {
   std::uint64_t job = 0;

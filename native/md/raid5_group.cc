@@ -200,6 +200,23 @@ void Raid5Io::issueWrites(Raid5Group& group, std::uint32_t c) noexcept {
   launch();
 }
 
+// What a column that is being copied got goes to its copy as well, ring, data and syncs, before anybody hears of it: so
+// the copy may take the column's place at any moment once all else of it is there.
+bool Raid5Io::toCopy(Child& child) noexcept {
+  if (child.column != node_.copied || child.copy || child.result != 0) return false;
+  ComponentFile* const file = files_.back();
+  if (file == nullptr || !node_.columns.back().service.writable) return false;
+  if (child.op == IoOp::sync) {
+    if (child.file->syncFailed.load(std::memory_order_acquire)) return false;
+  } else {
+    child.offset += node_.columns.back().prewrite - node_.columns[child.column].prewrite;
+  }
+  child.copy = true;
+  child.file = file;
+  backend_.start(child);
+  return true;
+}
+
 void Raid5Io::groupIoDone(Child& child) noexcept {
   Raid5Group* const group = child.group;
   const std::uint32_t c = child.column;
@@ -267,7 +284,7 @@ void Raid5Io::stabilise() noexcept {
 
 // What cannot be written any more is decided on above; nothing goes on meanwhile.
 void Raid5Io::columnFailed(std::uint32_t column, const Child& child) noexcept {
-  const bool parks = (lastErred_ >> column & 1U) == 0;
+  const bool parks = child.copy || (lastErred_ >> column & 1U) == 0;
   report(child, parks);
   stopped_ = true;
   retryAt_ = host_.now() + kRetryNanos;

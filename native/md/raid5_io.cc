@@ -354,6 +354,7 @@ Raid5Io::Child* Raid5Io::newChild(Child::Kind kind, IoOp op, std::uint32_t colum
   child->kind = kind;
   child->self = this;
   child->column = column;
+  child->copy = false;
   child->file = files_[column];
   child->complete = onChild;
   child->request = nullptr;
@@ -399,7 +400,10 @@ void Raid5Io::onChild(Io& io) noexcept {
     }
     case Child::Kind::write:
     case Child::Kind::sync:
-    case Child::Kind::place: self.flying_--; return self.groupIoDone(child);
+    case Child::Kind::place:
+      if (self.toCopy(child)) return;
+      self.flying_--;
+      return self.groupIoDone(child);
   }
 }
 
@@ -411,8 +415,7 @@ void Raid5Io::report(const Child& child, bool masked) noexcept {
   const ColumnSet others = (ColumnSet{1} << child.column) | readable_;
   const ColumnSet all = shape_.columns() == 64 ? ~ColumnSet{0} : (ColumnSet{1} << shape_.columns()) - 1;
   if (child.op == IoOp::read && others != all) masked = false;
-  const std::uint32_t file = node_.columns[child.column].file;
-  host_.componentError({.component = plan_.components[file],
+  host_.componentError({.component = componentOf(child),
                         .op = op,
                         .block = child.offset / kSector,
                         .error = -child.result,

@@ -100,6 +100,7 @@ class Raid5Io {
     Kind kind = Kind::read;
     Raid5Io* self = nullptr;
     std::uint32_t column = 0;
+    bool copy = false;          // on its way to the column's copy, after the column itself
     Request* client = nullptr;  // single: the request that it answers alone
     Op* request = nullptr;
     Batch* batch = nullptr;
@@ -246,12 +247,17 @@ class Raid5Io {
   void commit(Raid5Group& group) noexcept;
   void placed(Raid5Group& group) noexcept;
   void stabilise() noexcept;
+  bool toCopy(Child& child) noexcept;
   void groupIoDone(Child& child) noexcept;
   void columnFailed(std::uint32_t column, const Child& child) noexcept;
 
   // raid5_claims.cc
   void grantClaims() noexcept;
 
+  std::uint32_t componentOf(const Child& child) const noexcept {
+    const Raid5Column& column = child.copy ? node_.columns.back() : node_.columns[child.column];
+    return plan_.components[column.file];
+  }
   Child* newChild(Child::Kind kind, IoOp op, std::uint32_t column) noexcept;
   void start(Child& child) noexcept;
   static void onChild(Io& io) noexcept;

@@ -45,6 +45,7 @@ int Raid5Jobs::check(const Raid5Job& job) const noexcept {
     case Raid5Work::initialise:
       if (plan_.readOnly) return EROFS;
       if (job.columns == 0 || (job.columns & ~(writable & ~readable)) != 0) return EINVAL;
+      if (node_.copied != Raid5Node::kNone) return EINVAL;  // what is behind those that serve is to be a copy
       // Of a device that somebody uses the columns that serve are never zeroed.
       return (job.columns & serving) != 0 && (readable & serving) != 0 ? EINVAL : 0;
     case Raid5Work::regenerate:
@@ -52,6 +53,11 @@ int Raid5Jobs::check(const Raid5Job& job) const noexcept {
       if (std::popcount(job.columns) != 1 || (job.columns & ~(writable & ~readable & serving)) != 0) return EINVAL;
       if ((serving & ~readable) != job.columns) return EINVAL;
       // While another column is Last Erred a group that is not in place stays so: the job would wait for ever.
+      return io_.forgets() ? 0 : EIO;
+    case Raid5Work::copy:
+      if (plan_.readOnly) return EROFS;
+      if (node_.copied == Raid5Node::kNone || job.columns != ColumnSet{1} << node_.copied) return EINVAL;
+      if ((job.columns & ~readable) != 0 || !node_.columns.back().service.writable) return EINVAL;
       return io_.forgets() ? 0 : EIO;
     case Raid5Work::parity:
       if (job.repair && plan_.readOnly) return EROFS;
@@ -65,10 +71,15 @@ int Raid5Jobs::start(const Raid5Job& job) noexcept {
   if (const int error = check(job); error != 0) return error;
   job_ = job;
   const bool zeroes = job.kind == Raid5Work::initialise;
-  const ColumnSet serving = shape_.columns() == 64 ? ~ColumnSet{0} : (ColumnSet{1} << shape_.columns()) - 1;
-  targets_ = job.kind == Raid5Work::parity ? (job.repair ? serving : 0) : job.columns;
-  sources_ = zeroes ? 0 : job.kind == Raid5Work::parity ? serving : serving & ~job.columns;
+  serving_ = shape_.columns() == 64 ? ~ColumnSet{0} : (ColumnSet{1} << shape_.columns()) - 1;
+  targets_ = job.kind == Raid5Work::parity ? (job.repair ? serving_ : 0) : job.columns;
+  sources_ = zeroes ? 0 : job.kind == Raid5Work::parity ? serving_ : serving_ & ~job.columns;
   target_ = static_cast<std::uint32_t>(std::countr_zero(job.columns)) % 64;
+  if (job.kind == Raid5Work::copy) {
+    target_ = columns_ - 1;
+    targets_ = ColumnSet{1} << target_;
+    sources_ = job.columns;
+  }
   if (!makeMemory(job.bufferBlocks)) {
     dropMemory();
     return ENOMEM;
@@ -78,7 +89,8 @@ int Raid5Jobs::start(const Raid5Job& job) noexcept {
   end_ = base_ + bytes;
   // What was written while the column was out of service is not in the journal of that column: should its part be
   // torn, a replay that reads the column one day must not come upon it.
-  tail_ = job.kind == Raid5Work::regenerate ? io_.lastGroup() : 0;
+  const bool makesColumn = job.kind == Raid5Work::regenerate || job.kind == Raid5Work::copy;
+  tail_ = makesColumn ? io_.lastGroup() : 0;
   mismatches_.begin(job.job);
   const std::uint64_t from = job.from == 0 ? 0 : base_ + job.from * kBlock;
   machine_.start({.job = job.job,
@@ -221,13 +233,17 @@ void Raid5Jobs::owned(Window& window) noexcept {
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
     if (!buffers_[placeOf(window) * columns_ + c].fresh()) window.fault = {ENOMEM};
   }
+  if (window.fault.error == 0) startReads(window, sources_);
+  stageOver(window);
+}
+
+void Raid5Jobs::startReads(Window& window, ColumnSet columns) noexcept {
   for (Part& part : partsOf(window)) {
-    if (!in(sources_, part.column) || window.fault.error != 0) continue;
+    if (!in(columns, part.column)) continue;
     window.pending++;
     issue(part, IoOp::read, node_.columns[part.column].start + window.range.offset, window.range.length,
           buffer(window, part.column));
   }
-  stageOver(window);
 }
 
 void Raid5Jobs::issue(Part& part, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept {
@@ -266,13 +282,19 @@ void Raid5Jobs::partDone(Part& part) noexcept {
   if (job_.kind == Raid5Work::parity && part.op == IoOp::write) {
     io_.parityChanged(part.column, part.offset - node_.columns[part.column].start, part.length);
   }
-  if (fault.error != 0 && job_.kind == Raid5Work::parity && part.op == IoOp::read) {
-    window.unread |= ColumnSet{1} << part.column;  // told of; nothing is compared here
+  const bool borne =
+      job_.kind == Raid5Work::parity ||
+      (job_.kind == Raid5Work::copy && window.stage == Window::Stage::reading && fault.error != ETIMEDOUT);
+  if (fault.error != 0 && borne && part.op == IoOp::read) {
+    // Told of; nothing is compared here, or it is made from the others. What hangs may still write to the memory.
+    window.unread |= ColumnSet{1} << part.column;
     io_.wantRepair(part.column, window.range.offset, window.range.length, fault.error);
   } else if (fault.error != 0) {
     if (window.fault.error == 0) window.fault = fault;
-  } else if (window.stage == Window::Stage::writing && job_.kind != Raid5Work::regenerate) {
-    job_.kind == Raid5Work::initialise ? zeroNext(part) : repairNext(part);
+  } else if (window.stage == Window::Stage::writing && job_.kind == Raid5Work::initialise) {
+    zeroNext(part);
+  } else if (window.stage == Window::Stage::writing && job_.kind == Raid5Work::parity) {
+    repairNext(part);
   }
   stageOver(window);
 }
@@ -292,8 +314,26 @@ void Raid5Jobs::stageOver(Window& window) noexcept {
   using Stage = Window::Stage;
   if (--window.pending != 0) return;
   if (window.fault.error != 0 || window.stage == Stage::writing) return finish(window);
+  if (window.stage == Stage::others) {
+    compute(window, node_.copied);
+    return write(window, node_.copied);
+  }
   if (window.stage == Stage::reading) {
-    if (job_.kind == Raid5Work::regenerate) return compute(window);
+    if (job_.kind == Raid5Work::regenerate) {
+      compute(window, target_);
+      return write(window, target_);
+    }
+    if (job_.kind == Raid5Work::copy) {
+      if (window.unread == 0) return write(window, node_.copied);
+      window.stage = Stage::others;
+      window.pending = 1;
+      if (othersReadable()) {
+        startReads(window, serving_ & ~sources_);
+      } else {
+        window.fault = {EIO, componentOf(node_.copied)};
+      }
+      return stageOver(window);
+    }
     if (window.unread == 0) compare(window);
     if (!job_.repair || !window.wrong) return finish(window);
     // What the kernel could not write back may be lost and was read as it was before: parity would be made of that.
@@ -309,16 +349,28 @@ void Raid5Jobs::stageOver(Window& window) noexcept {
   io_.claimAgain(window);
 }
 
-void Raid5Jobs::compute(Window& window) noexcept {
+bool Raid5Jobs::othersReadable() const noexcept {
+  for (std::uint32_t c = 0; c < shape_.columns(); c++) {
+    if (!node_.columns[c].service.readable) return false;
+  }
+  return true;
+}
+
+// From all others.
+void Raid5Jobs::compute(Window& window, std::uint32_t column) noexcept {
   XorSum others;
   for (std::uint32_t c = 0; c < shape_.columns(); c++) {
-    if (in(sources_, c)) others.add(buffer(window, c));
+    if (c != column) others.add(buffer(window, c));
   }
-  others.into(buffer(window, target_), 0, window.range.length);
+  others.into(buffer(window, column), 0, window.range.length);
+}
+
+// What is in that column's buffer, to the target.
+void Raid5Jobs::write(Window& window, std::uint32_t from) noexcept {
   window.stage = Window::Stage::writing;
   window.pending = 1;
   issue(partsOf(window)[target_], IoOp::write, node_.columns[target_].start + window.range.offset, window.range.length,
-        buffer(window, target_));
+        buffer(window, from));
 }
 
 void Raid5Jobs::finish(Window& window) noexcept {

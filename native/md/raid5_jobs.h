@@ -1,6 +1,6 @@
-// The jobs of a RAID5 device: columns are zeroed, one column is computed from the others, parity is compared.
+// The jobs of a RAID5 device: columns are zeroed, one column is computed from the others or copied, parity is compared.
 //
-// raid5_jobs.cc: what they have in common, and regeneration. raid5_parity.cc: comparison. raid5_zero.cc: zeroes.
+// raid5_jobs.cc: what they have in common, regeneration and copy. raid5_parity.cc: comparison. raid5_zero.cc: zeroes.
 // docs/raid5.md has why each is safe at any moment.
 // Invariants: owner thread; one job at a time; all memory is had at the start of a job and given back at its end. A
 // window owns its rows (Raid5Claim) from before its first read until after its last write, unless nobody uses its
@@ -59,8 +59,9 @@ class Raid5Jobs final : public ResyncPort {
     bool hole = false;
   };
   struct Window : Raid5Claim {
-    // locking: its rows are not claimed yet. settling: claimed, and waiting for the journal; nothing is written yet.
-    enum class Stage : std::uint8_t { locking, reading, syncing, settling, writing };
+    // locking: its rows are not claimed yet. others: what is copied could not be read. settling: claimed, and waiting
+    // for the journal; nothing is written yet.
+    enum class Stage : std::uint8_t { locking, reading, others, syncing, settling, writing };
     Raid5Jobs* self = nullptr;
     ResyncWindow range;
     Stage stage = Stage::locking;
@@ -110,7 +111,10 @@ class Raid5Jobs final : public ResyncPort {
   }
   static bool in(ColumnSet set, std::uint32_t column) noexcept { return (set >> column & 1U) != 0; }
 
-  void compute(Window& window) noexcept;
+  void startReads(Window& window, ColumnSet columns) noexcept;
+  bool othersReadable() const noexcept;
+  void compute(Window& window, std::uint32_t column) noexcept;
+  void write(Window& window, std::uint32_t from) noexcept;
   // raid5_parity.cc
   void compare(Window& window) noexcept;
   void repairNext(Part& part) noexcept;
@@ -132,9 +136,10 @@ class Raid5Jobs final : public ResyncPort {
   std::uint64_t end_ = 0;
   std::uint64_t window_ = 0;  // bytes, at most
   std::uint64_t tail_ = 0;    // groups that must be forgotten before the first window
+  ColumnSet serving_ = 0;
   ColumnSet sources_ = 0;     // what is read
   ColumnSet targets_ = 0;     // what is written, and synced
-  std::uint32_t target_ = 0;  // regeneration
+  std::uint32_t target_ = 0;  // regeneration, copy
   unsigned syncs_ = 0;        // of the job, in flight
   ResyncFault syncFault_;
   std::array<Window, Resync::kWindows> windows_;

@@ -214,7 +214,7 @@ class Decoder {
     const auto prewrite = load<std::uint64_t>(bytes_, second + kRowInterlace);
     raid.unit = load<std::uint64_t>(bytes_, second + kRowBlocks);
     raid.serving = load<std::uint32_t>(bytes_, second + kRowFirst);
-    if (load<std::uint32_t>(bytes_, second + kRowCount) != 0) return refuse("row", first + 1, "unused field is set");
+    const auto copied = load<std::uint32_t>(bytes_, second + kRowCount);
     if (interlace < kMinRaidInterlace || interlace > kMaxInterlace) {
       return refuse("row", first, "interlace out of range");
     }
@@ -229,6 +229,11 @@ class Decoder {
     if (raid.unit < 1 || raid.unit > kMaxBlocks) return refuse("row", first + 1, "unit out of range");
     if (raid.serving < raid.originals || raid.serving > columns) {
       return refuse("row", first + 1, "number of columns out of range");
+    }
+    if (copied != 0) {
+      if (copied > raid.serving) return refuse("row", first + 1, "copied column out of range");
+      if (columns != raid.serving + 1) return refuse("row", first + 1, "copy is not alone");
+      raid.copied = copied - 1;
     }
     raid.segment = interlace * kBlockBytes;
     raid.lines = lines;

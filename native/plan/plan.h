@@ -89,6 +89,7 @@ struct Raid5Column {
 
 // See docs/raid5.md and src/plan/types.ts.
 struct Raid5Node {
+  static constexpr std::uint32_t kNone = UINT32_MAX;
   std::uint64_t size = 0;     // external, bytes
   std::uint64_t segment = 0;  // bytes
   std::uint64_t lines = 0;    // segments in a column
@@ -98,6 +99,7 @@ struct Raid5Node {
   std::uint64_t unit = 0;
   std::uint64_t epoch = 0;
   bool replay = false;
+  std::uint32_t copied = kNone;  // the last column, behind those that serve, is becoming a copy of this one
   std::vector<Raid5Column> columns;
 };
 

@@ -5,6 +5,7 @@
  * - errors that come during a decision are the next one's; a metadevice has one decision under way.
  */
 import { type DecideContext, type Decision, decide, type Failure } from '../meta/decide.js'
+import { membersOf } from '../meta/raid5tables.js'
 import { ALL_OPENABLE, hasOtherSource, sidesIn, stripeComponents } from '../meta/sources.js'
 import { metadeviceOf, stripesOf } from '../meta/tree.js'
 import type { Member, Slot, Tree, UnitName } from '../meta/types.js'
@@ -234,7 +235,7 @@ export class Faults {
           ((e.kind === 'componentError' && e.op === 'flush') || (e.block >= c.offset && e.block < c.offset + c.size)),
       )
     if (top.kind === 'raid5') {
-      const component = indexIn(top.columns)
+      const component = indexIn(membersOf(top))
       return component < 0 ? null : { unit: top.name, component, slot: 0 }
     }
     for (const stripe of stripesOf(top, tree)) {

@@ -1,5 +1,5 @@
 /** Which components of a metadevice are in service, and the tree that a plan is made of when some are not open. Pure. */
-import { isInService } from '../meta/raid5tables.js'
+import { isInService, membersOf } from '../meta/raid5tables.js'
 import { isWritten } from '../meta/sources.js'
 import { componentsOf, stripeOf, topLevel, withUnits } from '../meta/tree.js'
 import type { Component, Member, Metadevice, Tree } from '../meta/types.js'
@@ -8,7 +8,7 @@ export const keyOf = (c: Member): string => `${c.path}\0${c.identity}`
 
 /** What of `unit` is read or written: the components that must be open. */
 export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
-  if (unit.kind === 'raid5') return unit.columns.filter(isInService)
+  if (unit.kind === 'raid5') return membersOf(unit).filter(isInService)
   if (unit.kind !== 'mirror') return componentsOf(unit, tree)
   return unit.submirrors.flatMap((s) => {
     const stripe = isWritten(s) ? stripeOf(tree, s.unit) : null
@@ -16,7 +16,7 @@ export const inService = (unit: Metadevice, tree: Tree): readonly Member[] => {
   })
 }
 
-/** Without it `unit` is another one: a column that only waits to join is not missed by anybody. */
+/** Without it `unit` is another one: a column that only waits to join, or a copy of one, is not missed by anybody. */
 export const isEssential = (unit: Metadevice, c: Member): boolean =>
   unit.kind !== 'raid5' || unit.columns.slice(0, unit.serving).some((own) => own === c)
 
@@ -27,9 +27,10 @@ export const isEssential = (unit: Metadevice, c: Member): boolean =>
 export const asServed = (unit: Metadevice, tree: Tree, missing: (c: Member) => boolean): Tree => {
   if (unit.kind === 'raid5') {
     const left = (c: Member): boolean => missing(c) && !isEssential(unit, c)
-    if (!unit.columns.some(left)) return tree
+    if (!membersOf(unit).some(left)) return tree
+    const copy = unit.copy !== null && left(unit.copy.to) ? null : unit.copy
     return withUnits(tree, [
-      { ...unit, columns: unit.columns.map((c) => (left(c) ? { ...c, state: 'initErred' } : c)) },
+      { ...unit, copy, columns: unit.columns.map((c) => (left(c) ? { ...c, state: 'initErred' } : c)) },
     ])
   }
   if (unit.kind !== 'mirror') return tree

@@ -5,8 +5,13 @@ import type { Raid5Target } from '../meta/raid5jobs.js'
 import type { Kind, UnitName } from '../meta/types.js'
 import type { End, Ending, Job, ResyncHost, Target, Work } from '../resync/scheduler.js'
 
-const ofRaid5 = (t: Target): t is Raid5Target =>
-  t.kind === 'initialise' || t.kind === 'regenerate' || t.kind === 'parity'
+const RAID5: Readonly<Record<Raid5Target['kind'], true>> = {
+  initialise: true,
+  regenerate: true,
+  copy: true,
+  parity: true,
+}
+const ofRaid5 = (t: Target): t is Raid5Target => t.kind in RAID5
 const ofMirror = (t: Target): t is ResyncTarget => !ofRaid5(t)
 const narrowed = <T extends Target>(job: Job, is: (t: Target) => t is T): Job<T> | null =>
   is(job.target) ? { ...job, target: job.target } : null

@@ -7,8 +7,9 @@ import { ok } from '../base/result.js'
 import type { Blocks } from '../base/units.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { unchanged } from '../meta/operations.js'
-import { nextRaid5Job, type Raid5Target, raid5TargetIdentity } from '../meta/raid5jobs.js'
+import { columnsOf, nextRaid5Job, type Raid5Target, raid5TargetIdentity } from '../meta/raid5jobs.js'
 import { raid5Event, type Raid5Event, type Raid5Noted } from '../meta/raid5state.js'
+import { membersOf } from '../meta/raid5tables.js'
 import type { Raid5Unit, UnitName } from '../meta/types.js'
 import { errorText } from '../msg/errors.js'
 import type { ComponentId } from '../plan/types.js'
@@ -54,6 +55,8 @@ const endOf = (
       return { event: 'initEnd', columns: t.columns, result, failed }
     case 'regenerate':
       return { event: 'resyncEnd', column: t.column, result, done: synced, failed }
+    case 'copy':
+      return { event: 'copyEnd', column: t.column, result, failed }
     case 'parity':
       return { event: 'regenEnd', result }
   }
@@ -91,12 +94,13 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     engine.raid5Job(device, {
       job: number,
       kind: target.kind,
-      columns: target.kind === 'initialise' ? target.columns : target.kind === 'regenerate' ? [target.column] : [],
+      columns: columnsOf(target),
       repair: target.kind === 'parity' && (work.kind === 'copy' || work.repair),
       from,
       bufferBlocks: bufferBlocks(name),
       bytesPerSecond: config.resyncBytesPerSecond,
-      checkpointMillis: config.resyncCheckpointSeconds * 1000,
+      // A copy begins anew, and so needs none.
+      checkpointMillis: target.kind === 'copy' ? 0 : config.resyncCheckpointSeconds * 1000,
     })
     return true
   }
@@ -106,7 +110,7 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     if (device !== undefined) this.#parts.engine.cancelResync(device)
   }
 
-  /** Zeroes and parity begin anew after a restart, so where they were need not be known. */
+  /** Copies, zeroes and parity begin anew after a restart, so where they were need not be known. */
   checkpoint(name: UnitName, job: Job, done: Blocks): void {
     this.#synced.set(name, done)
     const { target } = job
@@ -173,7 +177,7 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
   async #unwritten(u: Raid5Unit, target: Exclude<Raid5Target, { kind: 'parity' }>): Promise<number | null> {
     const { components, config, files, log } = this.#parts
     const limitSeconds = config.componentTimeoutSeconds
-    const columns = target.kind === 'initialise' ? target.columns : [target.column]
+    const columns = columnsOf(target)
     const inService = target.kind !== 'initialise'
     for (const column of columns) {
       const done = await writeHeaders(u, [column], components, { limitSeconds, inService, files })
@@ -191,7 +195,7 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
   #columnOf(name: UnitName, id: ComponentId): number | null {
     const { state, components } = this.#parts
     const u = state.tree.get(name)
-    const column = u?.kind === 'raid5' ? u.columns.findIndex((c) => components.isOf(id, c)) : -1
+    const column = u?.kind === 'raid5' ? membersOf(u).findIndex((c) => components.isOf(id, c)) : -1
     return column < 0 ? null : column
   }
 }

@@ -8,7 +8,7 @@ import { parseUnitName } from '../meta/names.js'
 import { outcome, type Outcome } from '../meta/operations.js'
 import { wantedResyncs } from '../meta/resyncs.js'
 import { derive } from '../meta/mirrortables.js'
-import { isInitFailed, isInitialising } from '../meta/raid5tables.js'
+import { isInitFailed, isInitialising, membersOf } from '../meta/raid5tables.js'
 import { raid5Event } from '../meta/raid5state.js'
 import { inStep, sidesIn } from '../meta/sources.js'
 import type { MirrorUnit, Raid5Unit, Tree } from '../meta/types.js'
@@ -58,13 +58,13 @@ const each = async (
 const startRaid5 = async (system: System, u: Raid5Unit, { bufferBlocks, parity }: SyncRequest) => {
   const { name } = u
   if (isInitFailed(u)) return err(metaError('onlyClear', name))
-  if (system.resyncs.isRunning(name) || u.columns.some((c) => c.state === 'resync'))
+  if (system.resyncs.isRunning(name) || membersOf(u).some((c) => c.state === 'resync'))
     if (parity || system.resyncs.isRunning(name)) return err(metaError('resyncInProgress', name))
   if (parity && isInitialising(u)) return err(metaError('inUse', name))
   if (parity) {
     const wanted = await system.apply((tree) => {
       const now = tree.get(name)
-      if (now?.kind === 'raid5' && now.columns.some((c) => c.state !== 'okay'))
+      if (now?.kind === 'raid5' && membersOf(now).some((c) => c.state !== 'okay'))
         return err(metaError('columnsNotOkay', name))
       const noted = raid5Event(tree, name, { event: 'regen' }, Date.now())
       return noted.ok ? ok(noted.value.outcome) : noted

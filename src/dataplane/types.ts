@@ -71,10 +71,11 @@ export interface Raid5Job {
   /**
    * initialise: the columns are zeroed, prewrite area and data; joining ones, or any while none is readable.
    * regenerate: the column, writable and not readable, gets what the others say, while clients go
-   * on. parity: of every line it is compared with the data, and made right when `repair` says so; every column readable.
+   * on. copy: what the plan is to copy the column to gets what the column has, or what the others say where it cannot be
+   * read; the column and it are both written by clients meanwhile. parity: of every line it is compared with the data, and made right when `repair` says so; every column readable.
    */
-  readonly kind: 'initialise' | 'regenerate' | 'parity'
-  /** Places in the plan. initialise: any number; regenerate: one; parity: none. */
+  readonly kind: 'initialise' | 'regenerate' | 'copy' | 'parity'
+  /** Places in the plan. initialise: any number; regenerate, copy: one; parity: none. */
   readonly columns: readonly number[]
   /** Of parity. */
   readonly repair: boolean

@@ -9,7 +9,7 @@ import { notice, type NoticeText } from '../msg/notices.js'
 import { type Advanced, advance, componentAt, stateOf, stateOutcome } from './mirrorstate.js'
 import { outcome, type Outcome, unchanged } from './operations.js'
 import { advanceRaid5, type Raid5Advanced } from './raid5state.js'
-import { isInitFailed, isInitialising, isInService, othersInStep, servingColumns } from './raid5tables.js'
+import { isInitFailed, isInitialising, isInService, membersOf, othersInStep, servingColumns } from './raid5tables.js'
 import { blockWithoutSource, isWritten, type Openable, type Place, sidesIn, stripeComponents } from './sources.js'
 import { stripeOf } from './tree.js'
 import type { ColumnState, ComponentState, MirrorUnit, Raid5Unit, Tree, UnitName } from './types.js'
@@ -119,14 +119,18 @@ export const decide = (
       return examine(
         {
           state: u,
-          placeOf: (f) => (f.unit === u.name && u.columns[f.component] !== undefined ? f.component : null),
+          placeOf: (f) => (f.unit === u.name && membersOf(u)[f.component] !== undefined ? f.component : null),
           // Last Erred would stop all writes for one block.
           bears: (state, column) => state.columns[column]?.state === 'okay' && !othersInStep(state, column),
           fail: (state, column) => {
             const next = advanceRaid5(state, { event: 'error', column }, context.now)
             return next.ok ? ok({ state: next.value.unit, notices: next.value.notices }) : next
           },
-          stateAt: (state, column) => state.columns[column]?.state,
+          // Where something else stands now, nobody waits for what failed.
+          stateAt: (state, column) => {
+            const now = membersOf(state)[column]
+            return now === undefined || now.name !== membersOf(u)[column]?.name ? 'erred' : now.state
+          },
           outcome: (state) => raid5Outcome(tree, state),
         },
         failures,

@@ -16,7 +16,7 @@ import { columnBlocks } from './raid5geometry.js'
 import { raid5Event } from './raid5state.js'
 import { othersInStep } from './raid5tables.js'
 import { ALL_OPENABLE, hasOtherSource, type Side, sidesIn } from './sources.js'
-import { changedPools, configured, spareState, standingSpares } from './standing.js'
+import { changedPools, configured, spareState, type Standing, standingSpares } from './standing.js'
 import { ownComponents, poolOf, takesSpares, topLevel, withUnits } from './tree.js'
 import type { Member, MirrorUnit, Raid5Unit, Slice, Spare, StripeUnit, Tree, UnitName } from './types.js'
 
@@ -156,6 +156,13 @@ const givenUp = (tree: Tree): readonly (StripeUnit | Raid5Unit)[] =>
     return [{ ...unit, rows: unit.rows.map((r) => ({ ...r, components: r.components.map(withOriginal) })) }]
   })
 
+/** It failed while it was copied, so what it was copied to is made from the others. */
+const gaveWay = ({ unit, component }: Standing, after: Tree): boolean => {
+  const now = after.get(unit.name)
+  if (unit.kind !== 'raid5' || now?.kind !== 'raid5') return false
+  return unit.columns.some((c, i) => c === component && unit.copy?.of === i && now.columns[i]?.state === 'resync')
+}
+
 /**
  * What a change of the tree means for the spares, to be committed with it (driver.md 3.4, 3.5). A spare
  * whose component was put into Maintenance is Broken, and the component has its own slice again; one
@@ -173,7 +180,7 @@ export const settleSpares = (before: Tree, change: Outcome, now: number): Outcom
     const last = stood.get(s.name)
     if (last === undefined || (stands.has(s.name) && stoodBefore.has(s.name))) return s
     if (stands.has(s.name)) return s.changed === now ? s : { ...s, changed: now }
-    const failed = last.component.state === 'erred' || last.component.state === 'lastErred'
+    const failed = last.component.state === 'erred' || last.component.state === 'lastErred' || gaveWay(last, tree)
     return { ...s, broken: failed, changed: now }
   })
   const put = [...restored, ...pools]

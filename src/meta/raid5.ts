@@ -39,11 +39,12 @@ import {
   usable,
 } from './raid5geometry.js'
 import { reportRaid5 } from './raid5report.js'
+import { membersOf } from './raid5tables.js'
 import type { Reader } from './reader.js'
 import { decodeMember, sliceOf } from './slice.js'
 import { configured } from './standing.js'
 import { poolOf } from './tree.js'
-import type { Column, ColumnCheckpoint, ColumnState, Device, Raid5Unit, UnitName } from './types.js'
+import type { Column, ColumnCheckpoint, ColumnCopy, ColumnState, Device, Raid5Unit, UnitName } from './types.js'
 
 type RaidError = 'syntax' | 'illegalOption'
 const at = (e: ParseError, word: number): ParseError => ({ ...e, word })
@@ -225,6 +226,7 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
       journal: { unit: context.random, epoch: 1 },
       checkpoint: null,
       regen: false,
+      copy: null,
     },
     warnings: columns.flatMap((c, i) => (i === behind ? [behindWarning(d.name, c.name)] : [])),
   })
@@ -241,11 +243,22 @@ const SERVICE: Readonly<Record<ColumnState, (c: Column) => ComponentService>> = 
 }
 
 const compile = (u: Raid5Unit, { to, component, replay }: CompileContext): NodeId => {
-  const columns = u.columns.map((c) =>
+  const columns = membersOf(u).map((c) =>
     to.addComponent(component(c), blocks(c.offset + c.start), columnBlocks(u), SERVICE[c.state](c)),
   )
   const { blocks: size, interlace, lines, originals, serving, prewrite, journal } = u
-  return to.addRaid5({ blocks: size, interlace, lines, originals, serving, prewrite, ...journal, replay, columns })
+  return to.addRaid5({
+    blocks: size,
+    interlace,
+    lines,
+    originals,
+    serving,
+    prewrite,
+    ...journal,
+    replay,
+    copied: u.copy?.of ?? null,
+    columns,
+  })
 }
 
 const STATES: readonly [ColumnState, ...ColumnState[]] = ['okay', 'init', 'initErred', 'erred', 'lastErred', 'resync']
@@ -259,15 +272,17 @@ const decodeCheckpoint = (from: Reader | null): ColumnCheckpoint | null =>
         done: from.blocks('done'),
       }
 
+const decodeColumn = (c: Reader): Column => ({ ...decodeMember(c), state: c.word('state', STATES) })
+
+const decodeCopy = (from: Reader | null): ColumnCopy | null =>
+  from === null ? null : { of: from.integer('of', 0, MAX_COLUMNS - 1), to: decodeColumn(from.object('to')) }
+
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): Raid5Unit => {
   const journal = from.object('journal')
   return {
     kind: 'raid5',
     ...common,
-    columns: from.list('columns', MIN_COLUMNS, MAX_COLUMNS, (c) => ({
-      ...decodeMember(c),
-      state: c.word('state', STATES),
-    })),
+    columns: from.list('columns', MIN_COLUMNS, MAX_COLUMNS, decodeColumn),
     originals: from.integer('originals', MIN_COLUMNS, MAX_COLUMNS),
     serving: from.integer('serving', MIN_COLUMNS, MAX_COLUMNS),
     interlace: blocks(from.integer('interlace', MIN_RAID5_INTERLACE, MAX_INTERLACE)),
@@ -285,6 +300,7 @@ const decode = (from: Reader, common: { readonly name: UnitName; readonly minor:
     },
     checkpoint: decodeCheckpoint(from.objectOrNull('checkpoint')),
     regen: from.boolean('regen'),
+    copy: from.has('copy') ? decodeCopy(from.objectOrNull('copy')) : null,
   }
 }
 
@@ -299,14 +315,19 @@ const verify = (u: Raid5Unit): string | null => {
     if (!Number.isSafeInteger(c.offset + c.size)) return `columns[${i}]: beyond the last block number`
     if (usable(c) < columnBlocks(u)) return `columns[${i}]: too small`
   }
-  const { checkpoint } = u
+  const { checkpoint, copy } = u
+  if (copy !== null) {
+    if (copy.to.state !== 'resync' || u.columns[copy.of]?.state !== 'okay') return 'copy is of no column that works'
+    if (u.serving < u.columns.length || u.columns.length >= MAX_COLUMNS) return 'copy has no place'
+    if (usable(copy.to) < columnBlocks(u)) return 'copy: too small'
+  }
   if (checkpoint !== null && (checkpoint.column >= u.columns.length || checkpoint.done > columnData(u)))
     return 'checkpoint is beyond the columns'
   return null
 }
 
 /** All its columns are in step, and nothing is to be done about parity. */
-export const isWhole = (u: Raid5Unit): boolean => !u.regen && u.columns.every((c) => c.state === 'okay')
+export const isWhole = (u: Raid5Unit): boolean => !u.regen && membersOf(u).every((c) => c.state === 'okay')
 
 export const raid5: DeviceModule<'raid5'> = {
   kind: 'raid5',

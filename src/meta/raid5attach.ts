@@ -18,7 +18,8 @@ import type { Inventory, Raid5Unit, Tree } from './types.js'
 const refusal = (u: Raid5Unit, live: Pick<Live, 'isResyncing'>): MetaError | null => {
   const has = (state: Raid5Unit['columns'][number]['state']): boolean => u.columns.some((c) => c.state === state)
   if (u.serving < u.columns.length) return metaError('inUse', u.name)
-  if (has('resync') || (live.isResyncing(u.name) && !isInitialising(u))) return metaError('resyncInProgress', u.name)
+  if (has('resync') || u.copy !== null || (live.isResyncing(u.name) && !isInitialising(u)))
+    return metaError('resyncInProgress', u.name)
   if (has('lastErred')) return metaError('raidLastErred', u.name)
   if (isInitFailed(u)) return metaError('onlyClear', u.name)
   return isInitialising(u) ? metaError('inUse', u.name) : null

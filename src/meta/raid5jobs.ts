@@ -4,11 +4,13 @@
  */
 import { type Blocks, blocks } from '../base/units.js'
 import { isGrowing, isInitialising, othersReadable } from './raid5tables.js'
-import type { Raid5Unit } from './types.js'
+import type { Column, Raid5Unit } from './types.js'
 
 export type Raid5Target =
   | { readonly kind: 'initialise'; readonly columns: readonly number[] }
   | { readonly kind: 'regenerate'; readonly column: number }
+  /** The column's content goes to what is to take its place. */
+  | { readonly kind: 'copy'; readonly column: number }
   | { readonly kind: 'parity' }
 
 export interface Raid5Plan {
@@ -17,11 +19,12 @@ export interface Raid5Plan {
   readonly from: Blocks
 }
 
-const columnsOf = (t: Raid5Target): readonly number[] => {
+export const columnsOf = (t: Raid5Target): readonly number[] => {
   switch (t.kind) {
     case 'initialise':
       return t.columns
     case 'regenerate':
+    case 'copy':
       return [t.column]
     case 'parity':
       return []
@@ -35,8 +38,11 @@ export const sameRaid5Target = (a: Raid5Target, b: Raid5Target): boolean =>
  * What is written, and since when it wants it: a column that failed in between missed writes, and one that was
  * replaced is other storage. `started` does not count: the journal saw to what was under way.
  */
-export const raid5TargetIdentity = (u: Raid5Unit, t: Raid5Target): string =>
-  JSON.stringify([t.kind, ...columnsOf(t).map((i) => [i, u.columns[i]?.identity ?? '', u.columns[i]?.erredOrder ?? 0])])
+export const raid5TargetIdentity = (u: Raid5Unit, t: Raid5Target): string => {
+  const storage = (c: Column | undefined): readonly unknown[] => [c?.identity ?? '', c?.erredOrder ?? 0]
+  const copy = t.kind === 'copy' ? storage(u.copy?.to) : []
+  return JSON.stringify([t.kind, ...columnsOf(t).map((i) => [i, ...storage(u.columns[i])]), ...copy])
+}
 
 /** Everything that is wanted and could be made now, in order. */
 export const wantedRaid5Jobs = (u: Raid5Unit): readonly Raid5Target[] => {
@@ -44,12 +50,15 @@ export const wantedRaid5Jobs = (u: Raid5Unit): readonly Raid5Target[] => {
   const stale = u.columns.flatMap((c, i) => (c.state === 'resync' && othersReadable(u, i) ? [i] : []))
   return [
     ...stale.map((column) => ({ kind: 'regenerate', column }) as const),
+    ...(u.copy !== null && u.columns[u.copy.of]?.state === 'okay'
+      ? [{ kind: 'copy', column: u.copy.of } as const]
+      : []),
     ...(isInitialising(u) || isGrowing(u) ? [{ kind: 'initialise', columns: initial } as const] : []),
     ...(u.regen && u.columns.every((c) => c.state === 'okay') ? [{ kind: 'parity' } as const] : []),
   ]
 }
 
-/** Only the resync of a column is recorded: zeroes and parity are made from the start again, as driver.md 4.9 has it. */
+/** Only what is computed is recorded: copies, zeroes and parity are made from the start again, as driver.md 4.9 has it. */
 const startOf = (u: Raid5Unit, t: Raid5Target): Blocks => {
   const { checkpoint: c } = u
   const goesOn = t.kind === 'regenerate' && c?.column === t.column && c.identity === u.columns[t.column]?.identity

@@ -1,6 +1,6 @@
 /**
- * metareplace of a column of a RAID5 device (commands.md 3.9, driver.md 4.9). The column is made from the others, so
- * with more than one that failed the order matters: first what is out altogether, then what is Last Erred.
+ * metareplace of a column of a RAID5 device (commands.md 3.9, driver.md 4.9). One that works is copied; any other is made
+ * from the others, so with more than one that failed the order matters: first what is out altogether, then what is Last Erred.
  */
 import { err, ok } from '../base/result.js'
 import { type MetaError, type MetaResult, metaError } from '../msg/errors.js'
@@ -11,8 +11,8 @@ import { startBlock } from './layout.js'
 import { configuredName } from './operands.js'
 import { outcome, type Outcome } from './operations.js'
 import { columnBlocks } from './raid5geometry.js'
-import { advanceRaid5 } from './raid5state.js'
-import { isGrowing, isInitFailed, isInitialising, isInService } from './raid5tables.js'
+import { advanceRaid5, canCopy } from './raid5state.js'
+import { isGrowing, isInitFailed, isInitialising, isInService, membersOf } from './raid5tables.js'
 import type { ReplaceContext, ReplaceRequest } from './replace.js'
 import { sliceOf } from './slice.js'
 import { configured } from './standing.js'
@@ -21,7 +21,7 @@ import type { Column, Raid5Unit, Slice } from './types.js'
 /** What runs or is about to, in SVM's words; the columns themselves say nothing of what cannot be touched now. */
 export const busy = (u: Raid5Unit, live: Pick<Live, 'isResyncing'>): MetaError | null => {
   const running = live.isResyncing(u.name)
-  if (running && u.columns.some((c) => c.state === 'resync')) return metaError('resyncInProgress', u.name)
+  if (running && membersOf(u).some((c) => c.state === 'resync')) return metaError('resyncInProgress', u.name)
   if (isInitFailed(u)) return metaError('onlyClear', u.name)
   if (isInitialising(u) || isGrowing(u)) return metaError('inUse', u.name)
   return running ? metaError('resyncInProgress', u.name) : null
@@ -75,7 +75,8 @@ export const replaceColumn = (u: Raid5Unit, r: ReplaceRequest, context: ReplaceC
   const old = configured(named).name
   const by = newSlice(u, named, r.new ?? old, r.new === null, context)
   if (!by.ok) return by
-  const next = advanceRaid5(u, { event: 'replace', column, by: by.value }, now)
+  const event = canCopy(u, column, by.value) && !live.isMissing(named) ? 'copy' : 'replace'
+  const next = advanceRaid5(u, { event, column, by: by.value }, now)
   if (!next.ok) return err(metaError('inUse', u.name))
   const change: Change =
     r.new === null

@@ -2,7 +2,7 @@
 import type { ColumnsReport, ComponentReport, Raid5Report, Raid5Work, ResyncReport } from '../msg/report.js'
 import type { LiveStatus } from './kind.js'
 import { columnData } from './raid5geometry.js'
-import { isGrowing, isInService, type Raid5State, raid5StateOf, servingColumns } from './raid5tables.js'
+import { isGrowing, isInService, membersOf, type Raid5State, raid5StateOf, servingColumns } from './raid5tables.js'
 import { configured } from './standing.js'
 import { parentOf } from './tree.js'
 import type { Column, ColumnState, Raid5Unit, Tree } from './types.js'
@@ -76,16 +76,20 @@ const workOf = (u: Raid5Unit, state: Raid5State, running: ResyncReport | null): 
 }
 
 export const reportRaid5 = (u: Raid5Unit, tree: Tree, live: LiveStatus, tab: string): Raid5Report => {
-  const one = (c: Column): ComponentReport => ({
-    device: configured(c).name,
-    // Of a hot spare that stands in, under the name of what it stands in for.
-    startBlock: c.start + u.prewrite,
-    hasReplica: live.hasReplica(c),
-    state: columnText(c, live),
-    changed: c.changed,
-    relocatable: live.deviceId(configured(c)) !== null,
-    hotSpare: c.spare === null ? null : c.name,
-  })
+  const one = (column: Column): ComponentReport => {
+    // What it is copied to is shown in its place, as driver.md 4.9 has it in the record.
+    const c = u.copy !== null && u.columns[u.copy.of] === column ? u.copy.to : column
+    return {
+      device: configured(c).name,
+      // Of a hot spare that stands in, under the name of what it stands in for.
+      startBlock: c.start + u.prewrite,
+      hasReplica: live.hasReplica(c),
+      state: columnText(c, live),
+      changed: c.changed,
+      relocatable: live.deviceId(configured(c)) !== null,
+      hotSpare: column.spare === null ? null : column.name,
+    }
+  }
   const columns = (of: readonly Column[], holding: number): ColumnsReport => ({
     size: columnData(u) * holding,
     columns: of.map(one),
@@ -100,7 +104,7 @@ export const reportRaid5 = (u: Raid5Unit, tree: Tree, live: LiveStatus, tab: str
     parent: parentOf(tree, u.name)?.name ?? null,
     size: u.blocks,
     state: unavailable ? 'Unavailable' : STATE_TEXTS[state],
-    changed: Math.max(...u.columns.map((c) => c.changed)),
+    changed: Math.max(...membersOf(u).map((c) => c.changed)),
     // The blank at the end is where SVM names a set.
     invoke: unavailable ? 'metastat -i ' : invoke(u, state),
     work: workOf(u, state, running),

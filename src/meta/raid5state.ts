@@ -6,6 +6,8 @@
  * - of the serving columns at most one is Erred or in resync; whatever fails besides is Last Erred: it keeps its
  *   place, because something can only be read from it;
  * - a column is readable only after a job that made all of it durable said so;
+ * - what a column is copied to is written and not read; its failure costs the copy alone, and when the column fails it
+ *   takes its place at once, to be made from the others;
  * - columns behind the serving ones are `init` or `initErred`; serving ones are either only that (the first
  *   initialisation) or never.
  */
@@ -14,10 +16,10 @@ import type { Blocks } from '../base/units.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { notice, type NoticeText } from '../msg/notices.js'
 import { outcome, type Outcome } from './operations.js'
-import { raid5Size } from './raid5geometry.js'
-import { COLUMN_NEXT, type ColumnEvent, isInitFailed, isInitialising, othersInStep } from './raid5tables.js'
+import { MAX_COLUMNS, raid5Size } from './raid5geometry.js'
+import { COLUMN_NEXT, type ColumnEvent, isInitFailed, isInitialising, membersOf, othersInStep } from './raid5tables.js'
 import { relievedBy } from './standing.js'
-import type { Column, Raid5Unit, Slice, Tree, UnitName } from './types.js'
+import type { Column, ColumnCopy, Raid5Unit, Slice, Tree, UnitName } from './types.js'
 
 export type JobResult = 'done' | 'failed' | 'cancelled'
 
@@ -29,6 +31,8 @@ export type Raid5Event =
   /** It could be opened, by somebody who begins to use the device. */
   | { readonly event: 'opened'; readonly column: number }
   | { readonly event: 'replace'; readonly column: number; readonly by: Slice }
+  /** The same for one that works, and goes on doing so until all of it is there. */
+  | { readonly event: 'copy'; readonly column: number; readonly by: Slice }
   | { readonly event: 'spare'; readonly column: number; readonly by: Slice; readonly pool: UnitName }
   | { readonly event: 'attach'; readonly by: readonly Slice[] }
   /** Parity is to be made again. */
@@ -49,6 +53,13 @@ export type Raid5Event =
       readonly column: number
       readonly result: JobResult
       readonly done: Blocks
+      readonly failed: number | null
+    }
+  /** @property column the one that is copied; `failed` as above, what it is copied to counting as the last one. */
+  | {
+      readonly event: 'copyEnd'
+      readonly column: number
+      readonly result: JobResult
       readonly failed: number | null
     }
   | { readonly event: 'regenEnd'; readonly result: JobResult }
@@ -113,17 +124,58 @@ const failed = (u: Raid5Unit, column: number, event: ColumnEvent, now: number): 
   return ok({ unit: next.value, notices: complaints(u, before, after) })
 }
 
+/** What it was copied to is free; a header that the end of the copy left there may have a number that is 2 higher. */
+const withoutCopy = (u: Raid5Unit): Raid5Unit => (u.copy === null ? u : { ...u, errors: u.errors + 3, copy: null })
+
+/** The column goes on as if nothing had been. */
+const copyGivenUp = (u: Raid5Unit): Answer =>
+  u.copy === null
+    ? illegal('error', u.columns.length, 'no such column')
+    : ok({
+        unit: withoutCopy(u),
+        notices: [notice('copyGivenUp', u.name, u.copy.to.name, u.columns[u.copy.of]?.name ?? '')],
+      })
+
+/** What it was to be copied to is made from the others; a spare that failed so is Broken (hotspare.ts). */
+const copiedFailed = (u: Raid5Unit, { of, to }: ColumnCopy, now: number): Answer => {
+  const erred = failed(withoutCopy(u), of, 'error', now)
+  if (!erred.ok) return erred
+  const { name, path, identity, extent, offset, size, start } = to
+  const by = { name, path, identity, extent, offset, size, start, spare: null }
+  const next = moved(erred.value.unit, of, 'replace', now, by)
+  return next.ok ? ok({ unit: next.value, notices: erred.value.notices }) : next
+}
+
 /** One error is Maintenance; what fails while another column is not in step is the last to have its data. */
 const errorAt = (u: Raid5Unit, column: number, now: number): Answer => {
+  if (u.copy !== null && column === u.columns.length) return copyGivenUp(u)
   const state = u.columns[column]?.state
   const last = state === 'lastErred' || (state === 'okay' && !othersInStep(u, column))
-  return failed(u, column, last ? 'lastError' : 'error', now)
+  if (u.copy?.of !== column) return failed(u, column, last ? 'lastError' : 'error', now)
+  return last ? failed(withoutCopy(u), column, 'lastError', now) : copiedFailed(u, u.copy, now)
+}
+
+/** It works, and something else is to take its place: its data is there to be copied. */
+export const canCopy = (u: Raid5Unit, column: number, by: Slice): boolean => {
+  const c = u.columns[column]
+  const room = u.serving === u.columns.length && u.columns.length < MAX_COLUMNS
+  return c?.state === 'okay' && c.name !== by.name && room
 }
 
 const replaced = (u: Raid5Unit, column: number, by: Slice, now: number): Step =>
   isInitFailed(u) || isInitialising(u)
     ? illegal('replace', column, 'not initialised')
-    : moved(u, column, 'replace', now, { ...by, spare: null })
+    : moved(u.copy?.of === column ? withoutCopy(u) : u, column, 'replace', now, { ...by, spare: null })
+
+/** One at a time; another target for the same column takes the place of the first one. */
+const copyBegun = (u: Raid5Unit, column: number, by: Slice, now: number): Step => {
+  if (!canCopy(u, column, by)) return illegal('copy', column, u.columns[column]?.state ?? 'no such column')
+  if (u.copy !== null && u.copy.of !== column) return illegal('copy', column, 'another one is being copied')
+  const free = withoutCopy(u)
+  const errors = free.errors + 1
+  const to: Column = { ...by, state: 'resync', erredOrder: errors, spare: null, changed: now }
+  return ok({ ...free, errors, copy: { of: column, to } })
+}
 
 const spared = (u: Raid5Unit, column: number, by: Slice, pool: UnitName, now: number): Answer => {
   const c = u.columns[column]
@@ -138,7 +190,7 @@ const spared = (u: Raid5Unit, column: number, by: Slice, pool: UnitName, now: nu
 
 /** They serve once all of them are zeroes: until then nothing of them is mapped. */
 const attached = (u: Raid5Unit, by: readonly Slice[], now: number): Step => {
-  const busy = u.columns.find((c) => c.state !== 'okay' && c.state !== 'erred')
+  const busy = membersOf(u).find((c) => c.state !== 'okay' && c.state !== 'erred')
   if (busy !== undefined) return illegal('attach', null, busy.state)
   const errors = u.errors + 1
   const fresh = by.map((s): Column => ({ ...s, state: 'init', erredOrder: errors, spare: null, changed: now }))
@@ -188,6 +240,16 @@ const resyncEnded = (u: Raid5Unit, e: Extract<Raid5Event, { readonly event: 'res
   return quiet(ok(checkpointed(u, column, done)))
 }
 
+const copyEnded = (u: Raid5Unit, e: Extract<Raid5Event, { readonly event: 'copyEnd' }>, now: number): Answer => {
+  const c = u.columns[e.column]
+  if (u.copy?.of !== e.column || c?.state !== 'okay') return illegal(e.event, e.column, c?.state ?? 'no such column')
+  if (e.result === 'failed' && e.failed === u.columns.length) return copyGivenUp(u)
+  if (e.result !== 'done') return quiet(ok(u))
+  const errors = u.errors + 1
+  const to: Column = { ...u.copy.to, state: 'okay', erredOrder: errors, changed: now }
+  return quiet(ok({ ...u, errors, copy: null, columns: u.columns.map((old, i) => (i === e.column ? to : old)) }))
+}
+
 const initEnded = (u: Raid5Unit, e: Extract<Raid5Event, { readonly event: 'initEnd' }>, now: number): Answer => {
   if (e.result === 'done') return quiet(initialised(u, e.columns, now))
   // What is not being initialised is decided with its own errors.
@@ -204,18 +266,20 @@ export const advanceRaid5 = (u: Raid5Unit, e: Raid5Event, now: number): Answer =
       const state = u.columns[e.column]?.state
       if (e.column >= u.serving || state === 'init') return illegal(e.event, e.column, state ?? 'no such column')
       if (!othersInStep(u, e.column)) return illegal(e.event, e.column, 'others are not in step')
-      return failed(u, e.column, 'error', now)
+      return u.copy?.of === e.column ? copiedFailed(u, u.copy, now) : failed(u, e.column, 'error', now)
     }
     case 'opened':
       return quiet(moved(u, e.column, 'opened', now))
     case 'replace':
       return quiet(replaced(u, e.column, e.by, now))
+    case 'copy':
+      return quiet(copyBegun(u, e.column, e.by, now))
     case 'spare':
       return spared(u, e.column, e.by, e.pool, now)
     case 'attach':
       return quiet(attached(u, e.by, now))
     case 'regen': {
-      const other = u.columns.find((c) => c.state !== 'okay')
+      const other = membersOf(u).find((c) => c.state !== 'okay')
       return other === undefined ? quiet(ok({ ...u, regen: true })) : illegal(e.event, null, other.state)
     }
     case 'started':
@@ -226,6 +290,8 @@ export const advanceRaid5 = (u: Raid5Unit, e: Raid5Event, now: number): Answer =
       return initEnded(u, e, now)
     case 'resyncEnd':
       return resyncEnded(u, e, now)
+    case 'copyEnd':
+      return copyEnded(u, e, now)
     case 'regenEnd':
       return quiet(ok(e.result === 'done' && u.regen ? { ...u, regen: false } : u))
   }

@@ -21,6 +21,9 @@ export const COLUMN_NEXT: Readonly<Record<ColumnState, Partial<Readonly<Record<C
   resync: { error: 'erred', opened: 'resync', replace: 'resync', regenerated: 'okay' },
 }
 
+/** All that it reads or writes: its columns in order, then the one that a column is copied to. */
+export const membersOf = (u: Raid5Unit): readonly Column[] => (u.copy === null ? u.columns : [...u.columns, u.copy.to])
+
 /** Columns with data of the address space, and their parity. */
 export const servingColumns = (u: Raid5Unit): readonly Column[] => u.columns.slice(0, u.serving)
 const joining = (u: Raid5Unit): readonly Column[] => u.columns.slice(u.serving)
@@ -57,7 +60,7 @@ export type Raid5State =
 export const raid5StateOf = (u: Raid5Unit, running = true): Raid5State => {
   const serving = servingColumns(u)
   const last = has(serving, 'lastErred')
-  const stale = has(serving, 'resync')
+  const stale = has(serving, 'resync') || u.copy !== null
   if (stale && running) return 'resyncing'
   if (isInitFailed(u)) return 'initFailed'
   if (has(serving, 'init')) return 'initializing'

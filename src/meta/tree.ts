@@ -79,7 +79,7 @@ export const ownComponents = (unit: Metadevice): readonly Member[] => {
     case 'stripe':
       return unit.rows.flatMap((r) => r.components)
     case 'raid5':
-      return unit.columns
+      return unit.copy === null ? unit.columns : [...unit.columns, unit.copy.to]
     case 'mirror':
       return []
     default:

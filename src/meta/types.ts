@@ -171,6 +171,17 @@ export interface ColumnCheckpoint {
   readonly done: Blocks
 }
 
+/**
+ * A column that works is becoming another slice: that one gets what is written to the column, and is never read before
+ * the commit that puts it in its place.
+ */
+export interface ColumnCopy {
+  /** Which one; it is Okay. */
+  readonly of: number
+  /** In resync. */
+  readonly to: Column
+}
+
 /** Where the blocks are: raid5geometry.ts and docs/raid5.md. */
 export interface Raid5Unit {
   readonly kind: 'raid5'
@@ -207,6 +218,7 @@ export interface Raid5Unit {
   readonly checkpoint: ColumnCheckpoint | null
   /** Parity is to be made again, or that runs. */
   readonly regen: boolean
+  readonly copy: ColumnCopy | null
 }
 
 /** `start` is where a component that needs no label area begins. */

@@ -24,6 +24,8 @@ export const NOTICES = {
   hotSpareOpenError: ['warning', 'md: %s: open error of hotspare %s'],
   /** Of RAID5: it goes back to its pool as Broken. args: metadevice, spare. */
   spareReleased: ['warning', 'md: %s: %s hotspare errored and released'],
+  /** Ours: a column was being copied there, and stays what it is. args: RAID5 metadevice, target, column. */
+  copyGivenUp: ['warning', 'md: %s: %s failed as replacement, %s stays in use'],
   /** args: mirror. */
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
   /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */

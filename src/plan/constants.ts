@@ -40,7 +40,7 @@ export const PLAN = {
   /**
    * Component: lastErred, 0. Stripe: first row and number of rows. Mirror: first reference and number of sides.
    * RAID5: the first of its two rows, 2: segment, lines, references to all columns; and blocks of the prewrite area,
-   * unit, serving columns, 0.
+   * unit, serving columns; and of which column the last one is becoming a copy, plus 1, 0: of none.
    */
   NODE_FIRST: 24,
   NODE_COUNT: 28,

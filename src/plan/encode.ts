@@ -58,7 +58,12 @@ export const encodePlan = (plan: Plan): Uint8Array => {
       case 'raid5': {
         const first = rows.length
         rows.push({ interlace: node.interlace, blocks: node.lines, first: refs.length, count: node.columns.length })
-        rows.push({ interlace: node.prewrite, blocks: node.unit, first: node.serving, count: 0 })
+        rows.push({
+          interlace: node.prewrite,
+          blocks: node.unit,
+          first: node.serving,
+          count: node.copied === null ? 0 : node.copied + 1,
+        })
         for (const child of node.columns) refs.push({ node: child, flags: 0 })
         return { first, count: 2 }
       }

@@ -100,6 +100,11 @@ export interface Raid5Node {
   readonly epoch: number
   /** The journal of `epoch` is replayed; requests wait. The next plan has a new epoch and no replay. */
   readonly replay: boolean
+  /**
+   * The last one in `columns`, alone behind those that serve, is becoming a copy of this column: what is written to this
+   * one is written to it as well.
+   */
+  readonly copied: number | null
   /** Component nodes, each at least prewrite + lines x interlace long. */
   readonly columns: readonly NodeId[]
 }

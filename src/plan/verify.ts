@@ -213,7 +213,7 @@ class Decoder {
     const prewrite = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_INTERLACE)
     const unit = u64(view, at + PLAN.ROW_BYTES + PLAN.ROW_BLOCKS)
     const serving = u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_FIRST)
-    check(u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_COUNT) === 0, () => `row ${first + 1}: unused field is set`)
+    const copied = u32(view, at + PLAN.ROW_BYTES + PLAN.ROW_COUNT)
     check(
       interlace >= PLAN.MIN_RAID_INTERLACE && interlace <= PLAN.MAX_INTERLACE,
       () => `row ${first}: interlace out of range`,
@@ -233,6 +233,8 @@ class Decoder {
     )
     check(unit >= 1 && unit <= PLAN.MAX_BLOCKS, () => `row ${first + 1}: unit out of range`)
     check(serving >= originals && serving <= columns, () => `row ${first + 1}: number of columns out of range`)
+    check(copied <= serving, () => `row ${first + 1}: copied column out of range`)
+    check(copied === 0 || columns === serving + 1, () => `row ${first + 1}: copy is not alone`)
     const refs = this.#take(`row ${first}`, node, u32(view, at + PLAN.ROW_FIRST), columns)
     refs.forEach((ref, k) => {
       check(ref.flags === 0, () => `row ${first}: unknown flags`)
@@ -253,6 +255,7 @@ class Decoder {
       serving,
       prewrite: blocks(prewrite),
       unit,
+      copied: copied === 0 ? null : copied - 1,
       columns: refs.map((ref) => ref.node as NodeId),
     }
   }
@@ -349,7 +352,7 @@ export const describePlan = (plan: Plan): string => {
     } else if (node.kind === 'raid5') {
       lines.push(`node ${i} raid5 blocks ${node.blocks} epoch ${node.epoch}${node.replay ? ' replay' : ''}`)
       lines.push(
-        `  interlace ${node.interlace} lines ${node.lines} originals ${node.originals} serving ${node.serving}`,
+        `  interlace ${node.interlace} lines ${node.lines} originals ${node.originals} serving ${node.serving}${node.copied === null ? '' : ` copied ${node.copied}`}`,
       )
       lines.push(`  prewrite ${node.prewrite} unit ${node.unit} columns ${node.columns.join(' ')}`)
     } else {

@@ -11,7 +11,7 @@ import { missingFaultDisk } from '../../tools/faultdisk.js'
 import { brokenOf, columnsOf, cyclesOr, isInStep, Ordeal, raid5Of } from '../../tools/ordeal.js'
 import { seed } from '../../tools/seed.js'
 
-const CYCLES = cyclesOr(6)
+const CYCLES = cyclesOr(7)
 const COLUMNS = 4
 /** A column takes two seconds. */
 const CONF =
@@ -73,6 +73,15 @@ const KINDS = {
     if (raid5Of(report)?.hotSparePool === null) await rig.run('metaparam', '-h', 'hsp001', 'd0')
     rig.scribble('s1')
     return { what: `s1 for ${await evict(rig)}`, served: true }
+  },
+  'the disk that a spare stood in for': async (rig: Ordeal): Promise<Work> => {
+    if (raid5Of(await rig.stat())?.hotSparePool === null) await rig.run('metaparam', '-h', 'hsp001', 'd0')
+    rig.scribble('s1')
+    const disk = await evict(rig)
+    await rig.inStep()
+    rig.scribble(disk)
+    await rig.run('metareplace', '-e', 'd0', rig.disks.path(disk))
+    return { what: disk, served: true }
   },
   parity: async (rig: Ordeal): Promise<Work> => {
     await rig.run('metasync', '-p', 'd0')

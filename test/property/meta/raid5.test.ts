@@ -15,6 +15,7 @@ import { nextRaid5Job, type Raid5Target, raid5TargetIdentity } from '../../../sr
 import { type Raid5Event, raid5Event } from '../../../src/meta/raid5state.js'
 import type { Json } from '../../../src/meta/reader.js'
 import { readTree, recordChanges } from '../../../src/meta/records.js'
+import { membersOf } from '../../../src/meta/raid5tables.js'
 import { standingSpares } from '../../../src/meta/standing.js'
 import { poolsOf } from '../../../src/meta/tree.js'
 import type { Column, Raid5Unit, Tree } from '../../../src/meta/types.js'
@@ -46,7 +47,18 @@ interface Model {
   job: { readonly target: Raid5Target; readonly identity: string; at: number } | null
   tried: Raid5Target[]
 }
-const counts = { covered: 0, spared: 0, grown: 0, resynced: 0, resumed: 0, lastErred: 0, back: 0 }
+const counts = {
+  covered: 0,
+  spared: 0,
+  grown: 0,
+  resynced: 0,
+  resumed: 0,
+  lastErred: 0,
+  back: 0,
+  copied: 0,
+  notCopied: 0,
+  turned: 0,
+}
 
 const unit = (w: Model): Raid5Unit => raid5In(w.tree)
 const partBlocks = (u: Raid5Unit): number => Math.ceil((u.lines * u.interlace) / PARTS)
@@ -65,6 +77,14 @@ const commit = (w: Model, done: Outcome): void => {
   w.tried = []
   // The engine ends a job whose target is not the same any more.
   if (w.job !== null && raid5TargetIdentity(after, w.job.target) !== w.job.identity) w.job = null
+  const { copy } = after
+  if (copy !== null && copy.to.identity !== before.copy?.to.identity) content(w, copy.to).fill(STALE)
+  if (before.copy !== null && copy === null) {
+    const now = after.columns[before.copy.of]
+    if (now?.identity !== before.copy.to.identity) counts.notCopied++
+    else if (now.state === 'resync') counts.turned++
+    else counts.copied++
+  }
   for (const [i, c] of after.columns.entries()) {
     const old = before.columns[i]
     // Other storage, or the same that is examined again: nothing on it is trusted.
@@ -94,6 +114,10 @@ const write = (w: Model, part: number): void => {
     // A small write does not bring a part in step that was not.
     if (c.state === 'okay' || (c.state === 'resync' && parts[part] === version)) parts[part] = version + 1
   }
+  const { copy } = unit(w)
+  if (copy === null || serving[copy.of]?.state !== 'okay') return
+  const parts = content(w, copy.to)
+  if (parts[part] === version) parts[part] = version + 1
 }
 
 const begin = (w: Model): void => {
@@ -112,15 +136,17 @@ const advance = (w: Model, how: number): void => {
   if (job === null) return
   const u = unit(w)
   const { target } = job
-  const touched =
-    target.kind === 'initialise' ? target.columns : u.columns.flatMap((_, i) => (i < u.serving ? [i] : []))
-  const failed = touched.find((i) => w.dead.has(u.columns[i]?.identity ?? '')) ?? null
+  const serving = u.columns.flatMap((_, i) => (i < u.serving ? [i] : []))
+  const copied = target.kind === 'copy' ? [target.column, u.columns.length] : serving
+  const touched = target.kind === 'initialise' ? target.columns : copied
+  const failed = touched.find((i) => w.dead.has(membersOf(u)[i]?.identity ?? '')) ?? null
   const done = blocks(Math.min(job.at * partBlocks(u), u.lines * u.interlace))
   const end = (result: 'done' | 'failed'): void => {
     w.job = null
     w.tried.push(target)
     const { serving } = unit(w)
     if (target.kind === 'initialise') happens(w, { event: 'initEnd', columns: target.columns, result, failed })
+    else if (target.kind === 'copy') happens(w, { event: 'copyEnd', column: target.column, result, failed })
     else if (target.kind === 'parity') happens(w, { event: 'regenEnd', result })
     else happens(w, { event: 'resyncEnd', column: target.column, result, done, failed })
     if (result === 'done' && target.kind === 'regenerate') counts.resynced++
@@ -137,6 +163,8 @@ const advance = (w: Model, how: number): void => {
       if (target.kind === 'initialise' && target.columns.includes(i)) content(w, c)[job.at] = w.current[job.at] ?? 0
       if (target.kind === 'regenerate' && target.column === i) content(w, c)[job.at] = w.current[job.at] ?? 0
     }
+    const from = target.kind === 'copy' ? u.columns[target.column] : undefined
+    if (u.copy !== null && from !== undefined) content(w, u.copy.to)[job.at] = content(w, from)[job.at] ?? STALE
     job.at++
     if (target.kind === 'regenerate' && how % 2 === 0)
       happens(w, {
@@ -176,18 +204,22 @@ const check = (w: Model): void => {
     const below = Math.floor(c.done / partBlocks(u))
     for (let part = 0; part < below; part++) equal(content(w, target)[part], w.current[part], 'below the checkpoint')
   }
-  const slices = u.columns.flatMap((x) => (x.spare === null ? [x] : [x, x.spare.original]))
+  // What a spare stood in for may be what the spare is copied to.
+  const back = u.copy?.to.identity
+  const slices = membersOf(u).flatMap((x) =>
+    x.spare === null || x.spare.original.identity === back ? [x] : [x, x.spare.original],
+  )
   equal(new Set(slices.map((s) => s.identity)).size, slices.length, 'every slice is in one place')
   const standing = standingSpares(w.tree)
   for (const pool of poolsOf(w.tree)) for (const s of pool.spares) if (standing.has(s.name)) equal(s.broken, false)
   for (const [, { component }] of standing) ok(component.state !== 'erred', 'no failed spare stands in')
   const records = recordChanges({ put: [...w.tree.values()], remove: [] })
-  const back = readTree(new Map([...records].flatMap(([k, v]): [string, Json][] => (v === null ? [] : [[k, v]]))))
-  deepEqual(back, { tree: w.tree, errors: [] })
+  const read = readTree(new Map([...records].flatMap(([k, v]): [string, Json][] => (v === null ? [] : [[k, v]]))))
+  deepEqual(read, { tree: w.tree, errors: [] })
 }
 
 const step = fc.tuple(
-  fc.constantFrom(0, 1, 1, 2, 2, 3, 4, 4, 5, 6, 6, 6, 6, 6, 6, 7, 7, 8, 9, 10, 11),
+  fc.constantFrom(0, 1, 1, 2, 2, 3, 4, 4, 5, 6, 6, 6, 6, 6, 6, 7, 7, 8, 9, 10, 11, 12),
   fc.nat(11),
   fc.nat(11),
   fc.boolean(),
@@ -205,7 +237,8 @@ const apply = (w: Model, [what, a, b, flag]: Step): void => {
       w.dead.add(c.identity)
       return
     case 1:
-      if (c.state !== 'erred' && c.state !== 'initErred') broken(w, column)
+      if (u.copy !== null && flag) broken(w, b % 2 === 0 ? u.copy.of : u.columns.length)
+      else if (c.state !== 'erred' && c.state !== 'initErred') broken(w, column)
       return
     case 2: {
       // metad starts again, or the first client comes: what was running goes on from its checkpoint.
@@ -252,8 +285,19 @@ const apply = (w: Model, [what, a, b, flag]: Step): void => {
       )
       return
     case 10:
-      if (u.columns.every((x) => x.state === 'okay')) happens(w, { event: 'regen' })
+      if (membersOf(u).every((x) => x.state === 'okay')) happens(w, { event: 'regen' })
       return
+    case 12: {
+      // One that works, to the end if nothing is wrong.
+      const old = (c.spare?.original ?? c).name
+      const by = flag && c.spare !== null ? null : (NAMES[b] ?? null)
+      if (!carry(w, replace({ unit: 'd5', old, new: by, force: false }, context))) return
+      for (let i = 0; i < PARTS + 2 && b > 3; i++) {
+        advance(w, a)
+        write(w, (a + i) % PARTS)
+      }
+      return
+    }
     default:
       carry(w, param({ name: 'd5', read: null, write: null, pass: null, hotSparePool: flag ? 'hsp0' : 'none' }, w.tree))
   }

@@ -31,6 +31,7 @@ struct Shape5 {
   std::uint64_t lines = 8;
   std::uint64_t prewrite = 170;
   std::uint64_t less = 0;  // blocks at the end that the device does not have
+  bool spare = false;      // there is one more disk, that a column may be copied to
 };
 
 inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& sizes) {
@@ -51,6 +52,10 @@ inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& 
     const Service service{c < node.serving, true, 0};
     node.columns.push_back({c, start * kBlock, start * kBlock + node.prewrite, service});
   }
+  if (s.spare) {
+    sizes.push_back((s.columns % 3 + s.prewrite + s.lines * s.interlace) * kBlock);
+    plan->components.push_back(100 + s.columns);
+  }
   node.size = (s.interlace * s.lines * (node.serving - 1) - s.less) * kBlock;
   plan->nodes.emplace_back(std::move(node));
   return plan;
@@ -60,6 +65,9 @@ class Rig5 : public VolumeHost {
  public:
   Rig5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options)
       : random(seed * 7919 + 1), plan_(plan5(shape, sizes_)), disk(seed, sizes_, sim), options_(options) {
+    for (std::uint32_t c = 0; c < columns(); c++) places_.push_back(c);
+    if (shape.spare) spare_ = columns();
+    if (shape.spare) scribbleDisk(spare_);
     for (std::uint32_t c = serving(); c < columns(); c++) scribble(c);
     layParity();
     for (std::uint32_t c = 0; c < columns(); c++) disk.makeDurable(c);
@@ -77,12 +85,15 @@ class Rig5 : public VolumeHost {
     plan_ = std::make_shared<Plan>(*plan_);
     return std::get<Raid5Node>(plan_->nodes.back());
   }
-  std::uint32_t columns() const { return static_cast<std::uint32_t>(node().columns.size()); }
+  // The one that a column is copied to does not count.
+  std::uint32_t columns() const {
+    return static_cast<std::uint32_t>(node().columns.size()) - (node().copied != Raid5Node::kNone ? 1U : 0U);
+  }
   std::uint32_t serving() const { return node().serving; }
 
   // ---- the columns
 
-  std::span<std::byte> data(std::uint32_t c) { return disk.content(c).subspan(node().columns[c].start); }
+  std::span<std::byte> data(std::uint32_t c) { return disk.content(places_[c]).subspan(node().columns[c].start); }
   // What a reader who knows only the tables finds.
   Sector onDisk(std::uint64_t sector) {
     const Raid5Shape shape(node());
@@ -127,16 +138,19 @@ class Rig5 : public VolumeHost {
     scribble(c);
     takeOut(c);
   }
-  void scribble(std::uint32_t c) {
-    for (std::byte& b : disk.content(c)) b = static_cast<std::byte>(random());
-    disk.makeDurable(c);
+  void scribble(std::uint32_t c) { scribbleDisk(places_[c]); }
+  void scribbleDisk(std::uint32_t file) {
+    for (std::byte& b : disk.content(file)) b = static_cast<std::byte>(random());
+    disk.makeDurable(file);
   }
+  // What it was being copied to takes its place, and is to be made from the others.
   void takeOut(std::uint32_t c) {
+    if (node().copied == c) return takeCopy({false, true, 0});
     Raid5Node& changed = nodeToChange();
     changed.columns[c].service = {false, false, 0};
     changed.columns[c].file = kNoFile;
     plan_->generation++;
-    checkpoint = 0;
+    checkpoint = synced = 0;
   }
   // At rest: the column is back, with what parity says.
   void bringBack(std::uint32_t c) {
@@ -144,8 +158,8 @@ class Rig5 : public VolumeHost {
     REQUIRE(disk.idle());
     disk.clearFaults();
     for (std::uint64_t line = 0; line < node().lines; line++) regenerate(line, c);
-    disk.makeDurable(c);
-    disk.files()[c]->syncFailed = false;
+    disk.makeDurable(places_[c]);
+    disk.files()[places_[c]]->syncFailed = false;
     nodeToChange();
     restored(c);
     openPlan();
@@ -153,20 +167,60 @@ class Rig5 : public VolumeHost {
   void restored(std::uint32_t c) {
     Raid5Node& changed = std::get<Raid5Node>(plan_->nodes.back());
     changed.columns[c].service = {};
-    changed.columns[c].file = c;
+    changed.columns[c].file = places_[c];
     plan_->generation++;
   }
 
   // Another disk in its place, to be regenerated.
   void replacing(std::uint32_t c) {
     disk.clearFaults();
-    disk.files()[c]->syncFailed = false;
+    disk.files()[places_[c]]->syncFailed = false;
     scribble(c);
     Raid5Node& changed = nodeToChange();
     changed.columns[c].service = {false, true, 0};
-    changed.columns[c].file = c;
-    checkpoint = 0;
+    changed.columns[c].file = places_[c];
+    checkpoint = synced = 0;
     swapPlan();
+  }
+
+  // Another disk for a column that works.
+  bool canCopy() const {
+    return spare_ != kNoFile && node().copied == Raid5Node::kNone && columns() == serving() && serving() < 64;
+  }
+  void copying(std::uint32_t c) {
+    disk.clearFaults();
+    disk.files()[spare_]->syncFailed = false;
+    scribbleDisk(spare_);
+    Raid5Node& changed = nodeToChange();
+    const std::uint64_t start = spareStart(spare_);
+    changed.columns.push_back({spare_, start, start + changed.prewrite, {false, true, 0}});
+    changed.copied = c;
+    swapPlan();
+  }
+  void dropCopy() {
+    Raid5Node& changed = nodeToChange();
+    changed.columns.pop_back();
+    changed.copied = Raid5Node::kNone;
+    plan_->generation++;
+  }
+  // What the column was copied to is the column, whatever becomes of the disk it was on.
+  void takeCopy(Service service) {
+    const std::uint32_t c = node().copied;
+    Raid5Node& changed = nodeToChange();
+    changed.columns[c] = changed.columns.back();
+    changed.columns[c].service = service;
+    changed.columns.pop_back();
+    changed.copied = Raid5Node::kNone;
+    std::swap(places_[c], spare_);
+    plan_->generation++;
+    checkpoint = synced = 0;
+  }
+  // In the middle of everything.
+  void swapIn() {
+    takeCopy({});
+    quiesce();
+    scribbleDisk(spare_);
+    openPlan();
   }
   // The joining columns are zeroed: they are part of it from now on.
   void join() {
@@ -239,7 +293,16 @@ class Rig5 : public VolumeHost {
     bool changed = false;
     for (; seen_ < events.size(); seen_++) {
       const ComponentFault& fault = events[seen_];
-      const std::uint32_t c = fault.component - 100;
+      const std::uint32_t file = fault.component - 100;
+      if (file == spare_) {
+        if (node().copied == Raid5Node::kNone) continue;
+        dropCopy();
+        changed = true;
+        continue;
+      }
+      const auto place = std::find(places_.begin(), places_.end(), file);
+      REQUIRE(place != places_.end());
+      const auto c = static_cast<std::uint32_t>(place - places_.begin());
       const bool another = missing() && *missing() != c;
       if (fault.op == ComponentOp::read || another || node().columns[c].file == kNoFile) continue;
       takeOut(c);
@@ -321,7 +384,7 @@ class Rig5 : public VolumeHost {
 
   void componentError(const ComponentFault& fault) noexcept override { events.push_back(fault); }
   void resyncProgress(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
-  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoint = done; }
+  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoint = synced = done; }
   void verifyMismatch(std::uint64_t, std::uint64_t block, std::uint64_t blocks) noexcept override {
     mismatches.emplace_back(block, blocks);
   }
@@ -331,9 +394,14 @@ class Rig5 : public VolumeHost {
   void componentRepaired(std::uint32_t, std::uint64_t, std::uint64_t) noexcept override {}
   std::uint64_t now() noexcept override { return disk.now(); }
 
+  std::uint32_t spare() const { return spare_; }
+  bool isDiskOf(std::uint32_t component, std::uint32_t c) const { return component == 100 + places_[c]; }
+
   std::mt19937_64 random;
 
  private:
+  static std::uint64_t spareStart(std::uint32_t file) { return file % 3 * kBlock; }
+
   std::vector<std::uint64_t> sizes_;
   std::shared_ptr<Plan> plan_;
 
@@ -343,7 +411,8 @@ class Rig5 : public VolumeHost {
   std::unique_ptr<Hold> hold;
   std::unique_ptr<Raid5Io> io;
   std::unique_ptr<Raid5Jobs> jobs;
-  std::uint64_t checkpoint = 0;  // of the column in regeneration
+  std::uint64_t checkpoint = 0;  // of the column in regeneration: where it may go on
+  std::uint64_t synced = 0;      // and where it may do so after a crash
   std::vector<std::pair<std::uint64_t, std::uint64_t>> mismatches;
   std::vector<ResyncEnd> ends;
   std::vector<ComponentFault> events;
@@ -360,6 +429,8 @@ class Rig5 : public VolumeHost {
   std::vector<ComponentFile*> files_;
   std::shared_ptr<const Plan> current_;
   bool replayed_ = false;
+  std::vector<std::uint32_t> places_;  // the disk of each column
+  std::uint32_t spare_ = kNoFile;      // one that is none, or that a column is copied to
   std::size_t seen_ = 0;
   std::uint64_t wait_ = 0;
 };
@@ -436,7 +507,7 @@ class Load5 {
       REQUIRE(rig_.node().columns[place.column].service.readable);
       REQUIRE(ranges[i].offset == start + place.line * shape.segment() + place.within);
       REQUIRE(ranges[i].length <= shape.segment() - place.within);
-      const std::byte* const seen = rig_.disk.content(place.column).data() + ranges[i].offset;
+      const std::byte* const seen = rig_.data(place.column).data() + (ranges[i].offset - start);
       for (std::uint64_t done = 0; done < ranges[i].length;) {
         const std::uint64_t from = (at + done) % kBlock;
         const std::uint64_t n = std::min(kBlock - from, ranges[i].length - done);
@@ -555,10 +626,12 @@ class Admin5 {
   unsigned compared = 0;
   unsigned joined = 0;
   unsigned resumed = 0;
+  unsigned copied = 0;
 
   void crashed() {
     working_ = false;
     seen_ = rig_.ends.size();
+    rig_.checkpoint = rig_.synced;
   }
   void step() {
     if (rig_.hold->closed()) return;
@@ -571,9 +644,18 @@ class Admin5 {
     }
     const auto missing = rig_.missing();
     Raid5Job job;
+    of_ = rig_.node().copied;
     job.bufferBlocks = static_cast<std::uint32_t>(1 + random() % 40);
     job.checkpointMillis = 0;
     if (missing && !rig_.node().columns[*missing].service.writable) {
+      // What is copied needs none of the others.
+      if (of_ != Raid5Node::kNone && random() % 2 == 0) {
+        startCopy(job);
+        kind_ = job.kind;
+        working_ = true;
+        REQUIRE(rig_.jobs->start(job) == 0);
+        return;
+      }
       if (random() % 4 == 0) rig_.replacing(*missing);
       return;
     }
@@ -583,6 +665,10 @@ class Admin5 {
       job.from = rig_.checkpoint;
       job.checkpointMillis = static_cast<std::uint32_t>(random() % 2);
       resumed += job.from != 0 ? 1 : 0;
+    } else if (rig_.canCopy() && random() % 2 == 0) {
+      return rig_.copying(static_cast<std::uint32_t>(random() % rig_.serving()));
+    } else if (rig_.node().copied != Raid5Node::kNone && random() % 4 != 0) {
+      startCopy(job);
     } else if (rig_.columns() != rig_.serving() && random() % 2 == 0) {
       job.kind = Raid5Work::initialise;
       for (std::uint32_t c = rig_.serving(); c < rig_.columns(); c++) job.columns |= ColumnSet{1} << c;
@@ -596,15 +682,30 @@ class Admin5 {
   }
 
  private:
+  void startCopy(Raid5Job& job) {
+    job.kind = Raid5Work::copy;
+    job.columns = ColumnSet{1} << of_;
+  }
   void over() {
     const ResyncEnd end = rig_.ends[seen_];
     seen_ = rig_.ends.size();
     working_ = false;
     CHECK(end.mismatches == 0);
     const auto missing = rig_.missing();
-    if (end.outcome == ResyncOutcome::failed && missing && end.component == 100 + *missing) {
+    if (end.outcome == ResyncOutcome::failed && missing && rig_.isDiskOf(end.component, *missing)) {
       rig_.takeOut(*missing);
       return rig_.swapPlan();
+    }
+    const bool sameCopy = of_ != Raid5Node::kNone && rig_.node().copied == of_;
+    if (kind_ == Raid5Work::copy) {
+      if (!sameCopy) return;
+      if (end.outcome == ResyncOutcome::failed && end.component == 100 + rig_.spare()) {
+        rig_.dropCopy();
+        return rig_.swapPlan();
+      }
+      if (end.outcome != ResyncOutcome::done) return;
+      copied++;
+      return rig_.swapIn();
     }
     if (kind_ == Raid5Work::regenerate && missing && end.done > rig_.checkpoint) rig_.checkpoint = end.done;
     if (end.outcome != ResyncOutcome::done) return;
@@ -624,6 +725,7 @@ class Admin5 {
   Rig5& rig_;
   bool working_ = false;
   Raid5Work kind_ = Raid5Work::parity;
+  std::uint32_t of_ = Raid5Node::kNone;
   std::size_t seen_ = 0;
 };
 
@@ -639,6 +741,7 @@ inline Shape5 anyShape(std::mt19937_64& random) {
   shape.prewrite = 42 + random() % (random() % 3 == 0 ? 400 : 40);
   const std::uint64_t capacity = shape.interlace * shape.lines * (shape.columns - shape.joining - 1);
   shape.less = random() % std::min<std::uint64_t>(capacity, 9);
+  shape.spare = shape.joining == 0 && random() % 2 == 0;
   return shape;
 }
 

@@ -95,6 +95,7 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   unsigned joined = 0;
   unsigned resumed = 0;
   unsigned lent = 0;
+  unsigned copied = 0;
   eachSeed(kCrashSeeds, [&](std::uint64_t seed) {
     std::mt19937_64 random(seed);
     Rig5 rig(anyShape(random), seed, anySim(random), anyOptions(random));
@@ -103,7 +104,8 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
     for (int life = 0; life < 7; life++) {
       const bool degraded = rig.missing().has_value();
       if (!degraded && random() % 6 == 0) {
-        rig.disk.fault({.file = static_cast<std::uint32_t>(random() % rig.serving()),
+        const std::uint32_t disks = rig.serving() + (rig.spare() != kNoFile ? 1U : 0U);
+        rig.disk.fault({.file = static_cast<std::uint32_t>(random() % disks),
                         .op = random() % 2 == 0 ? IoOp::write : IoOp::sync,
                         .skip = static_cast<unsigned>(random() % 20)});
       }
@@ -135,11 +137,13 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
     joined += admin.joined;
     resumed += admin.resumed;
     lent += load.lent;
+    copied += admin.copied;
   });
   if (std::getenv("SEED") != nullptr) return;
   MESSAGE("crashes " << crashes << ", in replays " << replayCrashes << ", groups replayed " << replays << ", torn "
                      << torn << ", regenerated " << regenerated << " (resumed " << resumed << "), compared " << compared
-                     << ", joined " << joined << ", lent " << lent);
+                     << ", joined " << joined << ", lent " << lent << ", copied " << copied);
+  CHECK(copied * 6 > kCrashSeeds);
   CHECK(crashes * 3 >= kCrashSeeds * 20);
   CHECK(replayCrashes * 3 > kCrashSeeds * 2);
   CHECK(replays * 3 > kCrashSeeds * 10);

@@ -392,7 +392,9 @@ export class Checks {
           if (spares.has(c.name)) this.#world.broken(`${c.name} is a spare and a component of ${u.name}`)
           continue
         }
-        use(c.spare.original.name, u.name)
+        // It may be what the spare is copied to.
+        const back = u.kind === 'raid5' && u.copy?.to.name === c.spare.original.name
+        if (!back) use(c.spare.original.name, u.name)
         if (c.state === 'erred') this.#world.broken(`${c.name} failed in ${u.name} and was not given up`)
         const spare = pools.get(c.spare.pool)?.find((s) => s.name === c.name)
         if (spare === undefined) this.#world.broken(`${c.name} stands in ${u.name} and is not in ${c.spare.pool}`)

@@ -13,7 +13,7 @@
  */
 import { decodeHeader } from '../../../src/meta/raid5header.js'
 import { wantedRaid5Jobs } from '../../../src/meta/raid5jobs.js'
-import { isRaw } from '../../../src/meta/raid5tables.js'
+import { isRaw, membersOf } from '../../../src/meta/raid5tables.js'
 import type { Column, Raid5Unit, UnitName } from '../../../src/meta/types.js'
 import type { ComponentNode, Plan } from '../../../src/plan/types.js'
 import type { Clients } from './client.js'
@@ -220,8 +220,12 @@ export class Raid5Checks {
       node.unit === u.journal.unit &&
       node.epoch === u.journal.epoch &&
       node.serving === u.serving &&
-      nodes.length === u.columns.length &&
-      u.columns.every((c, i) => nodes[i] !== undefined && fits(nodes[i], c, i))
+      node.copied === (nodes.length > u.columns.length ? u.copy?.of : null) &&
+      membersOf(u).every((c, i) => {
+        // What a column is to be copied to may be away.
+        const n = nodes[i]
+        return n === undefined ? c === u.copy?.to : fits(n, c, i)
+      })
     )
   }
 

@@ -72,6 +72,11 @@ export class Raid5Core {
   get readable(): ReadonlySet<number> {
     return new Set(this.columns.flatMap((c, i) => (c.readable ? [i] : [])))
   }
+  /** What gets all that this column gets. */
+  copyOf(index: number): number | null {
+    const { copied, serving } = this.node
+    return copied === index && this.all[serving]?.writable === true ? serving : null
+  }
   get missing(): number {
     return this.columns.filter((c) => !c.readable).length
   }

@@ -272,14 +272,25 @@ export class SimGroups {
       }
       const cells =
         group.phase === 'writing'
-          ? [{ cell: core.at(c, this.journal.cellOf(group.sequence)), value: part?.id ?? 0 }]
-          : (part?.entries ?? []).map((e) => ({ cell: core.place(c, e.line), value: e.value }))
+          ? [{ cell: this.journal.cellOf(group.sequence), value: part?.id ?? 0 }]
+          : (part?.entries ?? []).map((e) => ({ cell: core.prewrite + e.line, value: e.value }))
       for (const { cell, value } of cells) {
         group.flying++
-        this.#later(() => {
-          const good = core.disk(c).write(cell, value, dice)
-          if (!good) this.#port.columnFailed(c, 'write', cell)
-          this.#ended(group, c, good)
+        const write = (index: number, then: () => void): void => {
+          this.#later(() => {
+            const at = core.at(index, cell)
+            if (core.disk(index).write(at, value, dice)) return then()
+            this.#port.columnFailed(index, 'write', at)
+            this.#ended(group, c, false)
+          })
+        }
+        const done = (): void => {
+          this.#ended(group, c, true)
+        }
+        write(c, () => {
+          const copy = core.copyOf(c)
+          if (copy === null) done()
+          else write(copy, done)
         })
       }
     }
@@ -293,11 +304,22 @@ export class SimGroups {
 
   #sync(column: number, done: (good: boolean) => void): void {
     const reached = this.journal.syncing(column)
-    this.#later(() => {
-      const good = this.#port.core.sync(column)
-      if (good) reached()
-      else this.#port.columnFailed(column, 'flush', 0)
-      done(good)
+    const { core } = this.#port
+    const sync = (index: number, then: () => void): void => {
+      this.#later(() => {
+        if (core.sync(index)) return then()
+        this.#port.columnFailed(index, 'flush', 0)
+        done(false)
+      })
+    }
+    const both = (): void => {
+      reached()
+      done(true)
+    }
+    sync(column, () => {
+      const copy = core.copyOf(column)
+      if (copy === null) both()
+      else sync(copy, both)
     })
   }
 }

@@ -51,13 +51,14 @@ export class SimRaid5Work {
   start(job: Raid5Job, ready: boolean, cancelled: boolean): void {
     const from = Math.ceil(job.from / this.#core.host.cellBlocks)
     const refused = this.#run !== null || !ready || !this.#canRun(job)
-    const starved = job.kind === 'regenerate' && this.#core.broken && !this.#isForgotten(this.#groups.journal.last)
+    const makes = job.kind === 'regenerate' || job.kind === 'copy'
+    const starved = makes && this.#core.broken && !this.#isForgotten(this.#groups.journal.last)
     if (refused && !cancelled) this.#core.host.refused(job)
     const run: Run = {
       job,
       at: job.kind === 'initialise' && from > 0 ? this.#core.prewrite + from : from,
       cancelled: false,
-      tail: job.kind === 'regenerate' ? this.#groups.journal.last : 0,
+      tail: makes ? this.#groups.journal.last : 0,
       mismatches: 0,
       waits: null,
       claimed: [],
@@ -73,18 +74,26 @@ export class SimRaid5Work {
 
   #canRun(job: Raid5Job): boolean {
     const { all, columns } = this.#core
-    const targets = job.columns.map((i) => all[i])
+    const targets = this.#targets(job).map((i) => all[i])
     if (targets.some((c) => c === undefined || !c.writable || c.readable)) return false
     switch (job.kind) {
       case 'initialise':
+        if (this.#core.node.copied !== null) return false
         return (
           targets.length > 0 && (job.columns.every((i) => i >= columns.length) || columns.every((c) => !c.readable))
         )
       case 'regenerate':
         return targets.length === 1 && columns.every((c, i) => c.readable || job.columns.includes(i))
+      case 'copy':
+        return job.columns[0] === this.#core.node.copied && job.columns.every((i) => columns[i]?.readable)
       case 'parity':
         return targets.length === 0 && columns.every((c) => c.readable)
     }
+  }
+
+  /** What the job writes, parity apart. */
+  #targets(job: Raid5Job): readonly number[] {
+    return job.kind === 'copy' ? [this.#core.node.serving] : job.columns
   }
 
   #isForgotten(group: number): boolean {
@@ -129,6 +138,7 @@ export class SimRaid5Work {
       case 'initialise':
         return this.#zero(run)
       case 'regenerate':
+      case 'copy':
       case 'parity':
         return this.#lines(run)
     }
@@ -177,20 +187,38 @@ export class SimRaid5Work {
     if (run.job.kind === 'parity') return this.#compare(run, window)
     this.#later(run, () => {
       for (const line of window) {
-        const fault = this.#regenerate(run, line)
+        const fault = run.job.kind === 'copy' ? this.#copy(run, line) : this.#regenerate(run, line)
         if (fault !== null) return fault
         run.at++
       }
-      return this.#core.host.schedule.dice.chance(CHECKPOINT_PERCENT) ? this.#checkpoint(run) : null
+      const told = run.job.checkpointMillis > 0 && this.#core.host.schedule.dice.chance(CHECKPOINT_PERCENT)
+      return told ? this.#checkpoint(run) : null
     })
   }
 
-  #regenerate(run: Run, line: number): Fault | null {
+  /** What cannot be read comes from the others. */
+  #copy(run: Run, line: number): Fault | null {
     const core = this.#core
+    const [of = -1] = run.job.columns
+    const target = core.node.serving
+    const cell = core.place(of, line)
+    const value = core.disk(of).read(cell)
+    if (value !== undefined) return this.#write(target, core.place(target, line), value) ? null : { column: target }
+    core.report(of, 'read', cell, true)
+    if (core.disk(of).hangs || core.missing > 0) return { column: of }
+    return this.#make(of, target, line)
+  }
+
+  #regenerate(run: Run, line: number): Fault | null {
     const [target = -1] = run.job.columns
+    return this.#make(target, target, line)
+  }
+
+  #make(missing: number, target: number, line: number): Fault | null {
+    const core = this.#core
     const values: number[] = []
     for (let column = 0; column < core.node.serving; column++) {
-      if (column === target) continue
+      if (column === missing) continue
       const cell = core.place(column, line)
       const value = core.disk(column).read(cell)
       if (value === undefined) {
@@ -277,7 +305,7 @@ export class SimRaid5Work {
 
   #sync(run: Run): void {
     const { job } = run
-    const columns = job.kind === 'parity' ? (job.repair ? [...this.#core.writable] : []) : job.columns
+    const columns = job.kind === 'parity' ? (job.repair ? [...this.#core.writable] : []) : this.#targets(job)
     this.#core.host.schedule.later(() => {
       const fault = this.#synced(columns)
       if (fault !== null) return this.#finish(run, 'failed', fault.column)

@@ -71,8 +71,11 @@ t.test('metareplace', async (t) => {
   t.match(raid5In(out.tree).columns[1], { name: '/disks/g', identity: 'file:1:/disks/g', start: 0, changed: 7 })
   const same = done(replacing(tree('okay erred okay'), '/disks/b'))
   t.same(same.changes, [{ change: 'deviceEnabled', name: 'd5', device: '/disks/b' }])
-  t.equal(after(replacing(tree('okay okay okay'), '/disks/a /disks/g')), 'resync okay okay', 'to move it')
-  t.equal(after(replacing(tree('okay okay okay'), '/disks/a /disks/exact')), 'resync okay okay')
+  const works = raid5In(done(replacing(tree('okay okay okay'), '/disks/a /disks/g')).tree)
+  t.equal(statesOf(works), 'okay okay okay', 'it goes on')
+  t.match(works, { copy: { of: 0, to: { name: '/disks/g', state: 'resync', changed: 7 } } })
+  t.match(raid5In(done(replacing(tree('okay okay okay'), '/disks/a /disks/exact')).tree).copy, { of: 0 })
+  t.equal(after(replacing(tree('okay okay okay'), '/disks/a')), 'resync okay okay', 'the disk was changed')
   t.match(
     raid5In(done(replacing(tree('okay erred okay'), '/disks/b c1t0d0s0')).tree).columns[1],
     { start: CYLINDER },
@@ -155,7 +158,11 @@ t.test('metareplace where a hot spare stands in', async (t) => {
   const spare = { pool: name('hsp001'), original: { name: n, path, identity, extent, offset, size, start } }
   const of = tree('okay okay okay', { a: { ...slice('/disks/h'), spare } })
   const out = done(replacing(of, '/disks/a'))
-  t.match(raid5In(out.tree).columns[0], { name: '/disks/a', state: 'resync', spare: null, relieves: '/disks/h' })
+  t.match(raid5In(out.tree).columns[0], { name: '/disks/h', state: 'okay' }, 'it stands in until its copy is whole')
+  t.match(raid5In(out.tree).copy, { of: 0, to: { name: '/disks/a', state: 'resync', spare: null } })
+  const stale = tree('resync okay okay', { a: { ...slice('/disks/h'), spare } })
+  const made = done(replacing(stale, '/disks/a'))
+  t.match(raid5In(made.tree).columns[0], { name: '/disks/a', state: 'resync', spare: null, relieves: '/disks/h' })
   t.equal(after(replacing(of, '/disks/h')), "d5: /disks/h: can't find component in unit", 'a spare is no column')
 })
 

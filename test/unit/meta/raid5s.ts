@@ -53,6 +53,7 @@ export const raid5 = (
     journal: { unit: 77, epoch: 1 },
     checkpoint: null,
     regen: false,
+    copy: null,
     ...facts,
   }
 }

@@ -165,6 +165,56 @@ t.test('metareplace', async (t) => {
   }
 })
 
+t.test('a column that works is copied', async (t) => {
+  const copy = (column: number, path = '/new'): Raid5Event => ({ event: 'copy', column, by: slice(path) })
+  const copyEnd = (column: number, result: Result, failed: number | null = null): Raid5Event => ({
+    event: 'copyEnd',
+    column,
+    result,
+    failed,
+  })
+  const x = done('okay okay okay', copy(1))
+  t.equal(x.states, 'okay okay okay')
+  t.match(x.unit, { copy: { of: 1, to: { name: '/new', state: 'resync' } }, columns: [{}, { name: '/disks/b' }, {}] })
+  t.equal(raid5StateOf(x.unit), 'resyncing')
+  t.equal(raid5StateOf(x.unit, false), 'waiting')
+  const whole = done(x.unit, copyEnd(1, 'done'))
+  t.match(whole.unit, { copy: null, columns: [{}, { name: '/new', state: 'okay', spare: null }, {}] })
+  t.ok(whole.unit.errors > x.unit.errors)
+  t.equal(done(x.unit, copyEnd(1, 'failed', 1)).unit, x.unit, 'it waits')
+  t.equal(done(x.unit, copyEnd(1, 'cancelled')).unit, x.unit)
+  for (const e of [error(3), copyEnd(1, 'failed', 3)]) {
+    const lost = done(x.unit, e)
+    t.match(lost.unit, { copy: null, columns: [{}, { name: '/disks/b', state: 'okay' }, {}] })
+    t.same(lost.notices, ['md: d5: /new failed as replacement, /disks/b stays in use'])
+    t.ok(lost.unit.errors > whole.unit.errors, 'a header that says otherwise is an old one')
+  }
+  for (const e of [error(1), openError(1)]) {
+    const made = done(x.unit, e)
+    t.equal(made.states, 'okay resync okay')
+    t.match(made.unit, { copy: null, checkpoint: null, columns: [{}, { name: '/new' }, {}] })
+    t.same(made.notices, ['md: d5: /disks/b needs maintenance'])
+  }
+  const besides = done(x.unit, error(0))
+  t.equal(besides.states, 'erred okay okay', 'another one is missing, and the copy goes on')
+  t.match(besides.unit.copy, { of: 1 })
+  const last = done(besides.unit, error(1))
+  t.equal(last.states, 'erred lastErred okay')
+  t.equal(last.unit.copy, null, 'nothing could make it')
+  t.match(afterRaid5(x.unit, copy(0)), /^illegal/, 'one at a time')
+  t.match(done(x.unit, copy(1, '/other')).unit.copy, { to: { name: '/other' } })
+  for (const e of [attach('/more'), { event: 'regen' } as const, copyEnd(0, 'done')])
+    t.match(afterRaid5(x.unit, e), /^illegal/, e.event)
+  for (const states of ['okay erred okay', 'okay resync okay', 'okay lastErred okay'])
+    t.match(afterRaid5(raid5(states), copy(1)), /^illegal/, states)
+  const spared = done('okay erred okay', spare(1), resyncEnd(1, 'done'), copy(1, '/disks/b'))
+  t.match(spared.unit.columns[1], { name: '/spare', state: 'okay' })
+  t.match(done(spared.unit, copyEnd(1, 'done')).unit.columns[1], { name: '/disks/b', spare: null, state: 'okay' })
+  const broken = done(spared.unit, error(1))
+  t.match(broken.unit.columns[1], { name: '/disks/b', spare: null, state: 'resync' })
+  t.same(broken.notices, ['md: d5: /spare needs maintenance', 'md: d5: /spare hotspare errored and released'])
+})
+
 t.test('hot spares', async (t) => {
   const x = done('okay erred okay', spare(1))
   t.equal(x.states, 'okay resync okay')

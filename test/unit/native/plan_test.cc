@@ -83,8 +83,9 @@ std::string describe(const Plan& plan) {
     } else if (const auto* raid = std::get_if<Raid5Node>(&plan.nodes[i])) {
       out << "node " << i << " raid5 blocks " << blocks << " epoch " << raid->epoch << (raid->replay ? " replay" : "")
           << "\n  interlace " << raid->segment / block << " lines " << raid->lines << " originals " << raid->originals
-          << " serving " << raid->serving << "\n  prewrite " << raid->prewrite / block << " unit " << raid->unit
-          << " columns";
+          << " serving " << raid->serving;
+      if (raid->copied != Raid5Node::kNone) out << " copied " << raid->copied;
+      out << "\n  prewrite " << raid->prewrite / block << " unit " << raid->unit << " columns";
       for (std::size_t c = 0, k = 0; k < raid->columns.size(); c++) {
         // Components come in the order of the columns here, and one that is not written has no file.
         const auto* below = std::get_if<ComponentNode>(&plan.nodes[c]);

@@ -102,6 +102,75 @@ TEST_CASE("raid5 jobs: a column that cannot be written, or another that cannot b
   CHECK(end.done == 0);
 }
 
+TEST_CASE("raid5 jobs: a column is copied, clients write meanwhile, and what cannot be read comes from the others") {
+  Shape5 shape = kShape;
+  shape.spare = true;
+  for (const std::uint32_t blocks : {7U, 64U}) {
+    Bench5 rig(shape, blocks);
+    rig.copying(2);
+    const std::uint64_t bad = rig.node().columns[2].start + 200 * kBlock;
+    rig.disk.fault({.file = 2, .op = IoOp::read, .first = bad, .end = bad + kBlock});
+    REQUIRE(rig.jobs->start({.kind = Raid5Work::copy, .columns = 4, .bufferBlocks = blocks}) == 0);
+    for (std::uint64_t i = 0; rig.jobs->running(); i++)
+      rig.write(i * 8111 % 200000, 5000, static_cast<std::uint8_t>(i));
+    CHECK(rig.ends.back().outcome == ResyncOutcome::done);
+    // Above and below: what was copied already, and what was not.
+    rig.write(0, 300000, 9);
+    const std::uint64_t failed = rig.events.size();
+    CHECK(failed > 0);
+    CHECK(rig.events.back().component == 102);
+    CHECK(rig.events.back().op == ComponentOp::read);
+    rig.rest();
+    rig.swapIn();
+    CHECK(rig.wrongParity() == 0);
+    rig.write(70000, 3000, 8);
+    rig.rest();
+    CHECK(rig.wrongParity() == 0);
+  }
+}
+
+TEST_CASE("raid5 jobs: what a column is copied to fails by its own name, and the column serves on") {
+  Shape5 shape = kShape;
+  shape.spare = true;
+  Bench5 rig(shape);
+  const Raid5Job job{.kind = Raid5Work::copy, .columns = 2, .bufferBlocks = 16};
+  CHECK(rig.jobs->start(job) == EINVAL);  // the plan knows of no copy
+  rig.copying(1);
+  CHECK(rig.jobs->start({.kind = Raid5Work::copy, .columns = 4}) == EINVAL);
+  CHECK(rig.jobs->start({.kind = Raid5Work::initialise, .columns = 16}) == EINVAL);
+  for (const IoOp op : {IoOp::write, IoOp::sync}) {
+    rig.disk.fault({.file = 4, .op = op});
+    const ResyncEnd end = rig.job(job);
+    CHECK(end.outcome == ResyncOutcome::failed);
+    CHECK(end.component == 104);
+    rig.disk.clearFaults();
+    rig.disk.files()[4]->syncFailed = false;
+  }
+  // A client's write meets it: nothing is lost but the copy.
+  rig.disk.fault({.file = 4, .op = IoOp::write});
+  rig.write(0, 100000, 3);
+  CHECK(rig.events.back().component == 104);
+  CHECK(rig.node().copied == Raid5Node::kNone);
+  CHECK(!rig.missing());
+  rig.rest();
+  CHECK(rig.wrongParity() == 0);
+}
+
+TEST_CASE("raid5 jobs: while another column is missing a copy needs the column alone") {
+  Shape5 shape = kShape;
+  shape.spare = true;
+  Bench5 rig(shape);
+  rig.copying(1);
+  rig.takeOut(3);
+  rig.swapPlan();
+  const Raid5Job job{.kind = Raid5Work::copy, .columns = 2, .bufferBlocks = 16};
+  CHECK(rig.job(job).outcome == ResyncOutcome::done);
+  rig.disk.fault({.file = 1, .op = IoOp::read});
+  const ResyncEnd end = rig.job(job);
+  CHECK(end.outcome == ResyncOutcome::failed);
+  CHECK(end.component == 101);
+}
+
 TEST_CASE("raid5 jobs: what a column's state does not allow is refused") {
   Shape5 shape = kShape;
   shape.joining = 1;

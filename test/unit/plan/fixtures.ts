@@ -88,6 +88,7 @@ export const raid5 = (): Plan => {
     unit: Number.MAX_SAFE_INTEGER,
     epoch: 12,
     replay: true,
+    copied: null,
     columns,
   })
   return b.finish(facts)
@@ -101,6 +102,12 @@ const joining = (): Plan => {
   return withNode(node, node.nodes.length - 1, (n) =>
     n.kind === 'raid5' ? { ...n, blocks: blocks(20 * 32 * 3), serving: 4, replay: false } : n,
   )
+}
+
+/** The last column is becoming a copy of the first one. */
+const copied = (): Plan => {
+  const plan = joining()
+  return withNode(plan, plan.nodes.length - 1, (n) => (n.kind === 'raid5' ? { ...n, copied: 0 } : n))
 }
 
 /** Changes bytes and makes the checksum right again. */
@@ -123,7 +130,6 @@ const refusedRaid5 = (): readonly Fixture[] => {
   const plan = raid5()
   const root = plan.nodes.length - 1
   const bytes = encodePlan(plan)
-  const rowAt = (i: number): number => nodeAt(plan.nodes.length) + i * PLAN.ROW_BYTES
   const refused = (name: string, changed: Uint8Array, reason: string): Fixture => ({
     name: `refused-raid5-${name}`,
     bytes: changed,
@@ -136,6 +142,8 @@ const refusedRaid5 = (): readonly Fixture[] => {
     refused('interlace', changed({ interlace: blocks(1) }), 'row 0: interlace out of range'),
     refused('originals', changed({ originals: 2 }), 'row 0: number of columns out of range'),
     refused('columns', changed({ originals: 6 }), 'row 0: number of columns out of range'),
+    refused('copied', changed({ copied: 5 }), 'row 1: copied column out of range'),
+    refused('copied-serving', changed({ copied: 1 }), 'row 1: copy is not alone'),
     refused('serving-few', changed({ serving: 3 }), 'row 1: number of columns out of range'),
     refused('serving-many', changed({ serving: 6 }), 'row 1: number of columns out of range'),
     refused('joining-readable', changed({ serving: 4 }), 'row 0: joining column is readable'),
@@ -156,11 +164,6 @@ const refusedRaid5 = (): readonly Fixture[] => {
       `node ${root}: unknown flags`,
     ),
     refused(
-      'unused',
-      patch(bytes, (v) => v.setUint32(rowAt(1) + PLAN.ROW_COUNT, 1, true)),
-      'row 1: unused field is set',
-    ),
-    refused(
       'rows',
       patch(bytes, (v) => v.setUint32(nodeAt(root) + PLAN.NODE_COUNT, 1, true)),
       `node ${root}: rows out of order`,
@@ -175,6 +178,7 @@ export const fixtures = (): readonly Fixture[] => {
     mirror: mirror(),
     raid5: raid5(),
     'raid5-joining': joining(),
+    'raid5-copied': copied(),
   }).map(([name, plan]) => ({
     name,
     bytes: encodePlan(plan),

@@ -34,6 +34,7 @@ struct Io {
   bool fastZero = false;  // zero: -ENOTSUP when it would have to write
   bool aside = false;     // read, write: by a thread of the kernel's, so that this one, and the other cores, go on
   bool uncached = false;  // read: from the storage, past what the page cache holds, where that can be done
+  bool bulk = false;      // read, write: one of many that nobody waits for one by one; may be done beside this thread
   ComponentFile* file = nullptr;
   std::uint64_t offset = 0;  // bytes in the file or device
   std::uint64_t length = 0;

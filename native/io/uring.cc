@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "io/buffers.h"
@@ -21,6 +23,7 @@ namespace {
 
 constexpr unsigned kSlab = 256;
 constexpr unsigned kWorkers = 8;
+constexpr unsigned kBundle = 32;
 // The kernel reads less ahead at once than this, and the ring's length field is short.
 constexpr std::uint64_t kAdviceMax = 1ULL << 30U;
 
@@ -52,6 +55,8 @@ UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(h
     io_uring_register_iowq_max_workers(&ring_, limits);  // kernels before 5.15 keep their own
   }
   if (!ringed_) workers_ = std::make_unique<Workers>(kWorkers);
+  const unsigned processors = std::thread::hardware_concurrency();
+  helpersMax_ = std::min(options.helpers, processors > 0 ? processors - 1 : 0);
   void* const zero = ::mmap(nullptr, kZeroChunk, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (zero == MAP_FAILED) throw std::bad_alloc();
   zeroes_ = static_cast<std::byte*>(zero);
@@ -61,6 +66,7 @@ UringBackend::UringBackend(Mailbox& home, const UringOptions& options) : home_(h
 UringBackend::~UringBackend() {
   workers_.reset();
   seekers_.reset();
+  helpers_.reset();
   if (ringed_) io_uring_queue_exit(&ring_);
   for (std::byte* bounce : bounces_) std::free(bounce);
   ::munmap(zeroes_, kZeroChunk);
@@ -89,6 +95,7 @@ UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   op->attempt = 0;
   op->claimed = false;
   op->syncing = false;
+  op->helped = false;
   op->bounce = nullptr;
   ++inFlight_;
   return op;
@@ -132,6 +139,7 @@ void UringBackend::settle(RingOp& op, std::int32_t result) noexcept {
 
 // Null: the ring.
 Workers* UringBackend::workersOf(const RingOp& op) const noexcept {
+  if (op.helped) return helpers_.get();
   if (workers_) return workers_.get();
   if (op.io->file->workers) return op.io->file->workers.get();
   return op.phase == Phase::extents ? seekers_.get() : nullptr;
@@ -143,7 +151,11 @@ void UringBackend::issue(RingOp& op) noexcept {
   call.fd = op.phase == Phase::witness ? op.io->file->witness.get() : op.io->file->fd.get();
   if (Workers* const workers = workersOf(op)) {
     call.finished = &finished_;
-    workers->enqueue(call);
+    if (!op.helped) return workers->enqueue(call);
+    call.next = nullptr;
+    (handed_ != nullptr ? handedLast_->next : handed_) = &call;
+    handedLast_ = &call;
+    handedCount_++;
     return;
   }
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -184,7 +196,31 @@ void UringBackend::issue(RingOp& op) noexcept {
   ++queued_;
 }
 
+// In one go, because there are many.
+void UringBackend::handOver() noexcept {
+  SysCall* const first = std::exchange(handed_, nullptr);
+  if (first != nullptr) helpers_->enqueue(*first, *handedLast_, std::exchange(handedCount_, 0));
+}
+
+// True: a helper does what else would be done inline.
+bool UringBackend::help(Io& io) noexcept {
+  if (helpersMax_ == 0) return false;
+  if (!helpers_) {
+    try {
+      helpers_ = std::make_unique<Workers>(helpersMax_ + replaced_, kBundle);
+    } catch (const std::system_error&) {
+      helpersMax_ = 0;
+      return false;
+    }
+  }
+  RingOp* const op = take(io);
+  op->helped = true;
+  transfer(*op);
+  return true;
+}
+
 void UringBackend::submit() noexcept {
+  handOver();
   if (queued_ == 0) return;
   const int n = io_uring_submit(&ring_);
   // EAGAIN, EBUSY: the kernel is short of something; the entries stay queued for the next turn.
@@ -279,6 +315,7 @@ void UringBackend::startRead(Io& io) noexcept {
   if (io.uncached && !file.direct && !file.memory()) {
     return advise(io, Phase::forget, POSIX_FADV_DONTNEED, down(io.offset, kPage), up(io.offset + io.length, kPage));
   }
+  if (io.bulk && !file.direct && file.memory() && help(io)) return;
   if (!io.aside && !file.direct && (file.memory() || file.nowait.load(std::memory_order_relaxed))) {
     const iovec one{io.data, io.length};
     const auto list = memory(io, one);
@@ -308,6 +345,7 @@ void UringBackend::startWrite(Io& io) noexcept {
   // A partial page that is not cached would be read first, so only whole pages are written inline.
   const bool pages = ((io.offset | io.length) & (kPage - 1)) == 0;
   if (!io.aside && file.writesInline() && (file.memory() || (pages && !io.fua))) {
+    if (io.bulk && !io.fua && help(io)) return;
     const auto at = static_cast<off_t>(io.offset);
     const ssize_t n = io.iov == nullptr ? ::pwrite(file.fd.get(), io.data, io.length, at)
                                         : ::pwritev(file.fd.get(), io.iov, static_cast<int>(io.iovCount), at);

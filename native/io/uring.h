@@ -2,12 +2,13 @@
 //
 // What is done inline: buffered reads that RWF_NOWAIT can answer, whole-page buffered writes to regular
 // files of known local file systems, everything on tmpfs; but for what is to be done aside. Through the ring: O_DIRECT,
-// buffered block devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. O_DIRECT requests that
-// are not aligned go through a bounce buffer, a window at a time, under an exclusive claim on their blocks. Where
-// io_uring is not to be had, worker threads take the ring's place; they look for holes everywhere, because the ring
-// cannot. What syncs has a turn in the component's gate from before the first call to the answer. What was given up
-// (io/limits.h) makes no further call and ends with the one it is in; the threads and bounce buffers it holds meanwhile
-// are replaced, so that other components miss none.
+// buffered block devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. By helpers, threads of
+// the backend's own, where there is more than one processor: what would be done inline and is one of many (Io::bulk).
+// O_DIRECT requests that are not aligned go through a bounce buffer, a window at a time, under an exclusive claim on
+// their blocks. Where io_uring is not to be had, worker threads take the ring's place; they look for holes everywhere,
+// because the ring cannot. What syncs has a turn in the component's gate from before the first call to the answer. What
+// was given up (io/limits.h) makes no further call and ends with the one it is in; the threads and bounce buffers it
+// holds meanwhile are replaced, so that other components miss none.
 #pragma once
 
 #include <liburing.h>
@@ -27,6 +28,9 @@ namespace metadisk {
 struct UringOptions {
   unsigned entries = 1024;
   bool forceWorkers = false;
+  unsigned helpers = kHelpers;  // at most, and one less than there are processors
+
+  static constexpr unsigned kHelpers = 3;
 };
 
 class UringBackend final : public Backend {
@@ -90,6 +94,7 @@ class UringBackend final : public Backend {
     std::int32_t result = 0;  // while the answer waits
     bool claimed = false;
     bool syncing = false;
+    bool helped = false;
     RangeClaim claim;
     SyncTurn turn;
     RingOp* next = nullptr;
@@ -115,6 +120,8 @@ class UringBackend final : public Backend {
   void startExtents(Io& io) noexcept;
   void advise(Io& io, Phase phase, int advice, std::uint64_t from, std::uint64_t to) noexcept;
   void begin(RingOp& op) noexcept;
+  bool help(Io& io) noexcept;
+  void handOver() noexcept;
   void transfer(RingOp& op) noexcept;
   void nextWindow(RingOp& op) noexcept;
   void windowRead(RingOp& op, std::int32_t result) noexcept;
@@ -134,6 +141,12 @@ class UringBackend final : public Backend {
   Fd event_;
   std::unique_ptr<Workers> workers_;  // without a ring
   std::unique_ptr<Workers> seekers_;  // for extents, from the first one on
+  std::unique_ptr<Workers> helpers_;  // from the first bulk Io on
+  unsigned helpersMax_ = 0;
+  // For the helpers, with the next submit().
+  SysCall* handed_ = nullptr;
+  SysCall* handedLast_ = nullptr;
+  std::size_t handedCount_ = 0;
   Finished finished_;
   unsigned queued_ = 0;    // prepared, not yet given to the kernel
   unsigned inFlight_ = 0;  // RingOps in use

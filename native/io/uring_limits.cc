@@ -45,7 +45,7 @@ void UringBackend::abandoned(RingOp& op) noexcept {
 void UringBackend::replaceThreads() noexcept {
   const unsigned lost = limits_.abandoned();
   if (lost == replaced_) return;
-  for (Workers* const workers : {workers_.get(), seekers_.get()}) {
+  for (Workers* const workers : {workers_.get(), seekers_.get(), helpers_.get()}) {
     if (workers != nullptr) workers->allowMore(static_cast<int>(lost) - static_cast<int>(replaced_));
   }
   replaced_ = lost;

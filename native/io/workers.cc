@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "io/buffers.h"
 
@@ -72,15 +73,19 @@ std::int32_t perform(SysCall& call) noexcept {
 
 }  // namespace
 
-void Finished::push(SysCall& call) noexcept {
-  Mailbox& home = home_;  // once the call is in the list, its backend may end
+void Finished::add(SysCall& call) noexcept {
   call.next = head_.load(std::memory_order_relaxed);
   while (!head_.compare_exchange_weak(call.next, &call, std::memory_order_release, std::memory_order_relaxed)) {
   }
+}
+
+void Finished::push(SysCall& call) noexcept {
+  Mailbox& home = home_;  // once the call is in the list, its backend may end
+  add(call);
   home.wake();
 }
 
-Workers::Workers(unsigned threads) : limit_(threads) {
+Workers::Workers(unsigned threads, unsigned bundle) : limit_(threads), bundle_(bundle) {
   threads_.reserve(limit_);
   threads_.emplace_back([this] { run(); });
 }
@@ -96,16 +101,22 @@ Workers::~Workers() {
 
 void Workers::enqueue(SysCall& call) noexcept {
   call.next = nullptr;
+  enqueue(call, call, 1);
+}
+
+void Workers::enqueue(SysCall& first, SysCall& last, std::size_t count) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    call.before = tail_;
-    call.waits = true;
-    (tail_ != nullptr ? tail_->next : head_) = &call;
-    tail_ = &call;
-    ++waiting_;
+    for (SysCall *call = &first, *before = tail_; call != nullptr; before = call, call = call->next) {
+      call->before = before;
+      call->waits = true;
+    }
+    (tail_ != nullptr ? tail_->next : head_) = &first;
+    tail_ = &last;
+    waiting_ += count;
     startThread();
   }
-  some_.notify_one();
+  count > 1 ? some_.notify_all() : some_.notify_one();
 }
 
 void Workers::startThread() noexcept {
@@ -142,7 +153,14 @@ void Workers::run() noexcept {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, nullptr);
   std::unique_lock lock(mutex_);
-  for (;;) {
+  Finished* untold = nullptr;  // whose owner is to be woken
+  for (unsigned quiet = 0;;) {
+    if (untold != nullptr && (head_ == nullptr || quiet >= bundle_)) {
+      lock.unlock();
+      std::exchange(untold, nullptr)->wake();
+      quiet = 0;
+      lock.lock();
+    }
     ++idle_;
     some_.wait(lock, [this] { return stopping_ || head_ != nullptr; });
     --idle_;
@@ -154,7 +172,13 @@ void Workers::run() noexcept {
     --waiting_;
     lock.unlock();
     call.result = perform(call);
-    call.finished->push(call);
+    if (bundle_ == 1) {
+      call.finished->push(call);
+    } else {
+      untold = call.finished;  // the call is the owner's as soon as it is there
+      untold->add(call);
+      quiet++;
+    }
     lock.lock();
   }
 }

@@ -49,6 +49,9 @@ class Finished {
  public:
   explicit Finished(Mailbox& home) : home_(home) {}
   void push(SysCall& call) noexcept;
+  // Without a word to the owner: whoever calls it sees to it that wake() follows.
+  void add(SysCall& call) noexcept;
+  void wake() noexcept { home_.wake(); }
   // The owner only. A list of finished calls, oldest last; null when there is none.
   SysCall* take() noexcept {
     return head_.load(std::memory_order_relaxed) == nullptr ? nullptr
@@ -62,13 +65,16 @@ class Finished {
 
 class Workers {
  public:
-  // At most `threads`, one of them now. Throws when there is none to be had.
-  explicit Workers(unsigned threads);
+  // At most `threads`, one of them now. Throws when there is none to be had. With `bundle` above 1 the owner, of whom
+  // there is one that outlives this, is not woken for each call: after so many, or when no call waits any more.
+  explicit Workers(unsigned threads, unsigned bundle = 1);
   ~Workers();
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
   void enqueue(SysCall& call) noexcept;
+  // A list by `next`, from `first` to `last`.
+  void enqueue(SysCall& first, SysCall& last, std::size_t count) noexcept;
   // Takes a call back that waits for a thread. False: a thread has it, or had it.
   bool withdraw(SysCall& call) noexcept;
   // For how many more calls, or how many fewer, there may be threads: those that hang are lost to the others.
@@ -79,6 +85,7 @@ class Workers {
   void startThread() noexcept;
 
   unsigned limit_;
+  const unsigned bundle_;
   std::mutex mutex_;
   std::condition_variable some_;
   SysCall* head_ = nullptr;

@@ -199,6 +199,7 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
         return;
       }
       open->batch = &batch;
+      open->bulk = batch.op == nullptr && batch.rows.size() >= kBulkRows;
       open->offset = offset;
       open->iov = open->pieces.data();
     }
@@ -270,7 +271,7 @@ void Raid5Io::readsDone(Batch& batch) noexcept {
     release(row);
   }
   if (state_.lostRows != 0) checkFlushes();
-  batch.ready = true;
+  batch.stage = Batch::Stage::ready;
   pump();
 }
 

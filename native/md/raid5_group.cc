@@ -47,22 +47,22 @@ bool Raid5Io::pumpOnce() noexcept {
     if (advance(*next)) return true;
     if (stopped_) return false;
   }
-  if (stagingBusy_) {
-    if (!staging_.ready) return false;
-    if (staging_.rows.empty()) {
-      stagingBusy_ = false;
+  const bool fits = state_.journal.fits(spanMax());
+  if (Batch* const batch = stagingIn(Batch::Stage::ready)) {
+    if (batch->rows.empty()) {
+      batch->stage = Batch::Stage::idle;
       return true;
     }
-    if (idleGroup() == nullptr) return false;
-    if (state_.journal.fits(spanMax())) {
-      stage(staging_);
+    if (idleGroup() == nullptr) return pickAhead();
+    if (fits) {
+      stage(*batch);
       return true;
     }
+  } else if (stagingIn(Batch::Stage::reading) != nullptr) {
+    return fits && pickAhead();
   } else {
     const bool wanted = wantsStaging();
-    const bool fits = state_.journal.fits(spanMax());
-    if (wanted && fits) pick();
-    if (stagingBusy_) return true;
+    if (wanted && fits && pick(staging_[0])) return true;
     if ((!wanted || fits) && state_.journal.durableTail() > claims_.tailWanted()) return false;
   }
   // The ring is full, or somebody waits for older groups to be forgotten: what is in place is made stable, then that is
@@ -175,6 +175,7 @@ void Raid5Io::issueWrites(Raid5Group& group, std::uint32_t c) noexcept {
         return;
       }
       child->group = &group;
+      child->bulk = !ring && group.rows.size() >= kBulkRows;
       child->offset = offset;
       child->iov = child->pieces.data();
     }

@@ -61,10 +61,13 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
     if (column.service.lastErred != 0) lastErred_ |= bit;
     unreadable += column.service.readable ? 0 : 1;
   }
+  const bool memory = std::all_of(files_.begin(), files_.end(),
+                                  [](const ComponentFile* file) { return file == nullptr || file->memory(); });
+  if (memory) batchRows_ = kMemoryRows;
   broken_ = unreadable > 1 || (unreadable == 1 && lastErred_ != 0);
   cache_.use(backend.held());
   cache_.forgive();
-  staging_.rows.reserve(kBatchRows);
+  for (Batch& batch : staging_) batch.rows.reserve(kBatchRows);
   for (Raid5Row* row = cache_.oldestDirty(); row != nullptr; row = row->after) row->urgent = false;
   forgive();
 }
@@ -82,7 +85,9 @@ void Raid5Io::forgive() noexcept {
 
 Raid5Io::~Raid5Io() {
   if (inFlight() != 0) std::abort();
-  for (Raid5Row* row : staging_.rows) untake(*row);
+  for (const Batch& batch : staging_) {
+    for (Raid5Row* row : batch.rows) untake(*row);
+  }
 }
 
 // ---- requests
@@ -284,7 +289,7 @@ void Raid5Io::resume(Op& op) noexcept {
 
 // Nothing that is dirty can be staged, so no space will ever be free.
 void Raid5Io::failStarved() noexcept {
-  if (!starved_ || stagingBusy_ || flying_ != 0) return;
+  if (!starved_ || staging() || flying_ != 0) return;
   if (!broken_ && (state_.lostRows == 0 || !crowded() || oldestUncommitted(false) != UINT64_MAX)) return;
   starved_ = false;
   Queue failed;
@@ -432,7 +437,7 @@ std::uint64_t Raid5Io::wakeAt() const noexcept {
   if (retired_ || broken_) return UINT64_MAX;
   if (kick_) return 0;
   if (stopped_) return hold_.closed() ? UINT64_MAX : retryAt_;
-  if (flying_ != 0 || stagingBusy_) return UINT64_MAX;
+  if (flying_ != 0 || staging()) return UINT64_MAX;
   const Raid5Row* row = cache_.oldestDirty();
   while (row != nullptr && (row->lost || claims_.holds(row->key))) row = row->after;
   return row != nullptr ? row->since + state_.options.ageNanos : UINT64_MAX;

@@ -89,8 +89,12 @@ class Raid5Io {
 
  private:
   static constexpr std::uint32_t kBatchRows = 256;
+  // The same where a sync costs nothing: what a batch reads is still in the processor's cache when it is written.
+  static constexpr std::uint32_t kMemoryRows = 128;
   // So many full rows are staged at once: few enough that they are still in the processor's cache.
   static constexpr std::uint32_t kStreamRows = 64;
+  // Ios of so many rows are many: others than this thread may do them.
+  static constexpr std::size_t kBulkRows = 32;
   struct Op;
   struct Batch;
 
@@ -127,10 +131,11 @@ class Raid5Io {
   };
   // Rows that are filled together, for a request or to be staged.
   struct Batch {
+    enum class Stage : std::uint8_t { idle, reading, ready };
     Op* op = nullptr;  // null: to be staged
     std::vector<Raid5Row*> rows;
     unsigned pending = 0;
-    bool ready = false;
+    Stage stage = Stage::idle;   // of what is to be staged
     std::uint64_t parities = 0;  // what parities_ was when its reads began
     Batch* poolNext = nullptr;
   };
@@ -221,8 +226,18 @@ class Raid5Io {
   // raid5_stage.cc
   bool due() const noexcept;
   bool wantsStaging() const noexcept { return cache_.fullRows() >= kStreamRows || due(); }
-  void pick() noexcept;
-  bool pickRow(Raid5Row& row) noexcept;
+  bool pick(Batch& batch) noexcept;
+  bool pickAhead() noexcept;
+  bool pickRow(Batch& batch, Raid5Row& row) noexcept;
+  Batch* stagingIn(Batch::Stage stage) noexcept {
+    for (Batch& batch : staging_) {
+      if (batch.stage == stage) return &batch;
+    }
+    return nullptr;
+  }
+  bool staging() const noexcept {
+    return staging_[0].stage != Batch::Stage::idle || staging_[1].stage != Batch::Stage::idle;
+  }
   bool stageable(const Raid5Row& row) const noexcept {
     return !row.busy && row.pins == 0 && !row.lost && !claims_.holds(row.key);
   }
@@ -275,6 +290,7 @@ class Raid5Io {
   ColumnSet readable_ = 0;
   ColumnSet writable_ = 0;
   ColumnSet lastErred_ = 0;
+  std::uint32_t batchRows_ = kBatchRows;
   bool broken_ = false;   // more is missing than parity makes up for: nothing is written
   bool stopped_ = false;  // a column failed: nothing is written until a plan or a retry
   bool retired_ = false;
@@ -294,8 +310,8 @@ class Raid5Io {
   unsigned submits_ = 0;        // since clientsActive()
   Queue waiting_;               // for rows and space, in order
   Queue flushes_;
-  Batch staging_;  // the batch to be staged
-  bool stagingBusy_ = false;
+  std::array<Batch, 2> staging_;  // batches that are to be staged
+  std::uint64_t aheadAt_ = 0;     // changes; see pickAhead()
   unsigned syncsFlying_ = 0;
   // Of the batch that is being picked: blocks and entries by column.
   std::array<std::uint32_t, 64> blocks_{};

@@ -54,13 +54,11 @@ bool Raid5Io::measure(const Raid5Row& row) noexcept {
 
 // Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken, and with
 // them their neighbours, which are read and written together; full rows alone while nobody waits for others.
-void Raid5Io::pick() noexcept {
+bool Raid5Io::pick(Batch& batch) noexcept {
   const bool streams = !due();
   const bool everything = starved_ || cache_.dirtyPages() >= cache_.pages() / 4;
   const std::uint64_t now = host_.now();
-  Batch& batch = staging_;
   batch.op = nullptr;
-  batch.ready = false;
   batch.rows.clear();
   blocks_.fill(0);
   entries_.fill(0);
@@ -73,23 +71,33 @@ void Raid5Io::pick() noexcept {
       if (urgent_ == 0) break;
       continue;
     }
-    room = pickRow(*row);
+    room = pickRow(batch, *row);
     if (streams) continue;
     for (std::uint64_t key = row->key + 1; room; key++) {
       Raid5Row* const next = cache_.find(key);
       if (next == nullptr || !next->dirty || !stageable(*next)) break;
-      room = pickRow(*next);
+      room = pickRow(batch, *next);
     }
   }
-  if (batch.rows.empty()) return;
-  stagingBusy_ = true;
+  if (batch.rows.empty()) return false;
+  batch.stage = Batch::Stage::reading;
   startFill(batch);
+  return true;
+}
+
+// What the next batch needs is read while the one before is read, or waits for a group. All that is due may be in
+// that one: then nothing is looked for until much more has changed, or it is staged.
+bool Raid5Io::pickAhead() noexcept {
+  Batch* const batch = stagingIn(Batch::Stage::idle);
+  if (batch == nullptr || cache_.changes() < aheadAt_ || !wantsStaging()) return false;
+  const bool picked = pick(*batch);
+  aheadAt_ = picked ? 0 : cache_.changes() + kBatchRows;
+  return picked;
 }
 
 // False: it does not fit any more, and was left as it is.
-bool Raid5Io::pickRow(Raid5Row& row) noexcept {
-  Batch& batch = staging_;
-  if (batch.rows.size() == kBatchRows || !measure(row)) return false;
+bool Raid5Io::pickRow(Batch& batch, Raid5Row& row) noexcept {
+  if (batch.rows.size() == batchRows_ || !measure(row)) return false;
   takeRow(row, batch);
   Planned planned = planStage(row);
   if (planned == Planned::lost && std::exchange(row.bad, 0) != 0) planned = planStage(row);  // it may be readable now
@@ -220,8 +228,8 @@ void Raid5Io::stage(Batch& batch) noexcept {
     cache_.clean(*row);
     row->pins++;
   }
-  stagingBusy_ = false;
-  batch.ready = false;
+  batch.stage = Batch::Stage::idle;
+  aheadAt_ = 0;
   // These change rows and may end in another batch: the group is complete by now.
   for (Raid5Row* row : group.rows) release(*row);
   wakeSpace();

@@ -187,3 +187,59 @@ TEST_CASE("what goes aside is not done by the thread that starts it, and is done
     CHECK(in == out);
   }
 }
+
+TEST_CASE("what is one of many is done by helpers, or at once, and its owner is woken for all of it") {
+  constexpr std::size_t kMany = 300;
+  for (const char* directory : {"/dev/shm", "/var/tmp"}) {
+    for (const unsigned helpers : {0U, 1U, 3U}) {
+      CAPTURE(directory);
+      CAPTURE(helpers);
+      TempFile file(kMany * 8192, directory);
+      ComponentFile component;
+      ComponentSpec spec;
+      spec.fd = file.fd.get();
+      spec.size = kMany * 8192;
+      REQUIRE(openComponent(spec, component) == "");
+      Mailbox home;
+      UringBackend backend(home, UringOptions{64, false, helpers});
+      const Bytes out = pattern(kMany * 8192, 11);
+      Bytes in(out.size());
+      const auto all = [&](IoOp op, const std::byte* data) {
+        std::vector<Flight> flights(kMany);
+        std::vector<std::array<iovec, 2>> lists(kMany);
+        for (std::size_t i = 0; i < kMany; ++i) {
+          const std::size_t at = i * 7 % kMany * 8192;
+          auto* const from = const_cast<std::byte*>(data) + at;
+          lists[i] = {iovec{from, 4096}, iovec{from + 4096, 4096}};
+          flights[i].op = op;
+          flights[i].bulk = true;
+          flights[i].file = &component;
+          flights[i].offset = at;
+          flights[i].length = 8192;
+          flights[i].data = from;
+          if (i % 2 != 0) flights[i].iov = lists[i].data();
+          if (i % 2 != 0) flights[i].iovCount = 2;
+          backend.start(flights[i]);
+        }
+        if (helpers == 0) CHECK(backend.inFlight() == 0);
+        backend.submit();
+        // As its thread does: asleep until it is woken.
+        while (backend.inFlight() != 0) {
+          pollfd woken{home.fd(), POLLIN, 0};
+          const int n = ::poll(&woken, 1, component.memory() ? 60'000 : 1);  // elsewhere a read may be the ring's
+          if (component.memory()) REQUIRE(n == 1);
+          home.run();
+          backend.poll();
+        }
+        for (const Flight& flight : flights) {
+          CHECK(flight.done);
+          CHECK(flight.result == 0);
+        }
+      };
+      all(IoOp::write, out.data());
+      CHECK(file.read(0, out.size()) == out);
+      all(IoOp::read, in.data());
+      CHECK(in == out);
+    }
+  }
+}

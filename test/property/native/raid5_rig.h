@@ -707,7 +707,6 @@ class Admin5 {
       copied++;
       return rig_.swapIn();
     }
-    if (kind_ == Raid5Work::regenerate && missing && end.done > rig_.checkpoint) rig_.checkpoint = end.done;
     if (end.outcome != ResyncOutcome::done) return;
     compared += kind_ == Raid5Work::parity ? 1 : 0;
     if (kind_ == Raid5Work::regenerate) {

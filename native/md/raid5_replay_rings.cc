@@ -141,6 +141,7 @@ bool Raid5Replay::hides() const noexcept {
 }
 
 void Raid5Replay::scanOver() noexcept {
+  result_.epoch = journal::newestEpoch(headers_, node_.epoch);
   groups_ = journal::liveGroups(headers_);
   ColumnSet needed = 0;
   for (const journal::Group& group : groups_) needed |= lacking(group);
@@ -160,7 +161,7 @@ void Raid5Replay::scanOver() noexcept {
 // After a kill what was read may be in the page cache alone. Should power fail during the replay, nothing may be in
 // place of a group that the next one does not find.
 void Raid5Replay::settle() noexcept {
-  if (groups_.empty()) return nextGroup();
+  if (groups_.empty() || picture_ != nullptr) return nextGroup();
   stage_ = Stage::settling;
   const ColumnSet read = usable_ | (doubted_ ? derived_ : 0);
   for (std::uint32_t c = 0; c < columns_.size(); c++) {

@@ -6,6 +6,7 @@ import { blocks } from '../../../src/base/units.js'
 import type { JournalPart } from './ledger.js'
 
 const EIO = 5
+const ENOMEM = 12
 
 export class SimReplay {
   readonly #core: Raid5Core
@@ -26,7 +27,8 @@ export class SimReplay {
     const { host, device, plan } = this.#core
     this.#running = false
     const { generation } = plan
-    const told = { errno, groups, blocks: blocks(cells * host.cellBlocks), damaged }
+    const { epoch } = this.#core.node
+    const told = { errno, groups, blocks: blocks(cells * host.cellBlocks), damaged, epoch }
     host.event({ kind: 'replayed', device, generation, ...told })
     this.#over()
   }
@@ -38,6 +40,8 @@ export class SimReplay {
 
   #scan(): void {
     const core = this.#core
+    // A picture instead of a replay (docs/raid5.md): here there is never memory for one.
+    if (core.plan.readOnly) return this.#end(ENOMEM, 0, 0, 0)
     const { unit, epoch } = core.node
     const found: JournalPart[] = []
     for (const column of core.readable)

@@ -218,6 +218,7 @@ TEST_CASE("raid5 volume: what cannot be replayed because a column takes no write
   REQUIRE(bench.replays.size() == 1);
   CHECK(bench.replays[0].error == EIO);
   const std::uint64_t written = bench.sim.started(IoOp::write);
+  bench.sim.fault({.file = 1, .op = IoOp::sync});
   restart(bench, true, true, 0);
   REQUIRE(bench.replays.size() == 2);
   CHECK(bench.replays[1].error == 0);

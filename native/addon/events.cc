@@ -76,6 +76,7 @@ Napi::Object eventObject(Napi::Env env, const EngineEvent& event) {
       out.Set("groups", number(event.done));
       out.Set("blocks", number(event.blocks));
       out.Set("damaged", number(event.mismatches));
+      out.Set("epoch", number(event.ticket));
       break;
   }
   return out;

@@ -117,6 +117,7 @@ void ThreadDevice::Mounted::replayed(const Raid5Replayed& result) noexcept {
   event.done = result.groups;
   event.blocks = result.blocks;
   event.mismatches = result.damaged;
+  event.ticket = result.epoch;
   device.sinks_.event(std::move(event));
 }
 

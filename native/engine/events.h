@@ -42,7 +42,7 @@ struct EngineEvent {
   int error = 0;
   bool masked = false;
   bool repairFailed = false;
-  std::uint64_t ticket = 0;  // of regions, or of a hold
+  std::uint64_t ticket = 0;  // of regions, or of a hold; replayed: the epoch
   std::vector<std::uint32_t> regions;
   std::uint64_t regionBlocks = 0;  // the size by which they are numbered
   std::uint64_t mismatches = 0;

@@ -110,7 +110,7 @@ Reading read(std::span<const std::byte> bytes, const Place& place, std::uint32_t
   h.span = load<std::uint32_t>(bytes, kAtSpan);
   h.blocks = load<std::uint32_t>(bytes, kAtBlocks);
   h.entries = load<std::uint32_t>(bytes, kAtEntries);
-  if (load<std::uint16_t>(bytes, kAtVersion) != kVersion || h.unit != place.unit || h.epoch != place.epoch ||
+  if (load<std::uint16_t>(bytes, kAtVersion) != kVersion || h.unit != place.unit || h.epoch < place.epoch ||
       h.column != place.column || h.column >= place.columns || h.position != position) {
     return Reading::none;
   }
@@ -155,6 +155,12 @@ bool whole(std::span<const std::byte> part, const Header& header) noexcept {
 }
 
 bool isBadBlock(int error) noexcept { return error == EIO || error == ENODATA || error == EILSEQ; }
+
+std::uint64_t newestEpoch(std::vector<Header>& found, std::uint64_t epoch) {
+  for (const Header& h : found) epoch = std::max(epoch, h.epoch);
+  std::erase_if(found, [&](const Header& h) { return h.epoch != epoch; });
+  return epoch;
+}
 
 std::vector<Group> liveGroups(std::span<const Header> found) {
   std::uint64_t last = 0;

@@ -7,7 +7,8 @@
 // Invariants:
 // - A block of the ring begins with the magic if and only if a header was written there: data that looks like one is
 //   stored with its first word changed (Entry::flip), so that no client can forge a group.
-// - A header is believed only at the place it names, with the unit and epoch asked for, inside all bounds, with its
+// - A header is believed only at the place it names, of the unit asked for and of no older epoch, inside all bounds,
+// with its
 //   entries in rising order and apart, and under one checksum with them. Any bytes may be given to read it.
 #pragma once
 
@@ -52,7 +53,7 @@ struct Header {
 // What a header must agree with.
 struct Place {
   std::uint64_t unit = 0;
-  std::uint64_t epoch = 0;
+  std::uint64_t epoch = 0;  // this one or a later one
   std::uint16_t column = 0;
   std::uint32_t columns = 0;
   std::uint32_t ringBlocks = 0;
@@ -104,6 +105,8 @@ struct Group {
   std::uint32_t span = 0;
 };
 
+// Of the headers that were found those of the newest epoch stay, which is returned; no headers: `epoch`.
+std::uint64_t newestEpoch(std::vector<Header>& found, std::uint64_t epoch);
 // The groups that are live, oldest first, from the headers that were found on the usable columns, in any order.
 std::vector<Group> liveGroups(std::span<const Header> found);
 // Whether the group is carried out; `good`: columns whose part was read and is whole.

@@ -185,7 +185,7 @@ void Raid5Replay::judge() noexcept {
     const std::span<const std::byte> part(column.memory.get(), column.part.blocks * kBlock);
     journal::Header again;
     if (journal::read(part, placeOf(c), column.part.position, again) != journal::Reading::found) continue;
-    if (again.sequence != group.sequence) continue;
+    if (again.sequence != group.sequence || again.epoch != result_.epoch) continue;
     parts |= ColumnSet{1} << c;
     if (journal::whole(part, again)) good_ |= ColumnSet{1} << c;
     column.entry = 0;

@@ -40,6 +40,7 @@ struct Raid5Replayed {
   std::uint64_t groups = 0;   // carried out again
   std::uint64_t blocks = 0;   // written by that
   std::uint64_t torn = 0;     // the last group, not whole: nothing of it was written in place
+  std::uint64_t epoch = 0;    // of the groups: the plan's, or a later one when its record is out of date
   std::uint64_t damaged = 0;  // parts of groups that were once whole: parity there may be wrong
 };
 

@@ -5,7 +5,8 @@
  * Invariants:
  * - a replay is made exactly when the engine has forgotten the device, or never knew it: while it knows it, what it
  *   has in memory is newer than the journal, and another epoch would hide groups that are still needed;
- * - every replay that succeeded is followed by one commit of the next epoch, before anything is written in it;
+ * - every replay that succeeded is followed by one commit of the next epoch, before anything is written in it: the one
+ *   after all that the journal has, also when the record has gone back to an older one;
  * - a replay that failed is made again when the record has changed, or somebody asks: else its error would be
  *   decided, shown and replayed for ever;
  * - where it failed and nothing can be taken out of service for that, the engine may show what the journal would
@@ -128,7 +129,7 @@ export class Raid5Starts {
       this.#waiting.delete(device)
       return installed
     }
-    const { errno, groups, blocks, damaged } = await over
+    const { errno, groups, blocks, damaged, epoch } = await over
     if (errno !== 0) {
       ;(picture ? this.#unseen : this.#failed).set(name, unit)
       return err(metaError('sys', name, strerrorOf(errno)))
@@ -138,22 +139,27 @@ export class Raid5Starts {
       const { level, text } = noticeOf('journalDamaged', name, String(damaged))
       this.#parts.notice(level, text)
     }
-    if (!picture) return this.#raise(unit, device)
+    // What -k has made begins at 1, whatever the columns have been through.
+    if (epoch > unit.journal.epoch && unit.journal.epoch > 1) {
+      const { level, text } = noticeOf('journalNewer', name)
+      this.#parts.notice(level, text)
+    }
+    if (!picture) return this.#raise(unit, device, epoch)
     this.#pictured.set(name, { device, unit })
     const { level, text } = noticeOf('journalShown', name)
     this.#parts.notice(level, text)
     return ok(undefined)
   }
 
-  async #raise({ name, journal }: Raid5Unit, device: number): Promise<MetaResult<void>> {
+  async #raise({ name, journal }: Raid5Unit, device: number, epoch: number): Promise<MetaResult<void>> {
     const done = await this.#parts.state.change((tree: Tree) => {
       const now = tree.get(name)
       if (now?.kind !== 'raid5' || now.journal.unit !== journal.unit || now.journal.epoch !== journal.epoch)
         return err(metaError('unitNotSetUp', name))
-      return raid5Event(tree, name, { event: 'started' }, Date.now())
+      return raid5Event(tree, name, { event: 'started', epoch }, Date.now())
     })
     if (!done.ok) return done
-    this.#replayed.set(name, { device, epoch: journal.epoch + 1 })
+    this.#replayed.set(name, { device, epoch: Math.max(journal.epoch, epoch) + 1 })
     return ok(undefined)
   }
 }

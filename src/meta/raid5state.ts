@@ -37,8 +37,8 @@ export type Raid5Event =
   | { readonly event: 'attach'; readonly by: readonly Slice[] }
   /** Parity is to be made again. */
   | { readonly event: 'regen' }
-  /** The journal was replayed, and that is durable: entries of this epoch are never replayed again. */
-  | { readonly event: 'started' }
+  /** The journal was replayed up to `epoch`, and that is durable: its entries are never replayed again. */
+  | { readonly event: 'started'; readonly epoch: number }
   /** Everything below `done`, in blocks of the column's data, is in step and durable. */
   | { readonly event: 'checkpoint'; readonly column: number; readonly done: Blocks }
   /** @property failed the column whose error ended it; null: none, or it is not known. */
@@ -283,7 +283,7 @@ export const advanceRaid5 = (u: Raid5Unit, e: Raid5Event, now: number): Answer =
       return other === undefined ? quiet(ok({ ...u, regen: true })) : illegal(e.event, null, other.state)
     }
     case 'started':
-      return quiet(ok({ ...u, journal: { ...u.journal, epoch: u.journal.epoch + 1 } }))
+      return quiet(ok({ ...u, journal: { ...u.journal, epoch: Math.max(u.journal.epoch, e.epoch) + 1 } }))
     case 'checkpoint':
       return quiet(ok(checkpointed(u, e.column, e.done)))
     case 'initEnd':

@@ -30,6 +30,11 @@ export const NOTICES = {
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
   /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */
   journalDamaged: ['warning', 'md: %s: %s parts of the journal were damaged, parity may be wrong'],
+  /** Ours. args: RAID5 metadevice. What metad knows of the states of its columns may be out of date, too. */
+  journalNewer: [
+    'warning',
+    'md: %s: its journal is newer than the state database; check parity with metasync --verify',
+  ],
   /** Ours. args: RAID5 metadevice. */
   journalShown: ['warning', 'md: %s: its journal cannot be replayed; read only, as it would be after that'],
   stale: ['warning', 'md: state database is stale'],

@@ -95,4 +95,6 @@ export type NativeEvent =
       readonly blocks: Blocks
       /** Parts of groups that were once whole and are not: parity may be wrong there. */
       readonly damaged: number
+      /** Of what was carried out: the plan's, or a later one, and then the record is out of date. */
+      readonly epoch: number
     }

@@ -43,8 +43,8 @@ const rig = async (tree: Tree = TREE) => {
     const started = starts.start(raid5In(state.tree), install, picture)
     return started.then((r) => log.push(r.ok ? 'ok' : r.error.code))
   }
-  const replayed = (errno: number, damaged = 0): void =>
-    starts.event({ kind: 'replayed', device: 7, generation: 1, errno, groups: 2, blocks: blocks(16), damaged })
+  const replayed = (errno: number, damaged = 0, epoch = 1): void =>
+    starts.event({ kind: 'replayed', device: 7, generation: 1, errno, groups: 2, blocks: blocks(16), damaged, epoch })
   return { gate, state, starts, log, begin, replayed, forget: () => (device = undefined) }
 }
 
@@ -107,6 +107,27 @@ t.test('what a degraded device cannot replay is shown, in the same epoch, until 
   forget()
   starts.forget(D5)
   t.notOk(starts.isPictured(unit))
+})
+
+t.test('a record that is out of date goes on behind what the journal has', async (t) => {
+  for (const recorded of [1, 3]) {
+    const unit = raid5In(TREE)
+    const at = withUnits(TREE, [{ ...unit, journal: { ...unit.journal, epoch: recorded } }])
+    const { gate, state, starts, log, begin, replayed } = await rig(at)
+    const over = begin()
+    await settled()
+    replayed(0, 0, 9)
+    await settled()
+    await gate.let(true)
+    await over
+    t.equal(raid5In(state.tree).journal.epoch, 10)
+    t.notOk(starts.isNeeded(raid5In(state.tree)))
+    t.equal(
+      log.some((l) => /newer than the state database/.test(l)),
+      recorded !== 1,
+      'what -k made is new',
+    )
+  }
 })
 
 t.test('a replay that failed raises no epoch, and is made again only for another record or when asked', async (t) => {

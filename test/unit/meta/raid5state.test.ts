@@ -249,7 +249,7 @@ t.test('parity on request', async (t) => {
 
 t.test('a start', async (t) => {
   const u = raid5('okay erred lastErred')
-  const x = done(u, { event: 'started' })
+  const x = done(u, { event: 'started', epoch: 1 })
   t.same(x.unit.journal, { unit: 77, epoch: 2 })
   t.equal(x.states, statesOf(u))
 })
@@ -340,7 +340,7 @@ const EVENTS = (u: Raid5Unit): readonly Raid5Event[] => [
     'done',
   ),
   { event: 'regen' },
-  { event: 'started' },
+  { event: 'started', epoch: 1 },
   { event: 'regenEnd', result: 'done' },
 ]
 

@@ -109,6 +109,17 @@ TEST_CASE("raid5 journal: a part is read back, whatever its data") {
   }
 }
 
+TEST_CASE("raid5 journal: of several epochs the newest one counts") {
+  std::vector<Header> found{{.epoch = 5, .sequence = 1}, {.epoch = 7, .sequence = 2}, {.epoch = 5, .sequence = 3}};
+  CHECK(newestEpoch(found, 5) == 7);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].sequence == 2);
+  CHECK(newestEpoch(found, 7) == 7);
+  CHECK(found.size() == 1);
+  found.clear();
+  CHECK(newestEpoch(found, 9) == 9);
+}
+
 TEST_CASE("raid5 journal: a header is believed only in its place") {
   std::mt19937_64 random(3);
   const Part part = make(random, 30, 30);
@@ -122,7 +133,9 @@ TEST_CASE("raid5 journal: a header is believed only in its place") {
   };
   CHECK(read(part.bytes, with([](Place& p) { p.unit = 78; }), 30, header) == Reading::none);
   CHECK(read(part.bytes, with([](Place& p) { p.epoch = 6; }), 30, header) == Reading::none);
-  CHECK(read(part.bytes, with([](Place& p) { p.epoch = 4; }), 30, header) == Reading::none);
+  // Of a record that is out of date.
+  CHECK(read(part.bytes, with([](Place& p) { p.epoch = 4; }), 30, header) == Reading::found);
+  CHECK(header.epoch == 5);
   CHECK(read(part.bytes, with([](Place& p) { p.column = 1; }), 30, header) == Reading::none);
   CHECK(read(part.bytes, with([](Place& p) { p.columns = 4; }), 30, header) == Reading::none);
   CHECK(read(part.bytes, with([](Place& p) { p.ringBlocks = 40; }), 30, header) == Reading::none);

@@ -77,9 +77,10 @@ const putHeader = async (
   index: number,
   to: OpenComponent,
   files: HostFiles,
+  inPlace: boolean,
 ): Promise<MetaResult<void>> => {
   const c = u.columns[index]
-  const header = headerOf(u, index)
+  const header = headerOf(u, index, inPlace)
   if (c === undefined || header === null) return err(metaError('sys', u.name, strerror('EINVAL')))
   const block = encodeHeader(header)
   const at = (c.offset + c.start) * BLOCK_BYTES
@@ -109,6 +110,8 @@ export interface HeaderOptions {
    * because the journal is beside the header; the next start gives it its header.
    */
   readonly inService: boolean
+  /** The device is cleared, and everything is in its place: -k has nothing to replay. */
+  readonly inPlace?: boolean
   readonly files: HostFiles
 }
 
@@ -120,14 +123,16 @@ export const writeHeaders = async (
   u: Raid5Unit,
   columns: readonly number[],
   opener: Opener,
-  { limitSeconds, inService, files }: HeaderOptions,
+  { limitSeconds, inService, inPlace = false, files }: HeaderOptions,
 ): Promise<MetaResult<void>> => {
   const written = await Promise.all(
     columns.map(async (index) => {
       const c = u.columns[index]
       if (c === undefined) return err(metaError('sys', u.name, strerror('EINVAL')))
       return limited(opener, c, limitSeconds, (open) =>
-        inService && open.align > BLOCK_BYTES ? Promise.resolve(ok(undefined)) : putHeader(u, index, open, files),
+        inService && open.align > BLOCK_BYTES
+          ? Promise.resolve(ok(undefined))
+          : putHeader(u, index, open, files, inPlace),
       )
     }),
   )

@@ -27,7 +27,7 @@ import { Faults } from './faults.js'
 import { JobHosts } from './jobs.js'
 import type { Logger, Notice } from './log.js'
 import type { Metadevices } from './metadevices.js'
-import { inStep, writeHeaders } from './raid5headers.js'
+import { type HeaderOptions, inStep, writeHeaders } from './raid5headers.js'
 import { Raid5Hosting } from './raid5jobs.js'
 import { toBeDrained } from './raid5start.js'
 import { openMarks, recovered, syncedForBoot, withoutMarks } from './recovery.js'
@@ -203,13 +203,17 @@ export class System {
     const seen = state.tree
     const tentative = operation(seen)
     if (!tentative.ok || tentative.value.tree === seen) return tentative
-    await this.#drain(toBeDrained(seen, tentative.value.tree))
+    const drained = await this.#drain(toBeDrained(seen, tentative.value.tree))
     const acquired = await serving.acquireNew(seen, tentative.value.tree)
     if (!acquired.ok) return acquired
     try {
       const done = await state.perform(operation)
       if (!done.ok) return done
-      await serving.follow(done.value.before, done.value.after)
+      const { before, after } = done.value
+      await serving.follow(before, after)
+      // The engine has let go of it: everything is in its place.
+      const cleared = drained.filter((name) => !after.has(name))
+      await Promise.all(cleared.map((name) => this.#putHeaders(before.get(name), { inService: false, inPlace: true })))
       await this.#changed()
       return ok(done.value.value)
     } finally {
@@ -224,27 +228,33 @@ export class System {
 
   /**
    * What RAID5 devices have in memory is on their columns afterwards. An error is decided like any other, so the
-   * operation that follows meets the states that it led to.
+   * operation that follows meets the states that it led to. @returns those that were flushed
    */
-  async #drain(names: readonly UnitName[]): Promise<void> {
+  async #drain(names: readonly UnitName[]): Promise<readonly UnitName[]> {
     const { engine, metadevices, log } = this.parts
-    const one = async (name: UnitName): Promise<void> => {
+    const one = async (name: UnitName): Promise<readonly UnitName[]> => {
       const device = metadevices.deviceOf(name)
-      if (device === undefined || !this.serving.isStarted(name)) return
-      await engine.flush(device).catch((e: unknown) => log.warn({ metadevice: name }, `not flushed: ${String(e)}`))
-      await this.#putHeaders(name)
+      if (device === undefined || !this.serving.isStarted(name)) return []
+      const flushed = await engine.flush(device).then(
+        () => [name],
+        (e: unknown) => {
+          log.warn({ metadevice: name }, `not flushed: ${String(e)}`)
+          return []
+        },
+      )
+      await this.#putHeaders(this.tree.get(name), { inService: true })
+      return flushed
     }
-    await Promise.all(names.map(one))
+    return (await Promise.all(names.map(one))).flat()
   }
 
   /** Should the device be assembled again, a column that failed is known by what its header has not got. */
-  async #putHeaders(name: UnitName): Promise<void> {
+  async #putHeaders(u: Unit | undefined, how: Pick<HeaderOptions, 'inService' | 'inPlace'>): Promise<void> {
     const { components, config, files, log } = this.parts
-    const u = this.tree.get(name)
     if (u?.kind !== 'raid5' || this.readOnly) return
-    const options = { limitSeconds: config.componentTimeoutSeconds, inService: true, files }
+    const options = { ...how, limitSeconds: config.componentTimeoutSeconds, files }
     const written = await writeHeaders(u, inStep(u), components, options)
-    if (!written.ok) log.warn({ metadevice: name }, `header not written: ${errorText(written.error)}`)
+    if (!written.ok) log.warn({ metadevice: u.name }, `header not written: ${errorText(written.error)}`)
   }
 
   exported(): readonly Exported[] {

@@ -139,6 +139,8 @@ interface Kept extends ColumnLayout {
   readonly generation: number
   /** The column that missed what the others got, as it had failed when the device was cleared. */
   readonly behind: number | null
+  /** The number of the journal that is to be replayed; 0: of none. */
+  readonly journal: number
 }
 
 /**
@@ -149,6 +151,7 @@ const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
   const refused = err(metaError('notRaided', w.name))
   let first: (ColumnLayout & { readonly unit: number }) | null = null
   const generations: number[] = []
+  const journals: number[] = []
   for (const [i, device] of w.devices.entries()) {
     const found = headers(device)
     if (!found.ok) return found
@@ -169,20 +172,24 @@ const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
     if (usable(c) < h.prewrite || Math.floor((usable(c) - h.prewrite) / w.interlace) < h.lines) return refused
     if (live) return err(metaError('solarisJournal', `${w.name}: ${device.name}`))
     generations.push(h.generation)
+    journals.push(h.journal)
   }
   if (first === null) return refused
   const generation = Math.max(...generations)
   const behind = generations.flatMap((g, i) => (g < generation ? [i] : []))
   if (behind.length > 1) return refused
   const { lines, prewrite, slots } = first
-  return ok({ lines, prewrite, slots, generation, behind: behind[0] ?? null })
+  // Columns that are in step have one journal, unless it ended while their headers were written.
+  const [journal = 0, ...others] = journals.filter((_, i) => i !== behind[0])
+  const one = others.every((j) => j === journal)
+  return ok({ lines, prewrite, slots, generation, behind: behind[0] ?? null, journal: one ? journal : 0 })
 }
 
 const fresh = ({ columns, interlace, slots }: Wanted): MetaResult<Kept> => {
   const smallest = columns.reduce((a, b) => (usable(b) < usable(a) ? b : a))
   const layout = columnLayout(usable(smallest), interlace, slots ?? DEFAULT_SLOTS)
   if (layout === null) return err(metaError('sys', smallest.name, 'No space left on device'))
-  return ok({ ...layout, generation: 0, behind: null })
+  return ok({ ...layout, generation: 0, behind: null, journal: 0 })
 }
 
 const behindWarning = (unit: UnitName, column: string): Warning => [
@@ -204,7 +211,7 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
   const wanted: Wanted = { name: d.name, devices: devices.value, columns, originals, interlace, slots: d.slots }
   const found = d.keep ? kept(wanted, context) : fresh(wanted)
   if (!found.ok) return found
-  const { generation, behind, ...layout } = found.value
+  const { generation, behind, journal, ...layout } = found.value
   const errors = behind === null ? generation : generation + 1
   const geometry = { heads: first.geometry.heads, sectors: first.geometry.sectors }
   const shape = { originals, serving: columns.length, interlace, ...layout }
@@ -222,8 +229,9 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
       geometry,
       ...size.value,
       errors,
-      // A number of its own: entries of another device on these columns are never replayed here.
-      journal: { unit: context.random, epoch: 1 },
+      // A number of its own: entries of another device on these columns are never replayed here. With -k that of the
+      // columns, so that what was lost with the record is: the newest epoch there is.
+      journal: { unit: journal === 0 ? context.random : journal, epoch: 1 },
       checkpoint: null,
       regen: false,
       copy: null,

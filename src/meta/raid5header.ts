@@ -29,6 +29,8 @@ export interface ColumnHeader {
    * have got since. 0 of Solaris.
    */
   readonly generation: number
+  /** Of the journal, whose groups may have to be carried out again; 0: none of it has to be. */
+  readonly journal: number
 }
 
 /** What was found on a device that is to be a column. */
@@ -90,6 +92,7 @@ const FORMS: readonly Form[] = [
 const MARK = 0x314a444d
 const MARK_AT = 92
 const GENERATION_AT = 96
+const JOURNAL_AT = 104
 
 const SLOT_MAGIC_AT = 0
 
@@ -119,6 +122,7 @@ const decodeAs = (block: Uint8Array, f: Form): DecodedHeader | null => {
     dataStart: long(f.dataStart),
     prewriteStart: long(f.prewriteStart),
     generation: ours ? Number(view.getBigUint64(GENERATION_AT, true)) : 0,
+    journal: ours ? Number(view.getBigUint64(JOURNAL_AT, true)) : 0,
   }
   if (!Object.values(numbers).every((n) => Number.isSafeInteger(n))) return null
   const { interlace, prewrite, dataStart, prewriteStart, ...rest } = numbers
@@ -156,8 +160,11 @@ export const slotBlocks = (h: ColumnHeader): readonly Blocks[] => {
 export const isLive = (block: Uint8Array, little: boolean): boolean =>
   new DataView(block.buffer, block.byteOffset, block.byteLength).getUint32(SLOT_MAGIC_AT, little) === MAGIC
 
-/** The header of a column of the device as it serves now. */
-export const headerOf = (u: Raid5Unit, index: number): ColumnHeader | null => {
+/**
+ * The header of a column of the device as it serves now.
+ * @param inPlace nothing of its journal will have to be carried out again
+ */
+export const headerOf = (u: Raid5Unit, index: number, inPlace = false): ColumnHeader | null => {
   const c = u.columns[index]
   if (c === undefined) return null
   return {
@@ -172,6 +179,7 @@ export const headerOf = (u: Raid5Unit, index: number): ColumnHeader | null => {
     dataStart: blocks(c.start + u.prewrite),
     prewriteStart: c.start,
     generation: u.errors,
+    journal: inPlace ? 0 : u.journal.unit,
   }
 }
 
@@ -195,5 +203,6 @@ export const encodeHeader = (h: ColumnHeader): Uint8Array => {
   putLong(f.prewriteStart, h.prewriteStart)
   put(MARK_AT, MARK)
   putLong(GENERATION_AT, h.generation)
+  putLong(JOURNAL_AT, h.journal)
   return block
 }

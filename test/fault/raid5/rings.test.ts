@@ -1,5 +1,6 @@
 /** What a restart makes of a journal that cannot be read, or of columns that it cannot write: whatever can be read stays so. */
-import { readFileSync } from 'node:fs'
+import { closeSync, copyFileSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { missingFaultDisk } from '../../tools/faultdisk.js'
 import type { NbdClient } from '../../tools/nbdclient.js'
@@ -33,6 +34,27 @@ const ringOf = ({ disks }: Rig, disk: string): number => {
     if (image.toString('latin1', at + 92, at + 96) === 'MDJ1') return at + 512
   throw new Error(`no header on ${disk}`)
 }
+const dataOf = (r: Rig, disk: string): number => {
+  const [, start] = new RegExp(`${r.disks.path(disk)} +(\\d+)`).exec(r.stat()) ?? []
+  return Number(start) * 512
+}
+/** Of the first line: one group, which is the newest. */
+const NEWEST = pattern(99, 32 << 10)
+const writeNewest = async (t: Test, nbd: NbdClient): Promise<void> => {
+  t.equal(await answered(nbd.write(0n, NEWEST)), 0)
+  t.equal(await answered(nbd.flush()), 0)
+}
+/** As if what is in place of the first line had been lost with the power. */
+const lost = (r: Rig, starts: Readonly<Record<string, number>>): void => {
+  for (const [disk, at] of Object.entries(starts)) {
+    const image = openSync(r.disks.image(disk), 'r+')
+    writeSync(image, Buffer.alloc(16 << 10, 0xee), 0, 16 << 10, at)
+    closeSync(image)
+  }
+}
+const startsOf = (r: Rig): Readonly<Record<string, number>> =>
+  Object.fromEntries(['a', 'b', 'c'].map((d) => [d, dataOf(r, d)]))
+
 /** Sectors that a write mends. */
 const spoil = (r: Rig, disk: string, block: number, blocks = 1): void =>
   r.disks.tell(`${disk} fail read EIO from=${ringOf(r, disk) + block * 512} bytes=${blocks * 512} until-written`)
@@ -93,7 +115,6 @@ t.test(
   async (t) => {
     const r = await rig(t)
     const { metad, disks } = r
-    const NEWEST = pattern(99, 32 << 10)
     const readBoth = async (client: NbdClient, what: string): Promise<void> => {
       const { error, data } = await client.read(0n, 64 << 10)
       const older = pattern(11, 64 << 10).subarray(32 << 10)
@@ -103,11 +124,9 @@ t.test(
     await writeAll(t, nbd)
     disks.tell('a fail all EIO')
     await writeAll(t, nbd, 10)
-    const [, start] = new RegExp(`${disks.path('b')} +(\\d+)`).exec(r.stat()) ?? []
-    disks.tell(`b fail write EIO from=${Number(start) * 512}`)
+    disks.tell(`b fail write EIO from=${dataOf(r, 'b')}`)
     // One group: its flush is answered when it is in the journal.
-    t.equal(await answered(nbd.write(0n, NEWEST)), 0)
-    t.equal(await answered(nbd.flush()), 0)
+    await writeNewest(t, nbd)
     await r.until('known', (stat) => stat.includes('Last Erred'))
     await r.again()
     const reader = await r.client()
@@ -132,3 +151,60 @@ t.test(
     t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
   },
 )
+
+t.test('a state database that went back: the newest that the journal has is replayed', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad } = r
+  const database = join(metad.root, 'replicas')
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  nbd.destroy()
+  const starts = startsOf(r)
+  t.equal(await metad.stop(), 0)
+  copyFileSync(database, `${database}.old`)
+  await metad.start()
+  await r.again()
+  await writeNewest(t, await r.client())
+  await metad.kill9()
+  copyFileSync(`${database}.old`, database)
+  lost(r, starts)
+  await metad.start()
+  const { error, data } = await (await r.client()).read(0n, NEWEST.length)
+  t.ok(error === 0 && data.equals(NEWEST))
+  t.match(metad.log(), /d5: its journal is newer than the state database/)
+  t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
+  const said = (): number => metad.log().split('newer than the state database').length
+  const before = said()
+  await r.again()
+  t.equal(said(), before, 'once')
+})
+
+t.test('-k replays a journal whose record was lost, and none of a device that was cleared', { skip }, async (t) => {
+  const r = await rig(t)
+  const { metad, disks } = r
+  const starts = startsOf(r)
+  const again = ['d5', '-r', ...['a', 'b', 'c'].map((d) => disks.path(d)), '-k', '-i', '16k']
+  const read = async (): Promise<Buffer> => {
+    const { error, data } = await (await r.client()).read(0n, NEWEST.length)
+    t.equal(error, 0)
+    return data
+  }
+  await writeNewest(t, await r.client())
+  await metad.kill9()
+  lost(r, starts)
+  rmSync(join(metad.root, 'replicas'))
+  rmSync(join(metad.root, 'etc/mddb.cf'))
+  await metad.start()
+  metad.must('metadb', ['-a', '-f', join(metad.root, 'others')])
+  metad.must('metainit', again)
+  t.ok((await read()).equals(NEWEST), 'replayed')
+  t.match(metad.log(), /journal replayed/)
+  t.notMatch(metad.log(), /newer than the state database/)
+  t.equal(metad.must('metasync', ['--verify', 'd5']), 'd5: parity is right\n')
+  await writeNewest(t, await r.client())
+  await r.again()
+  metad.must('metaclear', ['d5'])
+  lost(r, starts)
+  metad.must('metainit', again)
+  t.notOk((await read()).equals(NEWEST), 'what others wrote since stays')
+})

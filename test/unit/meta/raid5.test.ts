@@ -149,7 +149,7 @@ t.test('-k: what metastat -p prints makes the same device again', async (t) => {
     const { journal, ...rest } = raid5In(again.outcome.tree, n)
     const { journal: before, columns, ...same } = u
     t.same(rest, { ...same, columns: columns.map((c) => ({ ...c, erredOrder: 0 })) })
-    t.not(journal.unit, before.unit, 'nothing in the ring is its own')
+    t.equal(journal.unit, before.unit, 'what its journal has is replayed')
     t.equal(journal.epoch, 1)
   }
   t.equal(kindOf('raid5').toTab(raid5In(WHOLE, 'd5')), 'd5 -r /disks/a /disks/b /disks/c -k -i 1000b -w 11')
@@ -179,12 +179,37 @@ t.test('-k: a volume of another controller keeps the layout it has', async (t) =
         dataStart: blocks(330),
         prewriteStart: blocks(0),
         generation: 0,
+        journal: 0,
       },
       live: false,
     })
   const made = metainit('d5 -r /x /y /z -k -i 32b', { inventory: inventoryOf(disks), headers })
   t.same(refusals(made), [])
   t.match(raid5In(made.outcome.tree, 'd5'), { lines: 31239, prewrite: 330, slots: 10, columns: [{ state: 'okay' }] })
+})
+
+t.test('-k: whose journal is replayed', async (t) => {
+  const u = raid5In(WHOLE, 'd5')
+  const line = 'd5 -r /disks/a /disks/b /disks/c -k -i 1000b'
+  const made = (journals: readonly number[], generations: readonly number[] = []) =>
+    raid5In(
+      metainit(line, {
+        headers: headersOf(u, (h, i) => ({
+          ...h,
+          header: { ...h.header, journal: journals[i] ?? 0, generation: generations[i] ?? 3 },
+        })),
+      }).outcome.tree,
+      'd5',
+    ).journal.unit
+  t.equal(made([77, 77, 77]), 77)
+  t.equal(made([77, 5, 77], [3, 2, 3]), 77, 'one that is behind is not asked')
+  for (const some of [
+    [0, 0, 0],
+    [77, 77, 0],
+    [0, 77, 77],
+    [77, 78, 77],
+  ])
+    t.notOk([0, 77, 78].includes(made(some)), `${some.join(' ')}: of none`)
 })
 
 t.test('-k: what is refused', async (t) => {

@@ -160,6 +160,7 @@ t.test('a state database that went back: the newest that the journal has is repl
   await writeAll(t, nbd)
   nbd.destroy()
   const starts = startsOf(r)
+  await r.again()
   t.equal(await metad.stop(), 0)
   copyFileSync(database, `${database}.old`)
   await metad.start()

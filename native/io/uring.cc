@@ -11,7 +11,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -23,7 +22,6 @@ namespace {
 
 constexpr unsigned kSlab = 256;
 constexpr unsigned kWorkers = 8;
-constexpr unsigned kBundle = 32;
 // The kernel reads less ahead at once than this, and the ring's length field is short.
 constexpr std::uint64_t kAdviceMax = 1ULL << 30U;
 
@@ -194,29 +192,6 @@ void UringBackend::issue(RingOp& op) noexcept {
   if (op.io->aside && op.phase == Phase::transfer) sqe->flags |= IOSQE_ASYNC;
   io_uring_sqe_set_data(sqe, &op);
   ++queued_;
-}
-
-// In one go, because there are many.
-void UringBackend::handOver() noexcept {
-  SysCall* const first = std::exchange(handed_, nullptr);
-  if (first != nullptr) helpers_->enqueue(*first, *handedLast_, std::exchange(handedCount_, 0));
-}
-
-// True: a helper does what else would be done inline.
-bool UringBackend::help(Io& io) noexcept {
-  if (helpersMax_ == 0) return false;
-  if (!helpers_) {
-    try {
-      helpers_ = std::make_unique<Workers>(helpersMax_ + replaced_, kBundle);
-    } catch (const std::system_error&) {
-      helpersMax_ = 0;
-      return false;
-    }
-  }
-  RingOp* const op = take(io);
-  op->helped = true;
-  transfer(*op);
-  return true;
 }
 
 void UringBackend::submit() noexcept {

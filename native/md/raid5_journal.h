@@ -8,8 +8,7 @@
 // - A block of the ring begins with the magic if and only if a header was written there: data that looks like one is
 //   stored with its first word changed (Entry::flip), so that no client can forge a group.
 // - A header is believed only at the place it names, of the unit asked for and of no older epoch, inside all bounds,
-// with its
-//   entries in rising order and apart, and under one checksum with them. Any bytes may be given to read it.
+//   with its entries in rising order and apart, and under one checksum with them. Any bytes may be given to read it.
 #pragma once
 
 #include <cstddef>

@@ -34,7 +34,7 @@ export interface Raid5JobParts {
   readonly metadevices: Pick<Metadevices, 'deviceOf'>
   readonly components: Components
   readonly files: HostFiles
-  readonly serving: Pick<Serving, 'open' | 'isPictured' | 'isShown' | 'show' | 'follow'>
+  readonly serving: Pick<Serving, 'open' | 'isMissing' | 'isPictured' | 'isShown' | 'show' | 'follow'>
   readonly log: Logger
   readonly notice: Notice
   readonly readOnly: () => boolean
@@ -72,11 +72,11 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
   }
 
   next(name: UnitName, tried: readonly Raid5Target[]): Promise<Job | undefined> {
-    const { state, metadevices, readOnly } = this.#parts
+    const { state, metadevices, serving, readOnly } = this.#parts
     const wanted = (): Job | undefined => {
       const u = state.tree.get(name)
       if (u?.kind !== 'raid5' || readOnly() || metadevices.deviceOf(name) === undefined) return undefined
-      const plan = nextRaid5Job(u, tried)
+      const plan = nextRaid5Job(u, tried, (c) => serving.isMissing(c))
       return plan === null ? undefined : { ...plan, identity: raid5TargetIdentity(u, plan.target) }
     }
     return shownJob(name, wanted, this.#parts)

@@ -65,11 +65,24 @@ const startOf = (u: Raid5Unit, t: Raid5Target): Blocks => {
   return goesOn ? c.done : blocks(0)
 }
 
+/** What a job writes that the device is served without when it is away: then the plan has no place for it. */
+const besides = (u: Raid5Unit, t: Raid5Target): readonly Column[] => {
+  if (t.kind === 'copy') return u.copy === null ? [] : [u.copy.to]
+  return t.kind === 'initialise' ? t.columns.flatMap((i) => u.columns[i] ?? []) : []
+}
+
 /**
  * @param tried targets that failed since the last time something changed: they are not tried again.
- * @returns null when nothing is wanted.
+ * @param isMissing it cannot be opened
+ * @returns null when nothing is wanted that could be made now.
  */
-export const nextRaid5Job = (u: Raid5Unit, tried: readonly Raid5Target[] = []): Raid5Plan | null => {
-  const target = wantedRaid5Jobs(u).find((t) => !tried.some((other) => sameRaid5Target(t, other)))
+export const nextRaid5Job = (
+  u: Raid5Unit,
+  tried: readonly Raid5Target[] = [],
+  isMissing: (c: Column) => boolean = () => false,
+): Raid5Plan | null => {
+  const target = wantedRaid5Jobs(u).find(
+    (t) => !besides(u, t).some(isMissing) && !tried.some((other) => sameRaid5Target(t, other)),
+  )
   return target === undefined ? null : { target, from: startOf(u, target) }
 }

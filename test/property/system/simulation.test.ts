@@ -28,6 +28,8 @@ const KEPT: readonly (readonly [seed: number, events: number])[] = [
   [98866909, 3000],
   // All that lies beyond the end of a mirror fails while it waits to grow.
   [40258919, 3000],
+  // A disk that joins a RAID5 device is away when the job that zeroes it could begin.
+  [91532308, 3000],
 ]
 
 const seeds = givenSeed === null ? Array.from({ length: RUNS }, (_, i) => (seed % 1_000_000) * 100 + i) : [givenSeed]

@@ -62,6 +62,7 @@ const rig = (t: Test, tree: Tree) => {
   const log: string[] = []
   const jobs: Raid5Job[] = []
   const refused = new Set<string>()
+  const missing = new Set<string>()
   const parts = {
     config: { componentTimeoutSeconds: 0, resyncBytesPerSecond: 7, resyncCheckpointSeconds: 2 },
     state,
@@ -79,6 +80,7 @@ const rig = (t: Test, tree: Tree) => {
     files: HOST_FILES,
     serving: {
       open: () => Promise.resolve(ok(undefined)),
+      isMissing: (c: Slice) => missing.has(c.path),
       isPictured: () => false,
       isShown: () => true,
       show: () => Promise.resolve(true),
@@ -100,7 +102,7 @@ const rig = (t: Test, tree: Tree) => {
       .subarray(at, at + 512)
       .some((b) => b !== 0)
   }
-  return { gate, state, hosting: new Raid5Hosting(parts), log, jobs, header, refused }
+  return { gate, state, hosting: new Raid5Hosting(parts), log, jobs, header, refused, missing }
 }
 const end = (result: End['outcome'], done: number, component: string | null = null): End => ({
   outcome: result,
@@ -128,6 +130,14 @@ t.test('zeroes: headers are on the columns before the commit that says okay', as
   await gate.let(true)
   await over
   t.same(log, ['follow okay okay okay'])
+})
+
+t.test('what joins or is copied to is waited for while it is away: the plan has no place for it', async (t) => {
+  const { hosting, missing } = rig(t, withStates('init', 'init', 'init'))
+  missing.add('/disks/b')
+  t.equal(await hosting.next(D5, []), undefined)
+  missing.clear()
+  t.match((await wanted(hosting)).target, { kind: 'initialise', columns: [0, 1, 2] })
 })
 
 t.test(

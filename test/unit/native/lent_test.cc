@@ -3,9 +3,7 @@
 #include "engine/lent.h"
 #include "core/pages.h"
 #include "engine_rig.h"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "tcp_pair.h"
 
 #include <algorithm>
 #include <array>
@@ -238,23 +236,11 @@ TEST_CASE("lent: nothing goes to TCP clients, of which nobody knows what they ha
   fill(file, before);
   Rig rig;
   REQUIRE(rig.install(0, plan(1, false), {&file}) == "");
-  const Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const Fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in at{};
-  at.sin_family = AF_INET;
-  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof at;
-  auto* const generic = reinterpret_cast<sockaddr*>(&at);
-  REQUIRE(::bind(listener.get(), generic, sizeof at) == 0);
-  REQUIRE(::listen(listener.get(), 1) == 0);
-  REQUIRE(::getsockname(listener.get(), generic, &length) == 0);
-  REQUIRE(::connect(client.get(), generic, sizeof at) == 0);
-  const Fd server(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-  REQUIRE(server);
+  const TcpPair tcp;
   std::string error;
-  REQUIRE(rig.engine->adopt(server.get(), 0, {}, {}, error) != 0);
-  ask(client, 0, kMiB);
+  REQUIRE(rig.engine->adopt(tcp.server.get(), 0, {}, {}, error) != 0);
+  ask(tcp.client, 0, kMiB);
   fill(file, pattern(kMiB, 2));
-  CHECK(simpleReply(client).error == 0);
-  CHECK((receive(client, kMiB) == before));
+  CHECK(simpleReply(tcp.client).error == 0);
+  CHECK((receive(tcp.client, kMiB) == before));
 }

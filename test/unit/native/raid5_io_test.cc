@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "property/native/raid5_rig.h"
+#include "raid5_asked.h"
 
 using namespace metadisk;
 using namespace metadisk::test;
@@ -13,31 +13,13 @@ namespace {
 constexpr Shape5 kShape{.originals = 4, .columns = 4, .interlace = 16, .lines = 40, .prewrite = 400};
 constexpr std::uint64_t kLine = 3 * 16 * kBlock;
 
-// Nothing is staged unless somebody asks.
-Raid5Options patient() {
-  Raid5Options options;
-  options.cacheBytes = 400 * 4096;
-  options.ageNanos = 1'000'000'000'000;
-  return options;
-}
-
 struct Counts {
   std::uint64_t reads, writes, syncs;
 };
 
-struct Small : Rig5 {
+struct Small : Asked5 {
   explicit Small(const Shape5& shape = kShape, SimOptions sim = {.latencyMax = 3}, Raid5Options options = patient())
-      : Rig5(shape, 1, sim, options) {}
-  int run(Op op, std::uint64_t offset = 0, std::uint64_t length = 0, std::uint8_t fill = 0, bool fua = false) {
-    Call call(op, offset, length, fill);
-    call.fua = fua;
-    submit(call);
-    for (unsigned turns = 0; call.doneCount == 0; turns++) {
-      REQUIRE(turns < 100'000);
-      turn();
-    }
-    return call.error;
-  }
+      : Asked5(shape, 1, sim, options) {}
   Counts counts() const { return {disk.started(IoOp::read), disk.started(IoOp::write), disk.started(IoOp::sync)}; }
   template <typename Body>
   Counts during(Body body) {
@@ -45,16 +27,6 @@ struct Small : Rig5 {
     body();
     const Counts after = counts();
     return {after.reads - before.reads, after.writes - before.writes, after.syncs - before.syncs};
-  }
-  bool holds(std::uint64_t offset, std::uint64_t length, std::uint8_t fill) {
-    Call call(Op::read, offset, length);
-    submit(call);
-    for (unsigned turns = 0; call.doneCount == 0; turns++) {
-      REQUIRE(turns < 100'000);
-      turn();
-    }
-    return call.error == 0 && std::all_of(call.buffer.begin(), call.buffer.end(),
-                                          [&](std::byte b) { return b == static_cast<std::byte>(fill); });
   }
 };
 
@@ -384,13 +356,9 @@ TEST_CASE("raid5 io: bad sectors of several columns in one request are made up f
   rig.run(Op::flush);
   rig.rest();
   rig.state->cache->forgetClean();
-  const auto damage = [&](std::uint32_t column, std::uint64_t block) {
-    const std::uint64_t first = rig.node().columns[column].start + block * kBlock;
-    rig.disk.damage(column, first, first + kBlock);
-  };
-  damage(0, 0);
-  damage(1, 40);
-  damage(2, 100);
+  rig.damage(0, 0);
+  rig.damage(1, 40);
+  rig.damage(2, 100);
   CHECK(rig.holds(0, 12 * kLine, 8));
   // The edges of what is written are read as well.
   CHECK(rig.run(Op::write, 10, 12 * kLine - 20, 9) == 0);
@@ -476,12 +444,8 @@ TEST_CASE("raid5 io: bad sectors of two columns, in neighbouring rows and in one
   rig.run(Op::flush);
   rig.rest();
   rig.state->cache->forgetClean();
-  const auto damage = [&](std::uint32_t column, std::uint64_t block) {
-    const std::uint64_t first = rig.node().columns[column].start + block * kBlock;
-    rig.disk.damage(column, first, first + kBlock);
-  };
-  damage(0, 0);
-  damage(1, 8);
+  rig.damage(0, 0);
+  rig.damage(1, 8);
   CHECK(rig.holds(0, kLine, 8));
   CHECK(rig.run(Op::write, 32 * kBlock, 8192, 9) == 0);
   rig.state->cache->forgetClean();
@@ -489,7 +453,7 @@ TEST_CASE("raid5 io: bad sectors of two columns, in neighbouring rows and in one
   rig.rest();
   rig.state->cache->forgetClean();
   // What was there and its parity are enough, whatever the other columns hold.
-  damage(1, 0);
+  rig.damage(1, 0);
   CHECK(rig.run(Op::write, 32 * kBlock, 4096, 7) == 0);
   CHECK(rig.run(Op::flush) == 0);
   rig.rest();

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include "property/native/raid5_rig.h"
+#include "raid5_asked.h"
 
 using namespace metadisk;
 using namespace metadisk::test;
@@ -14,31 +14,9 @@ constexpr Shape5 kShape{.originals = 3, .columns = 3, .interlace = 16, .lines = 
 constexpr std::uint64_t kLine = 2 * 16 * kBlock;
 constexpr std::uint32_t kRing = 399;
 
-Raid5Options patient() {
-  Raid5Options options;
-  options.cacheBytes = 400 * 4096;
-  options.ageNanos = 1'000'000'000'000;
-  return options;
-}
+struct Broken : Asked5 {
+  explicit Broken(std::uint64_t seed = 1, const Shape5& shape = kShape) : Asked5(shape, seed, {}, patient()) {}
 
-struct Broken : Rig5 {
-  explicit Broken(std::uint64_t seed = 1, const Shape5& shape = kShape) : Rig5(shape, seed, {}, patient()) {}
-
-  int run(Op op, std::uint64_t offset = 0, std::uint64_t length = 0, std::uint8_t fill = 0, bool fua = false) {
-    Call call(op, offset, length, fill);
-    call.fua = fua;
-    submit(call);
-    for (unsigned turns = 0; call.doneCount == 0; turns++) {
-      REQUIRE(turns < 100'000);
-      turn();
-    }
-    read_ = std::move(call.buffer);
-    return call.error;
-  }
-  bool holds(std::uint64_t offset, std::uint64_t length, std::uint8_t fill) {
-    return run(Op::read, offset, length) == 0 &&
-           std::all_of(read_.begin(), read_.end(), [&](std::byte b) { return b == static_cast<std::byte>(fill); });
-  }
   // Committed; whatever was not synced is lost with the power.
   void powerFails() {
     disk.crash();
@@ -88,7 +66,6 @@ struct Broken : Rig5 {
   }
 
  private:
-  std::vector<std::byte> read_;
   bool ended_ = false;
 };
 

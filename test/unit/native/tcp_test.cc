@@ -1,12 +1,10 @@
 // Clients on TCP, where every send and receive may end in the middle of anything.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <array>
 #include <atomic>
 #include <thread>
 
 #include "engine_rig.h"
+#include "tcp_pair.h"
 
 using namespace metadisk;
 using namespace metadisk::test;
@@ -15,32 +13,6 @@ using namespace metadisk::nbd;
 namespace {
 
 constexpr std::size_t kSize = 8U << 20U;
-
-// A connected pair on the loopback address with small buffers on both ends (smaller ones only wait for timers).
-struct TcpPair {
-  TcpPair() {
-    const Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    client = Fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    const int small = 32768;
-    for (const int which : {SO_SNDBUF, SO_RCVBUF}) {
-      ::setsockopt(listener.get(), SOL_SOCKET, which, &small, sizeof small);
-      ::setsockopt(client.get(), SOL_SOCKET, which, &small, sizeof small);
-    }
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof at;
-    auto* const generic = reinterpret_cast<sockaddr*>(&at);
-    REQUIRE(::bind(listener.get(), generic, sizeof at) == 0);
-    REQUIRE(::listen(listener.get(), 1) == 0);
-    REQUIRE(::getsockname(listener.get(), generic, &length) == 0);
-    REQUIRE(::connect(client.get(), generic, sizeof at) == 0);
-    server = Fd(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    REQUIRE(server);
-  }
-  Fd client;
-  Fd server;
-};
 
 Terms structured() {
   Terms terms;

@@ -34,7 +34,7 @@ export interface Raid5JobParts {
   readonly metadevices: Pick<Metadevices, 'deviceOf'>
   readonly components: Components
   readonly files: HostFiles
-  readonly serving: Pick<Serving, 'open' | 'isMissing' | 'isPictured' | 'isShown' | 'show' | 'follow'>
+  readonly serving: Pick<Serving, 'open' | 'waits' | 'isMissing' | 'isPictured' | 'isShown' | 'show' | 'follow'>
   readonly log: Logger
   readonly notice: Notice
   readonly readOnly: () => boolean

@@ -215,9 +215,8 @@ export class Serving {
     const unit = state.tree.get(name)
     if (unit?.kind === 'raid5') return this.#openRaid5(name, first)
     if (unit?.kind === 'mirror' && inService(unit, state.tree).some((c) => this.isMissing(c))) {
-      const recorded = await this.#recordMissing(name)
+      const recorded = await this.#recordAndShow(name)
       if (!recorded.ok) return recorded
-      await this.show(name)
     }
     const e = this.#unserved.get(name)
     return e === undefined ? ok(undefined) : err(e)
@@ -231,9 +230,8 @@ export class Serving {
     if (unit?.kind !== 'raid5') return err(metaError('unitNotSetUp', name))
     const again = first && unit.columns.some((c) => c.state === 'lastErred')
     if (!isRaw(unit) && !readOnly() && (again || this.#goneFrom(unit, state.tree) !== undefined)) {
-      const recorded = await this.#recordMissing(name)
+      const recorded = await this.#recordAndShow(name)
       if (!recorded.ok) return recorded
-      await this.show(name)
     }
     const e = this.#unserved.get(name)
     if (e !== undefined) return err(e)
@@ -245,6 +243,16 @@ export class Serving {
   isPictured(name: UnitName): boolean {
     const unit = this.#parts.state.tree.get(name)
     return unit?.kind === 'raid5' && this.#starts.isPictured(unit)
+  }
+
+  /**
+   * A RAID5 device that misses a column nobody has recorded: it starts when that is back, or a client comes. What a job
+   * would do can wait for either.
+   */
+  waits(name: UnitName): boolean {
+    const { tree } = this.#parts.state
+    const unit = tree.get(name)
+    return unit?.kind === 'raid5' && !this.isStarted(name) && this.#goneFrom(unit, tree) !== undefined
   }
 
   async idle(): Promise<void> {
@@ -358,8 +366,11 @@ export class Serving {
     const { state, metadevices, readOnly } = this.#parts
     if (unit.kind !== 'mirror' && unit.kind !== 'raid5') return 'impossible'
     const used = metadevices.isOpen(unit.name) || (unit.kind === 'raid5' && this.#starts.isStarted(unit.name))
-    if (used && !readOnly())
-      return (await this.#recordMissing(unit.name)).ok && state.tree !== tree ? 'recorded' : 'impossible'
+    if (used && !readOnly()) {
+      const recorded = await this.#recordMissing(unit.name)
+      if (recorded.ok && recorded.value) this.#parts.recorded(unit.name)
+      return recorded.ok && state.tree !== tree ? 'recorded' : 'impossible'
+    }
     if (!decideOpen(tree, unit.name, (c) => !this.isMissing(c), 0).ok) return 'impossible'
     return unit.kind === 'mirror' ? 'unrecorded' : 'waits'
   }
@@ -369,12 +380,21 @@ export class Serving {
     return inService(unit, tree).find((c) => this.isMissing(c) && isEssential(unit, c))
   }
 
-  async #recordMissing(name: UnitName): Promise<MetaResult<void>> {
+  /** @returns whether that changed anything; then `recorded` is to be told. */
+  async #recordMissing(name: UnitName): Promise<MetaResult<boolean>> {
     const { state, notice } = this.#parts
     const done = await state.change((tree) => decideOpen(tree, name, (c) => !this.isMissing(c), Date.now()))
     if (!done.ok) return done
     for (const n of done.value.value.notices) notice(n.level, n.text)
-    if (done.value.before !== done.value.after) this.#parts.recorded(name)
+    return ok(done.value.before !== done.value.after)
+  }
+
+  /** A job that is asked for before the device is served without what is missing would find that it cannot be. */
+  async #recordAndShow(name: UnitName): Promise<MetaResult<void>> {
+    const recorded = await this.#recordMissing(name)
+    if (!recorded.ok) return recorded
+    await this.show(name)
+    if (recorded.value) this.#parts.recorded(name)
     return ok(undefined)
   }
 

@@ -14,9 +14,9 @@ export const shownJob = async <Job>(
   {
     serving,
     log,
-  }: { readonly serving: Pick<Serving, 'open' | 'isPictured' | 'isShown' | 'show'>; readonly log: Logger },
+  }: { readonly serving: Pick<Serving, 'open' | 'waits' | 'isPictured' | 'isShown' | 'show'>; readonly log: Logger },
 ): Promise<Job | undefined> => {
-  if (wanted() === undefined) return undefined
+  if (wanted() === undefined || serving.waits(name)) return undefined
   for (;;) {
     const opened = await serving.open(name)
     if (!opened.ok) {

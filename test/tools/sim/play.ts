@@ -147,6 +147,12 @@ export class Play {
   async #restRaid5(): Promise<void> {
     const { world } = this
     await this.#finish(commandOf(world, ['probe']))
+    // What could not be read for its parity is asked for again by whoever flushes. An error is judged by what is left.
+    const { engine, metadevices } = world.system.parts
+    for (const { name } of world.setup.raid5s) {
+      const device = metadevices.deviceOf(name)
+      if (device !== undefined) await this.#finish(engine.flush(device).catch(() => undefined))
+    }
     await this.#finish(commandOf(world, ['resync-all']))
     while (world.schedule.step()) {
       await settled()

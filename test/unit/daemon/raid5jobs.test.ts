@@ -81,6 +81,7 @@ const rig = (t: Test, tree: Tree) => {
     serving: {
       open: () => Promise.resolve(ok(undefined)),
       isMissing: (c: Slice) => missing.has(c.path),
+      waits: () => false,
       isPictured: () => false,
       isShown: () => true,
       show: () => Promise.resolve(true),

@@ -14,6 +14,7 @@ t.test('no copy begins before the engine has the state that asks for it', async 
     state: { tree },
     serving: {
       open: () => Promise.resolve(ok(undefined)),
+      waits: () => false,
       isPictured: () => false,
       isShown: () => shown,
       show: () => {

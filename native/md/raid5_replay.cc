@@ -157,6 +157,7 @@ void Raid5Replay::start() noexcept {
 // ---- group by group
 
 void Raid5Replay::nextGroup() noexcept {
+  if (checking_ && (group_ == groups_.size() || !groups_[group_].certain)) return choose();
   if (group_ == groups_.size() && picture_ != nullptr) {
     over_ = true;
     return;
@@ -191,6 +192,7 @@ void Raid5Replay::judge() noexcept {
     column.entry = 0;
     column.at = journal::headerBlocks(again.entries) * kBlock;
   }
+  if (checking_) return findRotten();
   stage_ = Stage::writing;
   if (!journal::replays(group, usable_, good_)) {
     // Whether the last one was committed cannot be told without what cannot be read. What it changed in place is right
@@ -203,6 +205,19 @@ void Raid5Replay::judge() noexcept {
   for (std::uint32_t c = 0; c < columns_.size(); c++) {
     if ((parts >> c & 1U) != 0) writeEntry(c);
   }
+}
+
+// All of a certain group was on stable storage, so what is not whole was spoilt there. Of the last group nothing can be
+// said: power may have failed while it was written.
+void Raid5Replay::findRotten() noexcept {
+  const journal::Group& group = groups_[group_++];
+  const ColumnSet rotten = group.torn ? 0 : group.mask & usable_ & ~good_ & ~needed_;
+  for (std::uint32_t c = 0; c < columns_.size(); c++) {
+    if ((rotten >> c & 1U) == 0) continue;
+    tell(c, ComponentOp::read, node_.columns[c].prewrite + (1 + group.position) * kBlock, EILSEQ, true);
+  }
+  needed_ |= rotten;
+  nextGroup();
 }
 
 void Raid5Replay::writeEntry(std::uint32_t c) noexcept {

@@ -5,8 +5,8 @@
 // others: what its own ring holds may be older than its place in the device.
 //
 // A block of a ring that cannot be read holds nothing. While no column is missing, one whose part of a live group is
-// there is taken like one in regeneration. Else what is left of the group is carried out if it is certain, and it
-// counts as damaged.
+// there is taken like one in regeneration, and so is one whose part of a certain group is not what was written. Else
+// what is left of the group is carried out if it is certain, and it counts as damaged.
 //
 // Instead of writing it may leave all of it in a cache, for a device that can be read and not be written.
 //
@@ -87,6 +87,7 @@ class Raid5Replay {
   void tell(std::uint32_t column, ComponentOp op, std::uint64_t offset, int error, bool masked) noexcept;
   void nextGroup() noexcept;
   void judge() noexcept;
+  void findRotten() noexcept;
   void writeEntry(std::uint32_t column) noexcept;
   bool show(std::uint32_t column, std::uint64_t block, std::span<const std::byte> data) noexcept;
   void derive() noexcept;
@@ -110,6 +111,7 @@ class Raid5Replay {
   const journal::Header* headerOf(const journal::Group& group, std::uint32_t column) const noexcept;
   bool hides() const noexcept;
   void scanOver() noexcept;
+  void choose() noexcept;
   void settle() noexcept;
 
   const Plan& plan_;
@@ -123,6 +125,8 @@ class Raid5Replay {
   ColumnSet usable_ = 0;
   ColumnSet derived_ = 0;      // the column in regeneration, or whose ring cannot be read where it is needed
   ColumnSet good_ = 0;         // whose part of the group is whole
+  ColumnSet needed_ = 0;       // whose part of a live group is not to be had
+  bool checking_ = false;      // the groups are read to find those, before anything is written
   bool doubted_ = false;       // derived_ is a column like any other
   bool unread_ = false;        // while gathering: a block of the others cannot be read
   std::vector<Range> ranges_;  // that it gets

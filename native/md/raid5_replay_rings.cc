@@ -143,17 +143,23 @@ bool Raid5Replay::hides() const noexcept {
 void Raid5Replay::scanOver() noexcept {
   result_.epoch = journal::newestEpoch(headers_, node_.epoch);
   groups_ = journal::liveGroups(headers_);
-  ColumnSet needed = 0;
-  for (const journal::Group& group : groups_) needed |= lacking(group);
-  const bool whole = static_cast<std::size_t>(std::popcount(usable_)) == columns_.size();
-  if (whole && picture_ == nullptr && std::popcount(needed) == 1) {
-    // Every part has its blocks among those of the others: what it should hold is their sum.
-    usable_ &= ~needed;
-    derived_ = needed;
+  for (const journal::Group& group : groups_) needed_ |= lacking(group);
+  // Only then could anything be made up for.
+  checking_ = static_cast<std::size_t>(std::popcount(usable_)) == columns_.size() && picture_ == nullptr;
+  checking_ ? nextGroup() : choose();
+}
+
+// Every part has its blocks among those of the others: what a column whose parts are not to be had should hold is
+// their sum.
+void Raid5Replay::choose() noexcept {
+  if (std::exchange(checking_, false) && std::popcount(needed_) == 1) {
+    usable_ &= ~needed_;
+    derived_ = needed_;
     doubted_ = true;
-    std::erase_if(headers_, [&](const journal::Header& h) { return (needed >> h.column & 1U) != 0; });
+    std::erase_if(headers_, [&](const journal::Header& h) { return (needed_ >> h.column & 1U) != 0; });
     groups_ = journal::liveGroups(headers_);
   }
+  group_ = 0;
   if (hides()) result_.damaged++;
   settle();
 }

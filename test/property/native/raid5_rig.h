@@ -327,7 +327,8 @@ class Rig5 : public VolumeHost {
   }
 
   // Power is lost; then, maybe, a column with it. Comes back with the journal replayed, also through further crashes.
-  void crash(bool loseColumn) {
+  // False: it was told that something may be lost, so nothing more can be said of what there is.
+  bool crash(bool loseColumn) {
     disk.crash();
     for (unsigned turns = 0; inFlight() != 0; turns++) {
       REQUIRE(turns < 10'000);
@@ -339,9 +340,11 @@ class Rig5 : public VolumeHost {
     jobs.reset();
     io.reset();
     disk.clearFaults();
+    std::optional<std::uint32_t> rotten;
+    if (ringsFail && random() % 4 == 0) rotten = damageRing();
     for (bool again = true; again;) {
       again = false;
-      if (loseColumn && random() % 2 == 0) loseOne();
+      if (loseColumn && random() % 2 == 0) rotten && !missing() ? lose(*rotten) : loseOne();
       disk.reopen();
       nodeToChange().replay = true;
       const std::shared_ptr<const Plan> plan = plan_;
@@ -361,7 +364,13 @@ class Rig5 : public VolumeHost {
       }
       if (again) continue;
       REQUIRE(result.error == 0);
-      CHECK(result.damaged == 0);
+      if (result.damaged != 0) {
+        // What the journal of one column lacks is made up for by the others, unless one of these is missing.
+        CHECK((rotten && missing() && *missing() != *rotten));
+        ringsTold++;
+        return false;
+      }
+      if (rotten && !(missing() && *missing() == *rotten)) ringsBorne++;
     }
     if (loseColumn && random() % 2 == 0) loseOne();
     Raid5Node& changed = nodeToChange();
@@ -371,6 +380,64 @@ class Rig5 : public VolumeHost {
     replays += result.groups;
     torn += result.torn;
     open();
+    return true;
+  }
+  // In the ring of one column, which is returned, some blocks cannot be read, or hold something else than was written
+  // there. Not where the last group may lie: what it lacks cannot be told from what was on its way when power failed.
+  std::uint32_t damageRing() {
+    std::uint32_t c = static_cast<std::uint32_t>(random() % serving());
+    while (node().columns[c].file == kNoFile) c = (c + 1) % serving();
+    const std::uint64_t ring = node().prewrite / kBlock - 1;
+    const std::uint64_t first = node().columns[c].prewrite + kBlock;
+    const bool unreadable = random() % 2 == 0;
+    std::vector<bool> last(ring, false);
+    if (!unreadable) markLast(last);
+    for (std::uint64_t left = 1 + random() % 4; left != 0; left--) {
+      const std::uint64_t at = random() % ring;
+      const std::uint64_t end = std::min(ring, at + 1 + random() % (random() % 3 == 0 ? 12 : 2));
+      if (unreadable) {
+        disk.damage(places_[c], first + at * kBlock, first + end * kBlock);
+        continue;
+      }
+      for (std::uint64_t block = at; block < end; block++) {
+        if (!last[block]) rot(c, block);
+      }
+    }
+    if (!unreadable) disk.makeDurable(places_[c]);
+    return c;
+  }
+  // Blocks of the ring where those groups lie of which one is the last that a replay finds.
+  void markLast(std::vector<bool>& blocks) {
+    Raid5Journal& journal = state->journal;
+    for (const Raid5Group& group : state->groups) {
+      if (group.sequence == 0 || group.sequence != journal.last()) continue;
+      const std::uint64_t end = group.position + group.span;
+      std::uint64_t at = group.position;
+      for (std::uint64_t before = 1; before <= state->groups.size() && before < group.sequence; before++) {
+        if (const Raid5Record* const record = journal.find(group.sequence - before)) at = journal.positionOf(*record);
+      }
+      for (; at != end && at != end % blocks.size(); at = (at + 1) % blocks.size()) blocks[at] = true;
+    }
+  }
+  void rot(std::uint32_t c, std::uint64_t block) {
+    const std::uint64_t at = node().columns[c].prewrite + (1 + block) * kBlock;
+    const auto bytes = disk.content(places_[c]).subspan(at, kBlock);
+    const auto other = static_cast<std::uint32_t>(random() % serving());
+    const std::uint64_t ring = node().prewrite / kBlock - 1;
+    std::span<const std::byte> from;
+    switch (random() % 5) {
+      case 0: bytes[random() % kBlock] ^= static_cast<std::byte>(1U << random() % 8); return;
+      case 1: std::fill(bytes.begin(), bytes.end(), std::byte{0}); return;
+      case 2:  // torn inside the sector
+        for (std::size_t i = 1 + random() % (kBlock - 1); i < kBlock; i++) bytes[i] = static_cast<std::byte>(random());
+        return;
+      case 3:  // the same place of another column
+        from = disk.content(places_[other]).subspan(node().columns[other].prewrite + (1 + block) * kBlock, kBlock);
+        break;
+      default:  // another one of the same column
+        from = disk.content(places_[c]).subspan(node().columns[c].prewrite + (1 + random() % ring) * kBlock, kBlock);
+    }
+    std::memmove(bytes.data(), from.data(), kBlock);
   }
   // Any one, or the one in regeneration.
   void loseOne() { lose(missing().value_or(static_cast<std::uint32_t>(random() % serving()))); }
@@ -420,6 +487,9 @@ class Rig5 : public VolumeHost {
   Raid5Replayed result;
   unsigned crashes = 0;
   unsigned replayCrashes = 0;
+  bool ringsFail = false;   // a crash may find one damaged
+  unsigned ringsBorne = 0;  // replays that found one column's journal damaged
+  unsigned ringsTold = 0;   // where that could not be made up for
   unsigned decisions = 0;
   std::uint64_t replays = 0;
   std::uint64_t torn = 0;
@@ -629,7 +699,7 @@ class Admin5 {
   unsigned copied = 0;
 
   void crashed() {
-    working_ = false;
+    working_ = whole_ = false;
     seen_ = rig_.ends.size();
     rig_.checkpoint = rig_.synced;
   }
@@ -637,6 +707,7 @@ class Admin5 {
     if (rig_.hold->closed()) return;
     auto& random = rig_.random;
     if (working_ && rig_.ends.size() > seen_) over();
+    if (whole_) return swapWhole();
     if (random() % 60 != 0) return;
     if (working_) {
       if (random() % 8 == 0) rig_.swapPlan();  // it ends as cancelled
@@ -686,6 +757,16 @@ class Admin5 {
     job.kind = Raid5Work::copy;
     job.columns = ColumnSet{1} << of_;
   }
+  // Either of them is the column until there is another plan, and for as long as that takes.
+  void swapWhole() {
+    if (rig_.node().copied != of_) {
+      whole_ = false;
+    } else if (rig_.random() % 40 == 0) {
+      whole_ = false;
+      copied++;
+      rig_.swapIn();
+    }
+  }
   void over() {
     const ResyncEnd end = rig_.ends[seen_];
     seen_ = rig_.ends.size();
@@ -703,9 +784,8 @@ class Admin5 {
         rig_.dropCopy();
         return rig_.swapPlan();
       }
-      if (end.outcome != ResyncOutcome::done) return;
-      copied++;
-      return rig_.swapIn();
+      whole_ = end.outcome == ResyncOutcome::done;
+      return;
     }
     if (end.outcome != ResyncOutcome::done) return;
     compared += kind_ == Raid5Work::parity ? 1 : 0;
@@ -723,6 +803,7 @@ class Admin5 {
 
   Rig5& rig_;
   bool working_ = false;
+  bool whole_ = false;  // the copy is the column's equal
   Raid5Work kind_ = Raid5Work::parity;
   std::uint32_t of_ = Raid5Node::kNone;
   std::size_t seen_ = 0;

@@ -96,6 +96,32 @@ TEST_CASE("raid5 replay: a whole device gets everything, whichever block of one 
   }
 }
 
+TEST_CASE("raid5 replay: a whole device gets everything, whatever a block of one ring before the last group holds") {
+  for (std::uint32_t column = 0; column < 3; column++) {
+    std::uint32_t last = 1;
+    for (std::uint32_t block = 0; block < last; block++) {
+      Broken rig(column * 100 + block);
+      CHECK(rig.run(Op::write, 0, 5 * kBlock, 1, true) == 0);
+      CHECK(rig.run(Op::write, 2 * kBlock, 20 * kBlock, 2, true) == 0);
+      CHECK(rig.run(Op::write, 3 * kLine + 512, 512, 3, true) == 0);
+      for (const Raid5Group& group : rig.state->groups) last = std::max(last, group.position);
+      rig.powerFails();
+      rig.disk.content(column)[rig.node().columns[column].prewrite + (1 + block) * kBlock + block] ^= std::byte{1};
+      const Raid5Replayed done = rig.replay();
+      INFO("column " << column << ", block " << block);
+      CHECK(done.error == 0);
+      CHECK(done.damaged == 0);
+      CHECK(!rig.toldUnmasked());
+      CHECK(rig.wrongParity() == 0);
+      rig.serve();
+      CHECK(rig.holds(0, 2 * kBlock, 1));
+      CHECK(rig.holds(2 * kBlock, 20 * kBlock, 2));
+      CHECK(rig.holds(3 * kLine + 512, 512, 3));
+    }
+    CHECK(last > 6);
+  }
+}
+
 TEST_CASE("raid5 replay: nothing is in place before what says so is on stable storage") {
   for (std::uint32_t column = 0; column < 3; column++) {
     Broken rig(column);

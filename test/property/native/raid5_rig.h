@@ -64,7 +64,11 @@ inline std::shared_ptr<Plan> plan5(const Shape5& s, std::vector<std::uint64_t>& 
 class Rig5 : public VolumeHost {
  public:
   Rig5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options)
-      : random(seed * 7919 + 1), plan_(plan5(shape, sizes_)), disk(seed, sizes_, sim), options_(options) {
+      : random(seed * 7919 + 1),
+        plan_(plan5(shape, sizes_)),
+        disk(seed, sizes_, sim),
+        turnNanos(sim.turnNanos),
+        options_(options) {
     for (std::uint32_t c = 0; c < columns(); c++) places_.push_back(c);
     if (shape.spare) spare_ = columns();
     if (shape.spare) scribbleDisk(spare_);
@@ -462,6 +466,7 @@ class Rig5 : public VolumeHost {
   std::uint64_t now() noexcept override { return disk.now(); }
 
   std::uint32_t spare() const { return spare_; }
+  std::uint32_t fileOf(std::uint32_t c) const { return places_[c]; }
   bool isDiskOf(std::uint32_t component, std::uint32_t c) const { return component == 100 + places_[c]; }
 
   std::mt19937_64 random;
@@ -474,6 +479,7 @@ class Rig5 : public VolumeHost {
 
  public:
   SimBackend disk;
+  const std::uint64_t turnNanos;
   std::unique_ptr<Raid5State> state;
   std::unique_ptr<Hold> hold;
   std::unique_ptr<Raid5Io> io;
@@ -735,9 +741,13 @@ class Admin5 {
       job.columns = ColumnSet{1} << *missing;
       job.from = rig_.checkpoint;
       job.checkpointMillis = static_cast<std::uint32_t>(random() % 2);
+      // So slow that something comes between now and then.
+      const std::uint64_t nanos = rig_.turnNanos * (50 + random() % 300);
+      if (random() % 2 == 0) job.bytesPerSecond = rig_.node().segment * rig_.node().lines * 1'000'000'000 / nanos;
       resumed += job.from != 0 ? 1 : 0;
     } else if (rig_.canCopy() && random() % 2 == 0) {
-      return rig_.copying(static_cast<std::uint32_t>(random() % rig_.serving()));
+      rig_.copying(static_cast<std::uint32_t>(random() % rig_.serving()));
+      return failNow();
     } else if (rig_.node().copied != Raid5Node::kNone && random() % 4 != 0) {
       startCopy(job);
     } else if (rig_.columns() != rig_.serving() && random() % 2 == 0) {
@@ -753,6 +763,15 @@ class Admin5 {
   }
 
  private:
+  // One Io on what a column is copied to, or on the column, that goes wrong: mostly not one of the job's own.
+  void failNow() {
+    auto& random = rig_.random;
+    if (random() % 3 == 0) return;
+    rig_.disk.fault({.file = random() % 2 == 0 ? rig_.spare() : rig_.fileOf(rig_.node().copied),
+                     .op = random() % 2 == 0 ? IoOp::write : IoOp::sync,
+                     .skip = static_cast<unsigned>(random() % 60),
+                     .times = 1});
+  }
   void startCopy(Raid5Job& job) {
     job.kind = Raid5Work::copy;
     job.columns = ColumnSet{1} << of_;

@@ -27,6 +27,8 @@ interface Opened {
   readonly identity: string
   users: number
   readErrors: number
+  /** Without users it was busy all the same. */
+  held: boolean
 }
 
 const keyOf = (c: Slice): string => `${c.path}\0${c.identity}`
@@ -55,6 +57,7 @@ const closeLater = (fd: number): Promise<void> => new Promise((resolve) => close
 export class Components {
   readonly #config: Config
   readonly #busy: (id: ComponentId) => boolean
+  readonly #freed: () => void
   readonly #open = new Map<string, Opened>()
   readonly #opening = new Map<string, Promise<MetaResult<Opened>>>()
   readonly #byId = new Map<number, Opened>()
@@ -68,10 +71,14 @@ export class Components {
 
   #looking: NodeJS.Timeout | undefined
 
-  /** @param busy whether the kernel still holds operations of a component that were given up, or pages of it are lent */
-  constructor(config: Config, busy: (id: ComponentId) => boolean) {
+  /**
+   * @param busy whether the kernel still holds operations of a component that were given up, or pages of it are lent
+   * @param freed something can be opened that was held
+   */
+  constructor(config: Config, busy: (id: ComponentId) => boolean, freed: () => void = () => undefined) {
     this.#config = config
     this.#busy = busy
+    this.#freed = freed
   }
 
   /** Opens (or shares) the storage of `c`; every success is paired with one release(). */
@@ -101,6 +108,11 @@ export class Components {
 
   get(c: Slice): OpenComponent | undefined {
     return this.#open.get(keyOf(c))?.open
+  }
+
+  /** Nobody uses it, and it cannot be opened before what is busy is over. */
+  isHeld(c: Slice): boolean {
+    return this.#retired.some((r) => r.identity === c.identity)
   }
 
   /** False when it is open and stays busy: the kernel holds operations of it, or a client pages. */
@@ -176,10 +188,12 @@ export class Components {
       if (busy.includes(r)) continue
       const closed: Promise<void> = closeLater(r.open.fd).then(() => {
         if (this.#closing.get(r.identity) === closed) this.#closing.delete(r.identity)
+        if (r.held) this.#freed()
       })
       this.#closing.set(r.identity, closed)
       this.#byId.delete(r.open.component)
     }
+    for (const r of busy) r.held = true
     this.#retired = busy
     clearTimeout(this.#looking)
     if (busy.length > 0) this.#looking = setTimeout(() => this.#closeRetired(), RETIRED_LOOK_MILLIS).unref()
@@ -228,7 +242,7 @@ export class Components {
     try {
       const closed = await this.#soon(() => {
         this.#closeRetired()
-        return !this.#retired.some((r) => r.identity === c.identity)
+        return !this.isHeld(c)
       })
       if (!closed) return err(metaError('sys', c.name, strerror('EBUSY')))
       await this.#closing.get(c.identity)
@@ -255,7 +269,7 @@ export class Components {
         size: storage.size,
         timeoutMillis: this.#config.componentTimeoutSeconds * 1000,
       }
-      return ok({ open: component, name, path, identity, users: 0, readErrors: 0 })
+      return ok({ open: component, name, path, identity, users: 0, readErrors: 0, held: false })
     } catch (e) {
       if (errnoOf(e) === undefined) throw e
       return err(sysError(e, c.name))

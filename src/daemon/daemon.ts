@@ -72,7 +72,11 @@ export class Daemon {
     const regionSweepMillis = regionCleanSeconds * 1000
     const limits = { threads, queueDepth, maxRequestBytes, spinMicros, regionSweepMillis, raid5CacheBytes }
     engine.start(limits, () => this.#drain())
-    const components = new Components(this.#config, (id) => engine.busy(id))
+    const components = new Components(
+      this.#config,
+      (id) => engine.busy(id),
+      () => this.#parts?.system.storageFreed(),
+    )
     const nbdPath = join(this.#where.run, 'nbd.sock')
     const links = new DeviceLinks(this.#where.dev, nbdPath, (text) => this.#log.warn(text))
     const metadevices = new Metadevices(engine, components, links)

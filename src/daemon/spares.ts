@@ -13,12 +13,18 @@ import type { Live } from '../meta/kind.js'
 import { spareState, standingSpares } from '../meta/standing.js'
 import { poolsOf } from '../meta/tree.js'
 import type { Slice, Tree, UnitName } from '../meta/types.js'
+import { notice as noticeOf } from '../msg/notices.js'
 import { errorText, type MetaError, type MetaResult, metaError } from '../msg/errors.js'
 import type { OpenComponent } from '../plan/types.js'
 import { errnoOf, sysError } from '../sys/errno.js'
 import { HOST_FILES, type HostFiles } from '../sys/hostfiles.js'
 import { limited, type Opener } from './limited.js'
 import type { Logger, Notice } from './log.js'
+
+export interface SpareOpener extends Opener {
+  /** It cannot be opened yet, because of what it was used for before; it can be when that is over. */
+  isHeld(slice: Slice): boolean
+}
 
 /** First and last whole unit of I/O between two blocks of the slice, as byte offsets of the storage. */
 const ends = (slice: Slice, from: number, blocks: number, align: number): readonly number[] => {
@@ -71,7 +77,7 @@ export const verifySpare = (
 /** Names of the Available spares that cannot be opened or read (metastat -i). */
 export const unreadableSpares = async (
   tree: Tree,
-  opener: Opener,
+  opener: SpareOpener,
   limitSeconds: number,
   files: HostFiles = HOST_FILES,
 ): Promise<ReadonlySet<string>> => {
@@ -86,13 +92,13 @@ export const unreadableSpares = async (
     const read = await within(opener, s, limitSeconds, async (open) => {
       await readEnds(files, open, ends(s, s.start, s.size - s.start, open.align).slice(0, 1))
     })
-    if (!read.ok) failed.add(s.name)
+    if (!read.ok && !opener.isHeld(s)) failed.add(s.name)
   }
   return failed
 }
 
 export interface SpareParts {
-  readonly opener: Opener
+  readonly opener: SpareOpener
   readonly files?: HostFiles
   readonly limitSeconds: number
   readonly log: Logger
@@ -111,6 +117,8 @@ export interface SpareParts {
 export class SpareSearch {
   readonly #parts: SpareParts
   #running: Promise<void> | null = null
+  /** Names of spares that were passed over, said once. */
+  readonly #said = new Set<string>()
   #again = false
 
   constructor(parts: SpareParts) {
@@ -147,39 +155,54 @@ export class SpareSearch {
   async #search(): Promise<void> {
     const { tree, live, log } = this.#parts
     let before = ''
+    // Each search asks them again; the end of what holds them asks for one.
+    const held = new Set<string>()
     for (;;) {
       if (this.#parts.readOnly()) return
-      const [p] = poke(tree(), live())
+      const [p] = poke(tree(), live(), held)
       if (p === undefined) return
       // The tree moves on between the two, but hardly twice for the same spare.
       if (JSON.stringify(p) === before) {
         log.warn({ metadevice: p.device, spare: p.by.name }, 'hot spare not taken')
         return
       }
-      before = (await this.#settle(p)) ? '' : JSON.stringify(p)
+      before = (await this.#settle(p, held)) ? '' : JSON.stringify(p)
     }
   }
 
-  /** @returns whether the tree has changed. */
-  async #settle(p: Proposal): Promise<boolean> {
+  /** @returns whether the same is not proposed again: the tree has changed, or the spare is held and one more in `held`. */
+  async #settle(p: Proposal, held: Set<string>): Promise<boolean> {
     const { opener } = this.#parts
     // Kept open until the engine has it: nobody else gets it between the look and its use.
-    const held = await opener.acquire(p.by)
+    const opened = await opener.acquire(p.by)
+    if (!opened.ok && opener.isHeld(p.by)) {
+      held.add(p.by.name)
+      this.#passedOver(p)
+      return true
+    }
+    this.#said.delete(p.by.name)
     try {
-      const fit = held.ok ? await verifySpare(p, opener, this.#parts.limitSeconds, this.#parts.files) : held
-      return await this.#decide(p, fit)
+      const fit = opened.ok ? await verifySpare(p, opener, this.#parts.limitSeconds, this.#parts.files) : opened
+      return await this.#decide(p, fit, held)
     } finally {
-      if (held.ok) opener.release(p.by)
+      if (opened.ok) opener.release(p.by)
     }
   }
 
-  async #decide(p: Proposal, fit: MetaResult<unknown>): Promise<boolean> {
+  #passedOver({ unit, by }: Proposal): void {
+    if (this.#said.has(by.name)) return
+    this.#said.add(by.name)
+    const { level, text } = noticeOf('hotSpareHeld', unit, by.name)
+    this.#parts.notice(level, text)
+  }
+
+  async #decide(p: Proposal, fit: MetaResult<unknown>, held: ReadonlySet<string>): Promise<boolean> {
     const { live, log, notice } = this.#parts
     const moved: MetaError = metaError('noSuchSpare', p.by.name)
     let said: Taken['notices'] = []
     const done = await this.#parts.change((tree) => {
       const now = Date.now()
-      const stillBest = take(tree, live(), p, now)
+      const stillBest = take(tree, live(), p, now, held)
       if (stillBest === null) return err(moved)
       const next = fit.ok ? stillBest : refuse(tree, p, now)
       said = next.notices

@@ -333,6 +333,7 @@ export class System {
     const { components, config, files } = this.parts
     const failed = await unreadableSpares(this.tree, components, config.componentTimeoutSeconds, files)
     const done = await this.apply((tree) => ok(forgetSpares(tree, failed)))
+    this.#spares.wanted()
     return done.ok ? done.value.warnings : []
   }
 
@@ -360,6 +361,11 @@ export class System {
     })()
     if ((await Promise.race([quiet, late])) === 'late') this.parts.log.warn('stopping with work undone')
     this.#faults.giveUpAll()
+  }
+
+  /** A hot spare that was passed over may be it. */
+  storageFreed(): void {
+    this.#spares.wanted()
   }
 
   unserved(name: UnitName): MetaError | undefined {

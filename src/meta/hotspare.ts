@@ -35,6 +35,8 @@ export interface Proposal {
   readonly blocks: Blocks
 }
 
+const NONE: ReadonlySet<string> = new Set()
+
 /** Where the data begins on a spare that is large enough, else null (driver.md 3.2). */
 export const startOn = (s: Spare, needed: Blocks, labelWanted: boolean): Blocks | null => {
   if (labelWanted && s.labelled && s.size >= needed) return blocks(0)
@@ -97,14 +99,19 @@ const sliceFrom = ({ name, path, identity, extent, offset, size }: Spare, start:
  * What could be taken now, no spare twice. A device waits while it resyncs: that would have to be
  * stopped for this one, and the end of a resync asks again. Last Erred components are not spared: what
  * is wrong with them is that nothing else has their data.
+ * @param held names of spares that are Available and cannot be opened yet: as if they were in use
  */
-export const poke = (tree: Tree, live: Pick<Live, 'isResyncing'>): readonly Proposal[] => {
+export const poke = (
+  tree: Tree,
+  live: Pick<Live, 'isResyncing'>,
+  held: ReadonlySet<string> = NONE,
+): readonly Proposal[] => {
   const standing = standingSpares(tree)
   const promised = new Set<string>()
   return wanting(tree, live).flatMap(({ device, unit, component, blocks: needed, labelWanted }): Proposal[] => {
     const pool = unit.hotSparePool === null ? null : poolOf(tree, unit.hotSparePool)
     for (const s of pool?.spares ?? []) {
-      if (pool === null || promised.has(s.name) || spareState(s, standing) !== 'Available') continue
+      if (pool === null || promised.has(s.name) || held.has(s.name) || spareState(s, standing) !== 'Available') continue
       const start = startOn(s, needed, labelWanted)
       if (start === null) continue
       promised.add(s.name)
@@ -132,9 +139,15 @@ const advanced = (tree: Tree, { device, unit, component, by, pool }: Proposal, n
 }
 
 /** The spare stands in and is to be resynced; null when the tree has moved on and poke must be asked again. */
-export const take = (tree: Tree, live: Pick<Live, 'isResyncing'>, p: Proposal, now: number): Taken | null => {
+export const take = (
+  tree: Tree,
+  live: Pick<Live, 'isResyncing'>,
+  p: Proposal,
+  now: number,
+  held: ReadonlySet<string> = NONE,
+): Taken | null => {
   const same = JSON.stringify(p)
-  if (!poke(tree, live).some((other) => JSON.stringify(other) === same)) return null
+  if (!poke(tree, live, held).some((other) => JSON.stringify(other) === same)) return null
   const next = advanced(tree, p, now)
   return next === null ? null : { ...next, outcome: settleSpares(tree, next.outcome, now) }
 }

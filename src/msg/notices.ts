@@ -22,6 +22,8 @@ export const NOTICES = {
   hotSpared: ['notice', 'md: %s: hotspared device %s with %s'],
   /** args: submirror, spare. */
   hotSpareOpenError: ['warning', 'md: %s: open error of hotspare %s'],
+  /** Ours: clients still have what they were lent of it, or the kernel what was given up. args: submirror, spare. */
+  hotSpareHeld: ['notice', 'md: %s: hotspare %s is still busy, and passed over until it is not'],
   /** Of RAID5: it goes back to its pool as Broken. args: metadevice, spare. */
   spareReleased: ['warning', 'md: %s: %s hotspare errored and released'],
   /** Ours: a column was being copied there, and stays what it is. args: RAID5 metadevice, target, column. */

@@ -2,46 +2,18 @@
  * A client that hangs with pages in its socket that it was lent: commands end, its storage is used for nothing else
  * before it has read them or is gone, and what it reads then is what was there.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { until } from '../../../bench/lib/process.js'
-import { startMetad, type Metad } from '../../tools/daemon.js'
+import { startMetad } from '../../tools/daemon.js'
 import { resynced } from '../../tools/foreign.js'
-import { type Answer, NbdClient } from '../../tools/nbdclient.js'
+import { NbdClient } from '../../tools/nbdclient.js'
+import { hang } from '../../tools/slowclient.js'
 
 const MIB = 1 << 20
 const BUSY = /busy/i
 
 const data = (seed: number): Buffer =>
   Buffer.from(Array.from({ length: MIB }, (_, i) => (i * 7 + (i >> 9) * seed) & 255))
-
-const check = (right: boolean): void => {
-  if (!right) throw new Error('a prompt client gets its answers')
-}
-
-interface Slow {
-  readonly client: NbdClient
-  readonly answer: Promise<Answer>
-}
-
-/** A client that has asked for the first MiB of `name` and does not read. */
-const hang = async (metad: Metad, name: string, content: Buffer): Promise<Slow> => {
-  const prompt = await NbdClient.open(metad.socket, { name })
-  check((await prompt.write(0n, content)).error === 0)
-  check((await prompt.flush()).error === 0)
-  await until('the data is in place, and read', async () => (await prompt.read(0n, MIB)).data.equals(content))
-  // RAID5 puts it into place after the flush.
-  await sleep(500)
-  const client = await NbdClient.open(metad.socket, { name })
-  client.socket.pause()
-  const answer = client.read(0n, MIB)
-  answer.catch(() => undefined)
-  // Served by the same thread, after the other's request is in the socket.
-  for (let i = 0; i < 20; i++) check((await prompt.read(0n, 512)).error === 0)
-  prompt.destroy()
-  await prompt.closed
-  return { client, answer }
-}
 
 const metad = await startMetad(t, { conf: 'threads = 1\n' })
 metad.must('metadb', ['-a', '-f', ...[0, 1, 2].map((i) => `${metad.root}/disks/replica${i}`)])

@@ -83,6 +83,10 @@ export class SimComponents implements Pick<Components, keyof Components> {
     return this.#open.get(c.path)?.open
   }
 
+  isHeld(c: Slice): boolean {
+    return !this.#open.has(c.path) && this.#disks.get(c.path)?.busy === true
+  }
+
   isFree(c: Slice): Promise<boolean> {
     return Promise.resolve(!(this.#open.get(c.path)?.disk.busy ?? false))
   }

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Components } from '../../../src/daemon/components.js'
 import { DEFAULTS } from '../../../src/daemon/config.js'
@@ -34,4 +35,32 @@ t.test('what was given back can be opened again at once', async (t) => {
   t.ok(components.get(c))
   components.release(c)
   t.equal(components.get(c), undefined)
+})
+
+t.test('what is busy without users is held, and somebody is told when it is not', async (t) => {
+  const path = join(t.testdir({}), 'disk')
+  writeFileSync(path, Buffer.alloc(4096))
+  const c = await sliceAt(path)
+  let busy = true
+  let freed = 0
+  const components = new Components(
+    DEFAULTS,
+    () => busy,
+    () => freed++,
+  )
+  const used = await components.acquire(c)
+  t.ok(used.ok && !components.isHeld(c), 'in use')
+  components.release(c)
+  t.ok(components.isHeld(c))
+  const refused = await components.acquire(c)
+  t.match(refused, { ok: false, error: { args: ['Device or resource busy'] } })
+  t.equal(freed, 0)
+  busy = false
+  for (const end = Date.now() + 60_000; freed === 0 && Date.now() < end; await sleep(10));
+  t.equal(freed, 1)
+  t.notOk(components.isHeld(c))
+  t.ok((await components.acquire(c)).ok)
+  components.release(c)
+  await sleep(50)
+  t.equal(freed, 1, 'nobody waited for that')
 })

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { err, ok } from '../../../src/base/result.js'
 import { blocks } from '../../../src/base/units.js'
 import type { Opener } from '../../../src/daemon/limited.js'
-import { SpareSearch, unreadableSpares, verifySpare } from '../../../src/daemon/spares.js'
+import { type SpareOpener, SpareSearch, unreadableSpares, verifySpare } from '../../../src/daemon/spares.js'
 import { poke, type Taken } from '../../../src/meta/hotspare.js'
 import { IDLE } from '../../../src/meta/kind.js'
 import { spareState, standingSpares } from '../../../src/meta/standing.js'
@@ -22,10 +22,12 @@ import { device, inventoryOf, stripeIn, treeOf } from '../meta/world.js'
 const MIB = 2048
 const opened = new Set<number>()
 /** Opens what is there, once for all users; the descriptors still open can be counted. */
-const opener = (direct = false): Opener => {
+const opener = (direct = false, held: ReadonlySet<string> = new Set()): SpareOpener => {
   const shared = new Map<string, { readonly fd: number; users: number }>()
   return {
+    isHeld: (slice) => held.has(slice.path),
     acquire: (slice) => {
+      if (held.has(slice.path)) return Promise.resolve(err(metaError('sys', slice.name, 'Device or resource busy')))
       const flags = constants.O_RDWR | (direct ? constants.O_DIRECT : 0)
       const has = shared.get(slice.path) ?? { fd: openSync(slice.path, flags), users: 0 }
       has.users++
@@ -138,6 +140,7 @@ t.test('metastat -i: Available spares are read, others left alone', { skip: miss
     ]),
   )
   t.same([...(await unreadableSpares(broken, opener(), 30))], [b])
+  t.same([...(await unreadableSpares(broken, opener(false, new Set([a ?? ''])), 30))], [b], 'nor what is held')
   t.equal(disks.counters('a').writes, before, 'nothing is written')
   t.equal(opened.size, 0)
 })
@@ -167,6 +170,7 @@ const world = (
         return opener().acquire({ ...s, path: '/dev/null' })
       },
       release: (s) => opener().release(s),
+      isHeld: () => false,
     },
     limitSeconds: 0,
     log: pino({ level: 'silent' }),
@@ -207,6 +211,7 @@ t.test('the search goes on until all that works is taken', async (t) => {
       acquire: (s) =>
         s.name === '/s1' ? Promise.resolve(err(metaError('sys', s.name, 'No such device'))) : one.acquire(at(s)),
       release: (s) => one.release(at(s)),
+      isHeld: () => false,
     },
   })
   w.search.wanted()
@@ -226,6 +231,41 @@ t.test('the search goes on until all that works is taken', async (t) => {
   w.search.wanted()
   await w.search.idle()
   t.equal(w.said.length, 3, 'nothing is left to do')
+  t.equal(opened.size, 0)
+})
+
+t.test('a spare that is held is passed over, and taken when it is not any more', async (t) => {
+  const path = join(t.testdir({}), 'disk')
+  writeFileSync(path, Buffer.alloc(10 * MIB * 512))
+  const at = (s: Slice): Slice => ({ ...s, path })
+  const held = new Set(['/s1', '/s3'])
+  const busy = (s: Slice): MetaResult<never> => err(metaError('sys', s.name, 'Device or resource busy'))
+  const one = opener()
+  const w = world(() => ok(undefined), {
+    opener: {
+      acquire: (s) => (held.has(s.name) ? Promise.resolve(busy(s)) : one.acquire(at(s))),
+      release: (s) => one.release(at(s)),
+      isHeld: (s) => held.has(s.name),
+    },
+  })
+  const asked = async (): Promise<void> => {
+    w.search.wanted()
+    await w.search.idle()
+  }
+  await asked()
+  const passed = [
+    'notice md: d2: hotspare /s1 is still busy, and passed over until it is not',
+    'notice md: d2: hotspared device /c with /s2',
+    'notice md: d2: hotspare /s3 is still busy, and passed over until it is not',
+  ]
+  t.same(w.said, passed)
+  t.equal(w.states(), 'Available, In use, Available')
+  await asked()
+  t.same(w.said, passed, 'said once')
+  held.clear()
+  await asked()
+  t.same(w.said.slice(3), ['notice md: d2: hotspared device /d with /s1'])
+  t.equal(w.states(), 'In use, In use, Available')
   t.equal(opened.size, 0)
 })
 

@@ -32,6 +32,7 @@ struct Raid5Cell {
   std::uint8_t dirty = 0;
   std::uint8_t want = 0;     // to be read into `page`
   std::uint8_t wantOld = 0;  // to be read into `old`
+  std::uint8_t known = 0;    // of `staged`: what was valid when the group was made
 };
 
 struct Raid5Row {
@@ -103,7 +104,10 @@ class Raid5Cache {
     return (!staged && !kernelHas(cell.page)) || leave(row, cell, sectors);
   }
   // A group is made of the cell's page; it is in place.
-  void pin(Raid5Cell& cell) noexcept { cell.staged = cell.page; }
+  void pin(Raid5Cell& cell) noexcept {
+    cell.staged = cell.page;
+    cell.known = cell.valid;
+  }
   void unpin(Raid5Row& row) noexcept;
   // A clean row that nobody holds.
   void forget(Raid5Row& row) noexcept {

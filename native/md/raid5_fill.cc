@@ -7,6 +7,7 @@
 // rebuilt.
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 
 #include "md/raid5_io.h"
 #include "md/xorsum.h"
@@ -213,6 +214,7 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
 // may be good.
 void Raid5Io::fillFailed(const Child& child) noexcept {
   const std::uint64_t first = child.offset - node_.columns[child.column].start;
+  if (child.result == -ETIMEDOUT && child.batch->op != nullptr) child.batch->op->hung = true;
   const auto concerned = [&](const Raid5Row& row) {
     const std::uint64_t start = shape_.rowStart(row.key);
     return start < first + child.length && first < start + shape_.rowBytes(row.key);
@@ -256,6 +258,7 @@ void Raid5Io::readsDone(Batch& batch) noexcept {
     }
   }
   if (again) return startReads(batch);
+  if (batch.apart != nullptr) return apartRead(batch);
   if (batch.op != nullptr) return endFill(batch);
   // What cannot be staged goes back, and stays dirty.
   std::sort(batch.rows.begin(), batch.rows.end(),

@@ -70,6 +70,22 @@ bool Raid5Io::pumpOnce() noexcept {
   return !uncommitted && forget();
 }
 
+void Raid5Io::tick() noexcept {
+  kick_ = false;
+  if (stopped_ && !hold_.closed() && host_.now() >= retryAt_) stopped_ = false;
+  pump();
+}
+
+std::uint64_t Raid5Io::wakeAt() const noexcept {
+  if (retired_ || broken_) return UINT64_MAX;
+  if (kick_) return 0;
+  if (stopped_) return hold_.closed() ? UINT64_MAX : retryAt_;
+  if (flying_ != 0 || staging()) return UINT64_MAX;
+  const Raid5Row* row = cache_.oldestDirty();
+  while (row != nullptr && (row->lost || claims_.holds(row->key))) row = row->after;
+  return row != nullptr ? row->since + state_.options.ageNanos : UINT64_MAX;
+}
+
 // Nothing that has data is on its way.
 bool Raid5Io::placedAll() const noexcept {
   return std::all_of(state_.groups.begin(), state_.groups.end(), [](const Raid5Group& group) {

@@ -287,16 +287,23 @@ void Raid5Io::resume(Op& op) noexcept {
   }
 }
 
-// Nothing that is dirty can be staged, so no space will ever be free.
+// Nothing that is dirty can be staged, so no space for changes will ever be free. Who only reads needs no more than
+// what is clean, which is there now that nothing is on its way.
 void Raid5Io::failStarved() noexcept {
   if (!starved_ || staging() || flying_ != 0) return;
-  if (!broken_ && (state_.lostRows == 0 || !crowded() || oldestUncommitted(false) != UINT64_MAX)) return;
+  if (state_.lostRows == 0 || !crowded() || oldestUncommitted(false) != UINT64_MAX) return;
   starved_ = false;
   Queue failed;
   Queue rest;
   while (Op* const op = waiting_.take()) (op->wait == Op::Wait::space ? failed : rest).add(*op);
   waiting_ = rest;
-  while (Op* const op = failed.take()) finish(*op, EIO);
+  while (Op* const op = failed.take()) {
+    if (op->request->op == metadisk::Op::read && !std::exchange(op->starved, true)) {
+      resume(*op);
+    } else {
+      finish(*op, EIO);
+    }
+  }
 }
 
 // Nobody holds the row any more.
@@ -315,7 +322,7 @@ void Raid5Io::wakeRow(Raid5Row& row) noexcept {
 }
 
 void Raid5Io::wakeSpace() noexcept {
-  if (!starved_ || (crowded() && !broken_)) return;  // who only reads needs no more than what is clean
+  if (!starved_ || crowded()) return;
   starved_ = false;
   Queue woken;
   Queue rest;
@@ -425,22 +432,6 @@ void Raid5Io::report(const Child& child, bool masked) noexcept {
                         .block = child.offset / kSector,
                         .error = -child.result,
                         .masked = masked});
-}
-
-void Raid5Io::tick() noexcept {
-  kick_ = false;
-  if (stopped_ && !hold_.closed() && host_.now() >= retryAt_) stopped_ = false;
-  pump();
-}
-
-std::uint64_t Raid5Io::wakeAt() const noexcept {
-  if (retired_ || broken_) return UINT64_MAX;
-  if (kick_) return 0;
-  if (stopped_) return hold_.closed() ? UINT64_MAX : retryAt_;
-  if (flying_ != 0 || staging()) return UINT64_MAX;
-  const Raid5Row* row = cache_.oldestDirty();
-  while (row != nullptr && (row->lost || claims_.holds(row->key))) row = row->after;
-  return row != nullptr ? row->since + state_.options.ageNanos : UINT64_MAX;
 }
 
 }  // namespace metadisk

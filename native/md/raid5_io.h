@@ -1,8 +1,8 @@
 // One RAID5 device under one plan: requests, reads that fill rows, groups of writes through the journal.
 //
 // raid5_io.cc: requests and who waits for what. raid5_read.cc: reads. raid5_fill.cc: what is read into rows and
-// computed from it. raid5_stage.cc: which dirty rows go together, and their parts. raid5_group.cc: the journal, its
-// syncs, in place. docs/raid5.md: why it is safe.
+// computed from it. raid5_apart.cc: the same past the cache. raid5_stage.cc: which dirty rows go together, and their
+// parts. raid5_group.cc: the journal, its syncs, in place. docs/raid5.md: why it is safe.
 //
 // Invariants:
 // - One thread; nothing is allocated per request once the pools have grown.
@@ -32,6 +32,7 @@
 #include "md/repairqueue.h"
 #include "md/request.h"
 #include "md/volume.h"
+#include "md/workbuffer.h"
 #include "plan/plan.h"
 
 namespace metadisk {
@@ -95,8 +96,12 @@ class Raid5Io {
   static constexpr std::uint32_t kStreamRows = 64;
   // Ios of so many rows are many: others than this thread may do them.
   static constexpr std::size_t kBulkRows = 32;
+  // What a read past the cache takes at once.
+  static constexpr std::uint32_t kApartPages = 64;
+  static constexpr std::uint32_t kApartRows = 8;
   struct Op;
   struct Batch;
+  struct Apart;
 
   // One Io on one column, with room for its memory.
   struct Child : Io {
@@ -123,6 +128,8 @@ class Raid5Io {
     unsigned pending = 0;                // Ios, and one for whoever starts them
     bool again = false;                  // a hanging column holds the client's memory
     bool filling = false;                // what is left comes by way of rows
+    bool hung = false;                   // a column that was asked for it
+    bool starved = false;                // it was given another chance to find space
     ColumnSet avoided = 0;               // columns that failed a direct read of it, somewhere
     std::uint64_t retried = UINT64_MAX;  // the row whose bad columns were given another chance
     int error = 0;
@@ -132,7 +139,8 @@ class Raid5Io {
   // Rows that are filled together, for a request or to be staged.
   struct Batch {
     enum class Stage : std::uint8_t { idle, reading, ready };
-    Op* op = nullptr;  // null: to be staged
+    Op* op = nullptr;        // null: to be staged
+    Apart* apart = nullptr;  // the rows are its own
     std::vector<Raid5Row*> rows;
     unsigned pending = 0;
     Stage stage = Stage::idle;   // of what is to be staged
@@ -147,6 +155,27 @@ class Raid5Io {
     std::uint32_t at = 0;  // bytes inside the row
     std::uint32_t length = 0;
     std::uint8_t sectors = 0;
+  };
+  // Rows that are a request's own: they are in no cache.
+  struct Apart {
+    struct Part {
+      Chunk chunk;
+      std::uint64_t at = 0;     // bytes of the request
+      std::uint8_t sector = 0;  // the one that is asked for, as a set; 0: all of them
+      bool done = false;
+      Raid5Row row;
+      std::array<Raid5Cell, 64> cells;
+    };
+    std::array<Part, kApartRows> parts;
+    WorkBuffer pages;
+    std::uint32_t most = 0;   // parts
+    std::uint32_t count = 0;  // parts in use
+    std::uint64_t end = 0;    // bytes of the request, with these
+    Raid5Row* owned = nullptr;
+    bool loaded = false;
+    bool driven = false;
+    bool again = false;
+    Apart* poolNext = nullptr;
   };
   // Direct reads of one request that are not started yet.
   struct Open {
@@ -222,6 +251,16 @@ class Raid5Io {
   bool isData(const Raid5Row& row, std::uint32_t column) const noexcept {
     return column != shape_.parityColumn(shape_.lineOf(row.key));
   }
+
+  // raid5_apart.cc
+  void goApart(Op& op, Raid5Row* owned) noexcept;
+  void driveApart(Batch& batch) noexcept;
+  bool stepApart(Batch& batch) noexcept;
+  bool endApart(Batch& batch, int error) noexcept;
+  void apartRead(Batch& batch) noexcept;
+  bool openApart(Batch& batch) noexcept;
+  bool loadApart(Batch& batch) noexcept;
+  Planned planApart(const Op& op, Apart::Part& part) noexcept;
 
   // raid5_stage.cc
   bool due() const noexcept;
@@ -319,6 +358,7 @@ class Raid5Io {
   Pool<Child> children_;
   Pool<Op> ops_;
   Pool<Batch, 4> batches_;
+  Pool<Apart, 1> aparts_;
 };
 
 }  // namespace metadisk

@@ -211,6 +211,7 @@ void Raid5Io::goFill(Op& op) noexcept {
   const Request& r = *op.request;
   copyOut(op);
   if (op.at == r.length) return finish(op, 0);
+  if (broken_) return goApart(op, nullptr);
   Batch* const batch = batches_.take();
   if (batch == nullptr) return finish(op, ENOMEM);
   batch->op = &op;
@@ -244,10 +245,8 @@ void Raid5Io::goFill(Op& op) noexcept {
   if (!batch->rows.empty()) return startFill(*batch);
   batches_.give(*batch);
   const bool hopeless = planned == Planned::blocked && !row->busy && row->lost && !anotherChance(op, *row);
-  if (planned == Planned::lost || hopeless) return finish(op, EIO);
+  if (planned == Planned::lost || hopeless) return goApart(op, row);
   if (planned == Planned::full) return waitFor(op, Op::Wait::space, nullptr);
-  // Nothing is staged, and a request that waited for it would keep the next plan out.
-  if (broken_ && !row->busy) return finish(op, EIO);
   if (!row->busy) urge(*row);
   waitFor(op, Op::Wait::row, row);
 }

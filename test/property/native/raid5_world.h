@@ -175,15 +175,26 @@ class World5 final : public VolumeHost {
 
   // ---- when a client may be told EIO: `since` is the turn its request began
 
-  bool mayFailRead(std::uint64_t offset, std::uint64_t length, std::uint64_t since) {
+  // Where a sector's own column could not be read there, nor another one.
+  bool mayFailRead(std::uint64_t offset, std::uint64_t length, std::uint64_t since) const {
     for (std::uint64_t at = offset / kBlock * kBlock; at < offset + length; at += kBlock) {
-      if (mayFailRow(rowAt(at), since)) return true;
+      const Raid5Place place = shape().placeOf(at);
+      const std::uint64_t within = place.line * node_.segment + place.within;
+      const ColumnSet bad = unreadableIn(within, within + kBlock, since);
+      if ((bad >> place.column & 1U) != 0 && std::popcount(bad) > 1) return true;
     }
     return false;
   }
-  bool mayFailWrite(std::uint64_t offset, std::uint64_t length, std::uint64_t since) {
+  // Parts of sectors are read first, by rows.
+  bool mayFailWrite(std::uint64_t offset, std::uint64_t length, std::uint64_t since) const {
     const bool crowded = state.raid5->lostRows != 0;
-    return stoppedAt_ >= since || (crowded && doubleAt_ >= goodFlush) || mayFailRead(offset, length, since);
+    if (stoppedAt_ >= since || (crowded && doubleAt_ >= goodFlush)) return true;
+    for (std::uint64_t at = offset / kBlock * kBlock; at < offset + length; at += kBlock) {
+      const std::uint64_t row = rowAt(at);
+      const std::uint64_t start = shape().rowStart(row);
+      if (std::popcount(unreadableIn(start, start + shape().rowBytes(row), since)) > 1) return true;
+    }
+    return false;
   }
   bool mayFailFlush(std::uint64_t since) const { return stoppedAt_ >= since || doubleAt_ >= since; }
 
@@ -230,7 +241,6 @@ class World5 final : public VolumeHost {
   std::mt19937_64 random;
 
  private:
-  static constexpr std::size_t kSmallCache = 400;
   struct Sick {
     bool reads = false;
     bool writes = false;
@@ -376,32 +386,25 @@ class World5 final : public VolumeHost {
         if (sector * kBlock < startOf(c)) continue;
         const std::uint64_t at = sector * kBlock - startOf(c);
         const std::uint64_t row = shape().rowOf({at / node_.segment, 0, at % node_.segment});
-        badAt_[row][c] = turns;
+        badAt_[at][c] = turns;
         auto& set = badRows_[row];
         set |= ColumnSet{1} << c;
         if (std::popcount(set) > 1 || gone > (unreadable_[c] ? 1U : 0U)) doubleAt_ = turns;
       }
     }
   }
-  bool mayFailRow(std::uint64_t row, std::uint64_t since) {
-    unsigned bad = 0;
-    const auto marks = badAt_.find(row);
+  // Columns that could not be read, or not there, at some time since then; bytes of their data.
+  ColumnSet unreadableIn(std::uint64_t begin, std::uint64_t end, std::uint64_t since) const {
+    ColumnSet bad = 0;
     for (std::uint32_t c = 0; c < columns_; c++) {
-      bool unreadable = unreadableAt_[c] >= since;
-      if (marks != badAt_.end()) {
-        const auto mark = marks->second.find(c);
-        unreadable = unreadable || (mark != marks->second.end() && mark->second >= since);
-      }
-      bad += unreadable ? 1 : 0;
+      if (unreadableAt_[c] >= since) bad |= ColumnSet{1} << c;
     }
-    if (bad > 1) return true;
-    if (bad == 0 || stoppedAt_ < since) return false;
-    // Its parity does not know yet of what is in the cache, and will not while too much is missing; and a small cache
-    // may be full of what cannot be written.
-    Raid5Cache& cache = *state.raid5->cache;
-    const Raid5Row* const cached = cache.find(row);
-    return (cached != nullptr && cached->dirty) ||
-           (cache.pages() < kSmallCache && cache.dirtyPages() >= cache.pages() / 3);
+    for (auto at = badAt_.lower_bound(begin); at != badAt_.end() && at->first < end; ++at) {
+      for (const auto& [c, turn] : at->second) {
+        if (turn >= since) bad |= ColumnSet{1} << c;
+      }
+    }
+    return bad;
   }
 
   // ---- the control plane
@@ -688,8 +691,8 @@ class World5 final : public VolumeHost {
   std::vector<Is> states_;
   std::vector<Is> mounted_;
   std::vector<bool> unreadable_;
-  std::vector<std::uint64_t> unreadableAt_;  // turns
-  std::map<std::uint64_t, std::map<std::uint32_t, std::uint64_t>> badAt_;
+  std::vector<std::uint64_t> unreadableAt_;                                // turns
+  std::map<std::uint64_t, std::map<std::uint32_t, std::uint64_t>> badAt_;  // by bytes of their data
   std::map<std::uint64_t, ColumnSet> badRows_;
   std::uint64_t stoppedAt_ = 0;  // more failed than parity makes up for
   std::uint64_t doubleAt_ = 0;   // something could not be read anywhere

@@ -298,7 +298,11 @@ void Raid5Io::failStarved() noexcept {
   while (Op* const op = waiting_.take()) (op->wait == Op::Wait::space ? failed : rest).add(*op);
   waiting_ = rest;
   while (Op* const op = failed.take()) {
-    if (op->request->op == metadisk::Op::read && !std::exchange(op->starved, true)) {
+    const bool reads = op->request->op == metadisk::Op::read;
+    if (reads && flying_ != 0) {  // others have it, for now
+      starved_ = true;
+      waiting_.add(*op);
+    } else if (reads && !std::exchange(op->starved, true)) {
       resume(*op);
     } else {
       finish(*op, EIO);

@@ -130,7 +130,7 @@ class Raid5Io {
     bool again = false;                  // a hanging column holds the client's memory
     bool filling = false;                // what is left comes by way of rows
     bool hung = false;                   // a column that was asked for it
-    bool starved = false;                // it was given another chance to find space
+    bool starved = false;                // it found no space when nobody else had any
     ColumnSet avoided = 0;               // columns that failed a direct read of it, somewhere
     std::uint64_t retried = UINT64_MAX;  // the row whose bad columns were given another chance
     int error = 0;

@@ -262,7 +262,10 @@ void Raid5Io::goFill(Op& op) noexcept {
     }
     break;
   }
-  if (!batch->rows.empty()) return startFill(*batch);
+  if (!batch->rows.empty()) {
+    op.starved = false;
+    return startFill(*batch);
+  }
   batches_.give(*batch);
   const bool hopeless = planned == Planned::blocked && !row->busy && row->lost && !anotherChance(op, *row);
   if (planned == Planned::lost || hopeless) return goApart(op, row);

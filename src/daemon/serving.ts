@@ -37,7 +37,7 @@ export interface ServingParts {
   readonly components: Components
   readonly files: HostFiles
   readonly resyncs: Pick<ResyncScheduler, 'paused'>
-  readonly log: Pick<Logger, 'info'>
+  readonly log: Pick<Logger, 'info' | 'warn'>
   readonly notice: Notice
   /** Without a healthy state database nothing is written. */
   readonly readOnly: () => boolean
@@ -419,14 +419,14 @@ export class Serving {
   }
 
   async #remove(name: UnitName): Promise<boolean> {
-    const { engine, metadevices, resyncs, giveUp } = this.#parts
+    const { engine, metadevices, resyncs, giveUp, log } = this.#parts
     const device = metadevices.exportOf(name)
     this.#shown.delete(name)
     if (device === undefined) return false
     giveUp(device)
+    const notFlushed = (e: unknown): void => log.warn({ metadevice: name }, `not flushed: ${String(e)}`)
     // Whoever meant it to go has flushed it; here nobody is left who could decide about an error.
-    if (this.#starts.isStarted(name))
-      await Promise.race([engine.flush(device).catch(() => undefined), sleep(LAST_FLUSH_MS)])
+    if (this.#starts.isStarted(name)) await Promise.race([engine.flush(device).catch(notFlushed), sleep(LAST_FLUSH_MS)])
     giveUp(device)
     await resyncs.paused(name, () => metadevices.remove(name))
     this.#starts.forget(name)

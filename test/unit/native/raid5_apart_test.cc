@@ -55,6 +55,10 @@ TEST_CASE("raid5 apart: a column is computed from what parity knows of, whatever
   CHECK(rig.holds(512, 512, 7));
   CHECK(rig.holds(1024, 7168, 8));
   CHECK(rig.holds(100, 300, 8));
+  Call both(Op::read, 100, 900);
+  rig.submit(both);
+  rig.until([&] { return both.doneCount == 1; });
+  for (std::size_t i = 0; i < 900; i++) REQUIRE(both.buffer[i] == std::byte(i < 412 ? 8 : 7));
   CHECK(rig.holds(kSegment + 512, 1024, 9));
   CHECK(rig.holds(2 * kSegment + 1024, 4096, 6));
   // A request over all of it, and over lines in which other columns are data.
@@ -78,31 +82,42 @@ TEST_CASE("raid5 apart: what is on its way counts as staged, also when it was wr
     rig.fill(8);
     rig.takeOut(0);
     rig.openPlan();
-    CHECK(rig.run(Op::write, kSegment, 4096, 9) == 0);
+    // Lines that lie like the first one.
+    const auto each = [&](auto visit) {
+      for (std::uint64_t line = 0; line < 40; line += 4) visit(line * kLine + kSegment);
+    };
+    each([&](std::uint64_t at) { CHECK(rig.run(Op::write, at, 2048, 9) == 0); });
     Call flush(Op::flush, 0, 0);
     rig.submit(flush);
     rig.until([&] {
       const auto& groups = rig.state->groups;
       return std::any_of(groups.begin(), groups.end(), [](const Raid5Group& group) {
-        return group.phase == Raid5Group::Phase::syncing && !group.rows.empty();
+        return group.phase == Raid5Group::Phase::syncing && group.rows.size() == 10;
       });
     });
-    rig.disk.fault({.file = 1, .op = IoOp::write});  // in place
-    if (again) CHECK(rig.run(Op::write, kSegment + 512, 512, 5) == 0);
+    rig.disk.fault({.file = 1, .op = IoOp::write});  // in place: what fails so is there, or not
+    if (again) {
+      each([&](std::uint64_t at) { CHECK(rig.run(Op::write, at + 512, 512, 5) == 0); });
+      each([&](std::uint64_t at) { CHECK(rig.run(Op::write, at + 2560, 512, 4) == 0); });  // not in the group
+    }
     rig.until([&] { return rig.hold->closed(); });
     CHECK(flush.doneCount == 1);
     CHECK(flush.error == 0);
-    CHECK(rig.row(0).pins != 0);
-    CHECK(rig.row(0).dirty == again);
     rig.nodeToChange().columns[1].service.lastErred = 1;
     rig.until([&] { return !rig.hold->closed(); });
     rig.swapPlan();
     CHECK(rig.row(0).pins != 0);
-    CHECK(rig.holds(0, kSegment, 8));
-    CHECK(rig.holds(kSegment, 512, 9));
-    CHECK(rig.holds(kSegment + 512, 512, again ? 5 : 9));
-    CHECK(rig.holds(kSegment + 1024, 3072, 9));
-    CHECK(rig.holds(kSegment + 4096, 4096, 8));
+    CHECK(rig.row(0).dirty == again);
+    each([&](std::uint64_t at) {
+      CHECK(rig.holds(at - kSegment, kSegment, 8));
+      CHECK(rig.holds(at, 512, 9));
+      CHECK(rig.holds(at + 512, 512, again ? 5 : 9));
+      CHECK(rig.holds(at + 1024, 1024, 9));
+      CHECK(rig.holds(at + 2048, 512, 8));
+      CHECK(rig.holds(at + 2560, 512, again ? 4 : 8));
+      CHECK(rig.holds(at + 3072, kSegment - 3072, 8));
+    });
+    CHECK(rig.run(Op::flush) == (again ? EIO : 0));
   }
 }
 
@@ -177,6 +192,15 @@ TEST_CASE("raid5 apart: a row that cannot be staged is read all the same") {
   CHECK(rig.run(Op::write, 2 * kSegment + 512, 512, 7) == 0);
   CHECK(rig.run(Op::flush) == EIO);
   CHECK(rig.row(0).lost);
+  Call read(Op::read, 512, 3584);
+  rig.submit(read);
+  bool owned = false;  // meanwhile nobody else may stage it
+  rig.until([&] {
+    owned = owned || (rig.row(0).lost && rig.row(0).busy);
+    return read.doneCount == 1;
+  });
+  CHECK(read.error == 0);
+  CHECK(owned);
   CHECK(rig.holds(512, 3584, 8));
   CHECK(rig.run(Op::read, 0, 512) == EIO);
   CHECK(rig.holds(kSegment, 512, 9));
@@ -190,4 +214,34 @@ TEST_CASE("raid5 apart: a row that cannot be staged is read all the same") {
   rig.state->cache->forgetClean();
   CHECK(rig.holds(0, 4096, 8));
   CHECK(rig.holds(kSegment, 512, 9));
+}
+
+TEST_CASE("raid5 apart: who only reads finds space although rows that cannot be staged fill their share of the cache") {
+  Raid5Options options = patient();
+  options.cacheBytes = 4096;
+  Small rig(kShape, options);
+  rig.fill(8);
+  rig.takeOut(0);
+  rig.openPlan();
+  // What was there before cannot be read, nor computed.
+  Raid5Cache& cache = *rig.state->cache;
+  std::uint64_t at = 0;
+  for (; cache.dirtyPages() < cache.pages() / 2; at += 4096) {
+    const Raid5Place place = cache.shape().placeOf(at);
+    if (place.column == 0 || cache.shape().parityColumn(place.line) == 0) continue;
+    if (place.column != (place.line % 4 == 3 ? 2 : 1) && place.line % 4 != 2) continue;
+    rig.damage(place.column, place.line * 16 + place.within / kBlock);
+    REQUIRE(rig.run(Op::write, at, 512, 9) == 0);
+  }
+  CHECK(rig.run(Op::flush) == EIO);
+  CHECK(rig.state->lostRows != 0);
+  const std::uint64_t from = (at + kLine) / kLine * kLine;
+  REQUIRE(from + 2 * kLine < rig.node().size);
+  std::vector<Call> calls;
+  for (int i = 0; i < 8; i++) calls.emplace_back(Op::read, from, rig.node().size - from);
+  for (Call& call : calls) rig.submit(call);
+  for (Call& call : calls) {
+    rig.until([&] { return call.doneCount == 1; });
+    CHECK(call.error == 0);
+  }
 }

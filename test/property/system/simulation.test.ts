@@ -41,6 +41,8 @@ const OFTEN: Partial<Readonly<Record<keyof Tally, number>>> = {
   kills: 2500,
   powerLosses: 4000,
   stops: 10_000,
+  stopsJudged: 10_000,
+  hangs: 5000,
   evictions: 2000,
   lastErred: 15_000,
   spared: 5000,

@@ -84,7 +84,7 @@ export class Clients {
     const { engine } = this.#world.process
     const device = this.#device
     const [one] = device === undefined ? [] : engine.clientsOf(device)
-    if (one !== undefined && this.quiet) engine.disconnect(one)
+    if (one !== undefined && this.quiet) engine.disconnect(one, 'drain')
   }
 
   get connected(): boolean {

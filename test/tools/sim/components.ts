@@ -3,7 +3,7 @@ import { err, ok } from '../../../src/base/result.js'
 import { blocks } from '../../../src/base/units.js'
 import type { Components } from '../../../src/daemon/components.js'
 import type { Slice } from '../../../src/meta/types.js'
-import { type MetaResult, metaError } from '../../../src/msg/errors.js'
+import { type MetaError, type MetaResult, metaError } from '../../../src/msg/errors.js'
 import type { ComponentId, OpenComponent } from '../../../src/plan/types.js'
 import type { SimDisk } from './disks.js'
 
@@ -23,6 +23,8 @@ export class SimComponents implements Pick<Components, keyof Components> {
   readonly #closedIds = new Map<string, ComponentId>()
   readonly #readErrors = new Map<ComponentId, number>()
   readonly #cellBlocks: number
+  /** By path: what could not be opened. */
+  readonly #away = new Set<string>()
   #next = 1
 
   constructor(disks: ReadonlyMap<string, SimDisk>, cellBlocks: number) {
@@ -33,6 +35,11 @@ export class SimComponents implements Pick<Components, keyof Components> {
   /** Whether metad has it open, in whatever part. */
   isOpen(name: string): boolean {
     return this.#open.has(name)
+  }
+
+  /** It could not be opened once, or not as what it is known by. */
+  wasAway(c: Slice): boolean {
+    return this.#away.has(c.path)
   }
 
   /** By the number it was opened with, as long as it is open. */
@@ -55,9 +62,13 @@ export class SimComponents implements Pick<Components, keyof Components> {
       return Promise.resolve(ok(have.open))
     }
     const disk = this.#disks.get(c.path)
-    if (disk?.busy === true) return Promise.resolve(err(metaError('sys', c.name, 'Device or resource busy')))
-    if (disk?.canOpen !== true) return Promise.resolve(err(metaError('sys', c.name, 'No such device or address')))
-    if (identityOf(disk) !== c.identity) return Promise.resolve(err(metaError('replaced', c.name)))
+    const refused = (e: MetaError): Promise<MetaResult<OpenComponent>> => {
+      this.#away.add(c.path)
+      return Promise.resolve(err(e))
+    }
+    if (disk?.busy === true) return refused(metaError('sys', c.name, 'Device or resource busy'))
+    if (disk?.canOpen !== true) return refused(metaError('sys', c.name, 'No such device or address'))
+    if (identityOf(disk) !== c.identity) return refused(metaError('replaced', c.name))
     const open: OpenComponent = {
       component: this.#next as ComponentId,
       fd: this.#next++,

@@ -25,11 +25,12 @@ export class SimDisk {
   /** Grows when the disk is exchanged for an empty one: the identity of the storage. */
   generation = 0
 
-  constructor(name: string, cells: number) {
+  /** @param old what it holds to begin with */
+  constructor(name: string, cells: number, old: (cell: number) => number = () => 0) {
     this.name = name
     this.cells = cells
-    this.#now = new Array<number>(cells).fill(0)
-    this.#stable = new Array<number>(cells).fill(0)
+    this.#now = Array.from({ length: cells }, (_, i) => old(i))
+    this.#stable = [...this.#now]
   }
 
   get fails(): boolean {

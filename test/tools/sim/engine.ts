@@ -3,7 +3,7 @@ import type { DataPlane, NbdTerms, Raid5Job, ResyncJob, VerifyJob } from '../../
 import type { NativeEvent } from '../../../src/plan/events.js'
 import type { ComponentId, ComponentNode, OpenComponent, Plan } from '../../../src/plan/types.js'
 import { decodePlan, describePlan } from '../../../src/plan/verify.js'
-import type { Op, SimDevice } from './device.js'
+import type { Answer, Op, SimDevice } from './device.js'
 import type { SimDisk } from './disks.js'
 import { componentsOfSide, mirrorOf } from './layout.js'
 import type { Ledger } from './ledger.js'
@@ -24,6 +24,8 @@ export interface EngineHost {
   /** A plan of a RAID5 device that serves is in place. */
   mounted(device: number, plan: Plan, anew: boolean): void
   resuming(device: number): void
+  told(e: NativeEvent): void
+  begun(device: number, job: Raid5Job, targets: readonly ComponentId[]): void
   trace(line: string): void
 }
 
@@ -33,6 +35,9 @@ export class SimEngine implements DataPlane {
   readonly #alone = new Set<number>()
   readonly #devices = new Map<number, SimDevice>()
   readonly #clients = new Map<number, number>()
+  /** By device: requests that are not answered, and who goes when they are. */
+  readonly #unanswered = new Map<number, number>()
+  readonly #draining = new Set<number>()
   #events: NativeEvent[] = []
   #wake: () => void = () => undefined
   #rung = false
@@ -63,8 +68,21 @@ export class SimEngine implements DataPlane {
   /** False when the device is gone. */
   submit(device: number, op: Op): boolean {
     const found = this.#devices.get(device)
-    found?.submit(op)
-    return found !== undefined
+    if (found === undefined) return false
+    this.#count(device, 1)
+    const done = (answer: Answer): void => {
+      op.done(answer)
+      this.#count(device, -1)
+    }
+    found.submit({ ...op, done })
+    return true
+  }
+
+  #count(device: number, by: number): void {
+    const left = (this.#unanswered.get(device) ?? 0) + by
+    this.#unanswered.set(device, left)
+    if (left > 0) return
+    for (const c of this.#draining) if (this.#clients.get(c) === device) this.disconnect(c, 'now')
   }
   clientsOf(device: number): readonly number[] {
     return [...this.#clients].filter(([, d]) => d === device).map(([c]) => c)
@@ -76,6 +94,7 @@ export class SimEngine implements DataPlane {
 
   #event(e: NativeEvent): void {
     this.#host.trace(`event ${JSON.stringify(e)}`)
+    this.#host.told(e)
     this.#events.push(e)
     if (this.#rung) return
     this.#rung = true
@@ -152,7 +171,7 @@ export class SimEngine implements DataPlane {
   }
 
   async remove(device: number): Promise<void> {
-    for (const c of this.clientsOf(device)) this.disconnect(c)
+    for (const c of this.clientsOf(device)) this.disconnect(c, 'now')
     await this.#devices.get(device)?.remove()
     this.#devices.delete(device)
     this.#alone.delete(device)
@@ -163,9 +182,15 @@ export class SimEngine implements DataPlane {
     return this.#nextClient++
   }
 
-  disconnect(connection: number): void {
+  disconnect(connection: number, how: 'drain' | 'now'): void {
     const device = this.#clients.get(connection)
-    if (device === undefined || !this.#clients.delete(connection)) return
+    if (device === undefined) return
+    if (how === 'drain' && (this.#unanswered.get(device) ?? 0) > 0) {
+      this.#draining.add(connection)
+      return
+    }
+    this.#clients.delete(connection)
+    this.#draining.delete(connection)
     this.#event({ kind: 'connectionClosed', connection, device, reason: 'simulated' })
   }
 
@@ -186,7 +211,10 @@ export class SimEngine implements DataPlane {
     if (mirror !== undefined) this.#host.schedule.later(() => mirror.verify(job))
   }
   raid5Job(device: number, job: Raid5Job): void {
-    this.raid5(device)?.job(job)
+    const raid5 = this.raid5(device)
+    if (raid5 === undefined) return
+    this.#host.begun(device, job, raid5.work.targets(job))
+    raid5.job(job)
   }
   cancelResync(device: number): void {
     this.#devices.get(device)?.cancel()

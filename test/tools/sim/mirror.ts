@@ -40,8 +40,6 @@ export interface MirrorHost {
 type ErrorEvent = Extract<NativeEvent, { readonly kind: 'componentError' }>
 export type Failed = Pick<ErrorEvent, 'component' | 'op' | 'masked'> & { readonly repairFailed?: boolean }
 
-const EIO = 5
-
 export class SimMirror implements SimDevice {
   readonly device: number
   plan: Plan
@@ -269,7 +267,7 @@ export class SimMirror implements SimDevice {
       device: this.device,
       generation: this.plan.generation,
       block: blocks(0),
-      errno: EIO,
+      errno: this.#host.disk(e.component).errno,
       repairFailed: false,
       ...e,
     })
@@ -290,9 +288,11 @@ export class SimMirror implements SimDevice {
       })
   }
 
+  /** Of a disk that could not be synced nothing is believed any more, but that it hangs may pass. */
   #sync(component: ComponentId): boolean {
-    const good = !this.#syncFailed.has(component) && this.#host.disk(component).sync()
-    if (!good) this.#syncFailed.add(component)
+    const disk = this.#host.disk(component)
+    const good = !this.#syncFailed.has(component) && disk.sync()
+    if (!good && !disk.hangs) this.#syncFailed.add(component)
     return good
   }
 

@@ -8,7 +8,9 @@ import { commandOf } from './commands.js'
 import { Raid5Checks } from './raid5checks.js'
 import { type Comparison, compareParity } from './raid5parity.js'
 import { settled } from './schedule.js'
+import { Stopping } from './stopping.js'
 import { newTally, type Tally, TreeCounter } from './tally.js'
+import { ToldChecks } from './told.js'
 import { Trouble } from './trouble.js'
 import { World, Wrong } from './world.js'
 
@@ -26,6 +28,8 @@ export class Play {
   readonly #administrator: Administrator
   readonly #checks: Checks
   readonly #raid5: Raid5Checks
+  readonly #told: ToldChecks
+  readonly #stopping: Stopping
   #value = 1
   readonly #counter = new TreeCounter(this.tally)
 
@@ -36,6 +40,8 @@ export class Play {
     this.#administrator = new Administrator(world)
     this.#checks = new Checks(world, this.#clients)
     this.#raid5 = new Raid5Checks(world, this.#clients)
+    this.#told = new ToldChecks(world)
+    this.#stopping = new Stopping(world, this.#clients, this.#trouble, this.#checks, this.#raid5)
     world.hooks = {
       writing: (device, regions, size) => this.#checks.writing(device, regions, size),
       copying: (device, job, loaded) => this.#checks.copying(device, job, loaded),
@@ -74,7 +80,11 @@ export class Play {
     }
   }
 
-  async run(events: number): Promise<Tally> {
+  run(events: number): Promise<Tally> {
+    return this.world.clock.during(() => this.#run(events))
+  }
+
+  async #run(events: number): Promise<Tally> {
     const { world } = this
     if (!(await world.boot())) throw new Error('the first start failed')
     await world.configure()
@@ -86,7 +96,9 @@ export class Play {
     }
     await this.#rest()
     this.tally.events = world.schedule.events
+    this.tally.stopsJudged = this.#stopping.judged
     this.tally.faults = this.#trouble.faults
+    this.tally.hangs = this.#trouble.hangs
     for (const c of this.#clients.values()) {
       this.tally.answered += c.answered
       this.tally.errors += c.errors
@@ -115,7 +127,7 @@ export class Play {
     else if (throwOf < 353) this.#corrupt(clients)
     else if (throwOf < 385) await this.#command()
     else if (throwOf < 418 && !clients.connected) await clients.arrive()
-    else if (!world.schedule.step()) this.#nothingHangs()
+    else if (!world.step()) this.#nothingHangs()
     await settled()
     this.#check()
   }
@@ -133,8 +145,10 @@ export class Play {
     this.#trouble.everything()
     for (const r of world.replicas) r.broken = false
     if (world.running && world.process.db.health !== 'good') await this.#die()
+    // What went with metad, too.
+    this.#trouble.everything()
     if (!world.running) await this.#restart()
-    while (world.schedule.step()) {
+    while (world.step()) {
       await settled()
       this.#check()
     }
@@ -151,10 +165,17 @@ export class Play {
     const { engine, metadevices } = world.system.parts
     for (const { name } of world.setup.raid5s) {
       const device = metadevices.deviceOf(name)
-      if (device !== undefined) await this.#finish(engine.flush(device).catch(() => undefined))
+      if (device === undefined || world.engineRaid5(name)?.serves !== true) continue
+      await this.#finish(engine.flush(device).catch(() => undefined))
     }
     await this.#finish(commandOf(world, ['resync-all']))
-    while (world.schedule.step()) {
+    // What could not be staged while something could not be read is tried again when somebody flushes.
+    for (const { name } of world.setup.raid5s) {
+      const device = world.system.parts.metadevices.deviceOf(name)
+      if (device === undefined || world.engineRaid5(name)?.serves !== true) continue
+      await this.#finish(world.process.engine.flush(device).catch(() => undefined))
+    }
+    while (world.step()) {
       await settled()
       this.#check()
     }
@@ -187,14 +208,16 @@ export class Play {
   async #die(): Promise<void> {
     const { world } = this
     const { dice } = world.schedule
-    // A clean end, as far as copies go: they leave a checkpoint.
-    const stops = dice.chance(15)
-    if (stops) await this.#finish(world.system.resyncs.stop())
+    const stops = dice.chance(25)
+    if (stops) {
+      world.tell('stop')
+      await this.#stopping.stop(() => this.#check())
+    }
     const power = dice.chance(40)
-    world.tell(stops ? 'stop' : power ? 'power loss' : 'kill')
+    world.tell(power ? 'power loss' : stops ? 'stopped' : 'kill')
     this.tally[stops ? 'stops' : power ? 'powerLosses' : 'kills']++
     this.tally.commits += world.process.db.commits
-    this.#trouble.withCrash()
+    if (this.#trouble.withCrash()) this.#stopping.forget()
     world.kill()
     await settled()
     if (power) for (const d of world.disks.values()) d.powerLoss(dice)
@@ -206,6 +229,7 @@ export class Play {
     if (world.schedule.dice.chance(70)) for (const r of world.replicas) r.broken = false
     this.#checks.restarted()
     this.#raid5.restarted()
+    this.#told.restarted()
     if (!(await world.boot(() => this.#check()))) {
       for (const r of world.replicas) r.broken = false
       world.tell('too few replicas: not started')
@@ -214,6 +238,8 @@ export class Play {
     world.tell('started')
     await settled()
     this.#check()
+    this.#stopping.started()
+    this.#throwWrong()
   }
 
   /** What comes about and is gone again while somebody waits is checked too: the rules for spares go by what was before. */
@@ -346,6 +372,7 @@ export class Play {
     }
     this.#checks.step()
     this.#raid5.step()
+    this.#told.step()
     this.#throwWrong()
     this.#counter.count(this.world.tree)
   }

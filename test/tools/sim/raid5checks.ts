@@ -154,7 +154,8 @@ export class Raid5Checks {
       const enough = (o: Column): boolean => o.state === 'okay' || later(o)
       if (!others.every(enough)) this.#world.broken(`${u.name}: ${c.name} is ${c.state}, and nothing else has its data`)
     }
-    for (const c of u.columns.slice(before.serving, u.serving)) this.#checkJoined(u, c)
+    const first = isRaw(before) && !isRaw(u) ? 0 : before.serving
+    for (const c of u.columns.slice(first, u.serving)) this.#checkJoined(u, c)
     for (const [i, c] of u.columns.entries()) {
       const was = before.columns[i]
       const joined = was?.state === 'resync' || was?.state === 'init'
@@ -192,6 +193,13 @@ export class Raid5Checks {
       for (const t of wantedRaid5Jobs(u)) this.#world.broken(`${name} wants ${JSON.stringify(t)}, and nothing does it`)
       for (let line = 0; line < u.lines; line++) this.#holds(u, line)
     }
+  }
+
+  /** Nothing is in memory or on its way, and every line is what clients know. */
+  inPlace(u: Raid5Unit): void {
+    if (this.#world.engineRaid5(u.name)?.groups.atRest !== true)
+      this.#world.broken(`${u.name}: metad has ended, and something is not in its place`)
+    for (let line = 0; line < u.lines; line++) this.#holds(u, line)
   }
 
   /** Parity is right without it, whatever a power loss takes. */

@@ -4,6 +4,7 @@
  */
 import { blocks } from '../../../src/base/units.js'
 import type { Raid5Job } from '../../../src/dataplane/types.js'
+import type { ComponentId } from '../../../src/plan/types.js'
 import type { Raid5Core } from './raid5core.js'
 import type { SimGroups } from './raid5groups.js'
 import { xor } from './raid5layout.js'
@@ -91,7 +92,10 @@ export class SimRaid5Work {
     }
   }
 
-  /** What the job writes, parity apart. */
+  /** What it writes, parity apart. */
+  targets(job: Raid5Job): readonly ComponentId[] {
+    return this.#targets(job).flatMap((i) => this.#core.all[i]?.component ?? [])
+  }
   #targets(job: Raid5Job): readonly number[] {
     return job.kind === 'copy' ? [this.#core.node.serving] : job.columns
   }

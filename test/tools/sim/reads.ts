@@ -140,7 +140,8 @@ export class SimReads {
     const good = this.sources(cell, new Set([bad.disk]))[0]
     const value = good?.disk.read(good.cell)
     const { component } = bad.node
-    if (value === undefined) return
+    // Nothing is rewritten on what hangs: it would come late.
+    if (value === undefined || bad.disk.hangs) return
     const { dice } = this.#port.schedule
     if (bad.disk.write(bad.cell, value, dice) && this.#port.sync(component) && bad.disk.read(bad.cell) === value) {
       this.#port.repaired(component, bad.cell)

@@ -16,6 +16,8 @@ export interface Setup {
   readonly tab: string
   readonly mirrors: readonly MirrorSetup[]
   readonly raid5s: readonly Raid5Setup[]
+  /** Disks that are sides of mirrors to begin with, beside RAID5 devices. */
+  readonly sides: readonly string[]
 }
 
 export interface Raid5Setup {
@@ -88,6 +90,7 @@ const POOLS = ['hsp001 /s1 /s2 /s3', 'hsp002 /s3 /s4']
 
 const SMALL: Setup = {
   raid5s: [],
+  sides: [],
   cellBlocks: 128,
   disks: disksFor(96, 24, 24),
   mirrors: mirrors(96, 24, 24),
@@ -106,6 +109,7 @@ const SMALL: Setup = {
 
 const LARGE: Setup = {
   raid5s: [],
+  sides: [],
   cellBlocks: 1 << 20,
   disks: disksFor(48, 24, 6),
   mirrors: mirrors(48, 24, 6),
@@ -167,6 +171,7 @@ const raid5Host = (raid5s: readonly Raid5Setup[], mirrors: readonly MirrorSetup[
   },
   mirrors,
   raid5s,
+  sides: ['/e1', '/f1'],
   tab: [
     'hsp001 /s1 /s2',
     'hsp002 /s2 /s3',

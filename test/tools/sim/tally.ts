@@ -7,7 +7,11 @@ export interface Tally {
   kills: number
   powerLosses: number
   stops: number
+  /** Devices with which nothing was wrong when metad stopped. */
+  stopsJudged: number
   faults: number
+  /** Disks that hung. */
+  hangs: number
   evictions: number
   lastErred: number
   spared: number
@@ -34,7 +38,9 @@ export const newTally = (): Tally => ({
   kills: 0,
   powerLosses: 0,
   stops: 0,
+  stopsJudged: 0,
   faults: 0,
+  hangs: 0,
   evictions: 0,
   lastErred: 0,
   spared: 0,

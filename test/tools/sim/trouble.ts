@@ -21,6 +21,7 @@ export class Trouble {
   readonly #at = new Map<UnitName, UnitName>()
   faults = 0
   heals = 0
+  hangs = 0
   readonly raid5: Raid5Trouble
 
   constructor(world: World) {
@@ -95,14 +96,14 @@ export class Trouble {
     const { schedule, setup } = this.#world
     const { dice } = schedule
     const idle = this.#idleDisks()
-    if (idle.length > 0 && dice.chance(12)) return this.#hurt(dice.pick(idle))
+    if (idle.length > 0 && dice.chance(12)) return this.#hurtMember(dice.pick(idle))
     const { name } = dice.pick([...setup.mirrors, ...setup.raid5s])
     if (this.#world.raid5Setup(name) !== undefined) return this.#hurtColumn(name)
     const side = this.#victim(name)
     if (side === null) return
     if (!this.wild) this.#at.set(name, side)
     this.faults++
-    this.#hurt(dice.pick(this.#disksOf(side)))
+    this.#hurtMember(dice.pick(this.#disksOf(side)))
   }
 
   #hurtColumn(name: UnitName): void {
@@ -110,9 +111,14 @@ export class Trouble {
     const disks = this.raid5.victims(name)
     if (disks.length === 0) return
     this.faults++
-    const disk = dice.pick(disks)
+    this.#hurtMember(dice.pick(disks))
+  }
+
+  #hurtMember(disk: SimDisk): void {
+    const { dice } = this.#world.schedule
     if (!dice.chance(15)) return this.#hurt(disk)
     this.#world.tell(`${disk.name} hangs`)
+    this.hangs++
     disk.hangs = true
   }
 
@@ -154,12 +160,13 @@ export class Trouble {
     for (const d of this.#world.disks.values()) d.heal()
   }
 
-  /** Together with a crash a side may be lost (promise P3): the one that is in trouble. Disks may be other ones after it. */
-  withCrash(): void {
+  /** Together with a crash a side may be lost (promise P3): the one that is in trouble. Disks may be other ones after it. @returns whether one was. */
+  withCrash(): boolean {
     const { dice } = this.#world.schedule
-    if (!dice.chance(20)) return
+    if (!dice.chance(20)) return false
     this.raid5.withCrash()
     for (const side of this.#at.values()) for (const d of this.#disksOf(side)) d.canOpen = false
+    return true
   }
 
   /** A disk of a side in trouble that nobody has open is exchanged for an empty one. */

@@ -22,6 +22,8 @@ import { SimComponents, identityOf } from './components.js'
 import { makeSimReplicas, SimDatabase, type SimReplica } from './database.js'
 import { SimDisk } from './disks.js'
 import { SimEngine } from './engine.js'
+import { Clock } from './clock.js'
+import { Evidence } from './evidence.js'
 import { simFiles } from './files.js'
 import type { SimMirror } from './mirror.js'
 import { Ledger } from './ledger.js'
@@ -37,10 +39,14 @@ const TRACE = process.env['SIM_TRACE'] === '1'
 /** Nothing may hang on a clock. */
 const CONFIG: Config = { ...DEFAULTS, componentTimeoutSeconds: 0, componentReadErrors: 5 }
 
+/** Larger than what clients write, and smaller than what the ledger has. */
+const OLD = 2 ** 28
+
 export interface Process {
   readonly db: SimDatabase
   readonly engine: SimEngine
   readonly components: SimComponents
+  readonly evidence: Evidence
   readonly system: System
 }
 
@@ -64,6 +70,7 @@ const stackOfError = (_key: string, value: unknown): unknown => (value instanceo
 
 export class World {
   readonly schedule: Schedule
+  readonly clock: Clock
   readonly setup: Setup
   readonly disks: ReadonlyMap<string, SimDisk>
   readonly replicas: SimReplica[]
@@ -86,10 +93,19 @@ export class World {
 
   constructor(seed: number) {
     this.schedule = new Schedule(seed)
+    this.clock = new Clock(() => this.schedule.events)
     const { dice } = this.schedule
     this.setup = setupOf(seed, dice)
-    this.disks = new Map(Object.entries(this.setup.disks).map(([name, cells]) => [name, new SimDisk(name, cells)]))
+    this.disks = new Map(
+      Object.entries(this.setup.disks).map(([name, cells]) => [name, new SimDisk(name, cells, this.#old(name))]),
+    )
     this.replicas = makeSimReplicas(dice.pick([1, 2, 3, 5]))
+  }
+
+  /** What is on a disk before metad has it: columns have to be zeroed. Sides of mirrors begin as zeroes. */
+  #old(name: string): (cell: number) => number {
+    const base = OLD + this.schedule.dice.below(OLD / 2)
+    return this.setup.raid5s.length === 0 || this.setup.sides.includes(name) ? () => 0 : (cell) => base + cell
   }
 
   get process(): Process {
@@ -170,6 +186,7 @@ export class World {
     })
     if (db === undefined) return false
     const components = new SimComponents(this.disks, cellBlocks)
+    const evidence = new Evidence(components, CONFIG.componentReadErrors)
     const engine = new SimEngine({
       schedule,
       cellBlocks,
@@ -180,6 +197,12 @@ export class World {
       refused: (job) => this.broken(`a job that the plan does not know: ${JSON.stringify(job)}`),
       mounted: (device, plan, anew) => this.hooks.mounted(device, plan, anew),
       resuming: (device) => this.hooks.resuming(device),
+      told: (e) => {
+        evidence.event(e)
+      },
+      begun: (device, job, targets) => {
+        evidence.begun({ unit: this.system.parts.metadevices.nameOf(device), job, targets })
+      },
       trace: (line) => TRACE && this.tell(line),
     })
     const log = this.#logger()
@@ -202,7 +225,7 @@ export class World {
     engine.start(undefined, () => {
       for (const e of engine.drain(1000)) system.event(e)
     })
-    this.#process = { db, engine, components, system }
+    this.#process = { db, engine, components, evidence, system }
     await this.finish(system.load(), check)
     await this.finish(system.startResyncs(), check)
     return true
@@ -214,7 +237,20 @@ export class World {
     engine.kill()
     for (const d of this.disks.values()) d.forget()
     this.schedule.clear()
+    this.clock.clear()
     this.#process = null
+  }
+
+  /** Something happens; false when nothing can. */
+  step(): boolean {
+    return this.clock.fire() || this.schedule.step() || this.#idle()
+  }
+
+  /** Time passes until somebody has waited long enough; cleaners look at their regions meanwhile. */
+  #idle(): boolean {
+    if (!this.clock.fire(true)) return false
+    for (const { name } of this.setup.mirrors) this.engineMirror(name)?.sweep()
+    return true
   }
 
   /** Lets things happen until `work` is done; `check` comes after each of them. */
@@ -226,7 +262,7 @@ export class World {
       check()
       if (done) return noted
       if (this.wrong !== null) throw this.wrong
-      if (!this.schedule.step()) throw new Wrong('nothing can happen any more, and somebody waits')
+      if (!this.step()) throw new Wrong('nothing can happen any more, and somebody waits')
     }
   }
 

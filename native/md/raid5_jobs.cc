@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "core/xorsum.h"
+#include "md/xorsum.h"
 
 namespace metadisk {
 

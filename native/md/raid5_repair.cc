@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "core/xorsum.h"
+#include "md/xorsum.h"
 
 namespace metadisk {
 

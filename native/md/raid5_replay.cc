@@ -35,6 +35,9 @@ Raid5Replay::Raid5Replay(const Plan& plan, std::span<ComponentFile* const> files
     if (column.service.readable) usable_ |= bit;
     if (column.service.writable && !column.service.readable) derived_ |= bit;
   }
+  if (node_.copied == Raid5Node::kNone) return;
+  const Raid5Column& copy = node_.columns.back();
+  if (copy.file != kNoFile && copy.service.writable) copy_ = files[copy.file];
 }
 
 Raid5Replay::~Raid5Replay() {
@@ -71,6 +74,7 @@ void Raid5Replay::io(std::uint32_t column, IoOp op, std::uint64_t offset, std::u
   child.complete = onIo;
   child.self = this;
   child.column = column;
+  child.copy = false;
   flying_++;
   backend_.start(child);
 }
@@ -81,6 +85,19 @@ void Raid5Replay::tell(std::uint32_t column, ComponentOp op, std::uint64_t offse
                         .block = offset / kBlock,
                         .error = error,
                         .masked = masked});
+}
+
+// Ring and settling concern the columns alone.
+bool Raid5Replay::toCopy(Child& child) noexcept {
+  const bool placed = stage_ == Stage::writing || stage_ == Stage::deriving || stage_ == Stage::syncing;
+  if (copy_ == nullptr || child.column != node_.copied || child.copy || child.result != 0 || !placed) return false;
+  if (child.op == IoOp::write) {
+    child.offset += node_.columns.back().start - node_.columns[child.column].start;
+  }
+  child.copy = true;
+  child.file = copy_;
+  backend_.start(child);
+  return true;
 }
 
 void Raid5Replay::failed(const Child& child) noexcept {
@@ -99,7 +116,7 @@ void Raid5Replay::failed(const Child& child) noexcept {
     const ComponentOp op = child.op == IoOp::sync   ? ComponentOp::flush
                            : child.op == IoOp::read ? ComponentOp::read
                                                     : ComponentOp::write;
-    tell(child.column, op, child.offset, error, false);
+    tell(child.copy ? node_.serving : child.column, op, child.offset, error, false);
   }
   if (result_.error == 0) result_.error = error;
 }
@@ -108,6 +125,7 @@ void Raid5Replay::onIo(Io& io) noexcept {
   Child& child = static_cast<Child&>(io);
   Raid5Replay& self = *child.self;
   if (io.op == IoOp::sync && io.result == 0 && io.file->syncFailed.load(std::memory_order_acquire)) io.result = -EIO;
+  if (self.toCopy(child)) return;
   Column& column = self.columns_[child.column];
   const bool ring = self.stage_ == Stage::scanning || self.stage_ == Stage::reading;
   if (io.result == 0) {

@@ -8,6 +8,8 @@
 // there is taken like one in regeneration, and so is one whose part of a certain group is not what was written. Else
 // what is left of the group is carried out if it is certain, and it counts as damaged.
 //
+// What a column is copied to gets all that the column gets: below its checkpoint it is the column's equal.
+//
 // Instead of writing it may leave all of it in a cache, for a device that can be read and not be written.
 //
 // raid5_replay.cc: the groups. raid5_replay_rings.cc: what is read of the rings.
@@ -51,6 +53,7 @@ class Raid5Replay {
   struct Child : Io {
     Raid5Replay* self = nullptr;
     std::uint32_t column = 0;
+    bool copy = false;  // on its way to the column's copy, after the column itself
   };
   struct Column {
     Child io;
@@ -83,6 +86,7 @@ class Raid5Replay {
   journal::Place placeOf(std::uint32_t column) const noexcept;
   bool room(Column& column, std::uint64_t bytes) noexcept;
   void io(std::uint32_t column, IoOp op, std::uint64_t offset, std::uint64_t length, std::byte* data) noexcept;
+  bool toCopy(Child& child) noexcept;
   void failed(const Child& child) noexcept;
   void tell(std::uint32_t column, ComponentOp op, std::uint64_t offset, int error, bool masked) noexcept;
   void nextGroup() noexcept;
@@ -117,6 +121,7 @@ class Raid5Replay {
   const Plan& plan_;
   const Raid5Node& node_;
   std::vector<ComponentFile*> files_;
+  ComponentFile* copy_ = nullptr;  // what the column node_.copied is copied to
   Backend& backend_;
   VolumeHost& host_;
   void (*done_)(void*, const Raid5Replayed&) noexcept;

@@ -99,8 +99,7 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
       from,
       bufferBlocks: bufferBlocks(name),
       bytesPerSecond: config.resyncBytesPerSecond,
-      // A copy begins anew, and so needs none.
-      checkpointMillis: target.kind === 'copy' ? 0 : config.resyncCheckpointSeconds * 1000,
+      checkpointMillis: config.resyncCheckpointSeconds * 1000,
     })
     return true
   }
@@ -110,11 +109,11 @@ export class Raid5Hosting implements ResyncHost<Raid5Target> {
     if (device !== undefined) this.#parts.engine.cancelResync(device)
   }
 
-  /** Copies, zeroes and parity begin anew after a restart, so where they were need not be known. */
+  /** Zeroes and parity begin anew after a restart, so where they were need not be known. */
   checkpoint(name: UnitName, job: Job, done: Blocks): void {
     this.#synced.set(name, done)
     const { target } = job
-    if (target.kind !== 'regenerate') return
+    if (target.kind !== 'regenerate' && target.kind !== 'copy') return
     this.#record(name, job, { event: 'checkpoint', column: target.column, done }).catch((e: unknown) =>
       this.broke(name, e),
     )

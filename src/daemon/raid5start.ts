@@ -144,19 +144,24 @@ export class Raid5Starts {
       const { level, text } = noticeOf('journalNewer', name)
       this.#parts.notice(level, text)
     }
-    if (!picture) return this.#raise(unit, device, epoch)
+    if (!picture) return this.#raise(unit, device, epoch, damaged > 0)
     this.#pictured.set(name, { device, unit })
     const { level, text } = noticeOf('journalShown', name)
     this.#parts.notice(level, text)
     return ok(undefined)
   }
 
-  async #raise({ name, journal }: Raid5Unit, device: number, epoch: number): Promise<MetaResult<void>> {
+  async #raise(
+    { name, journal }: Raid5Unit,
+    device: number,
+    epoch: number,
+    damaged: boolean,
+  ): Promise<MetaResult<void>> {
     const done = await this.#parts.state.change((tree: Tree) => {
       const now = tree.get(name)
       if (now?.kind !== 'raid5' || now.journal.unit !== journal.unit || now.journal.epoch !== journal.epoch)
         return err(metaError('unitNotSetUp', name))
-      return raid5Event(tree, name, { event: 'started', epoch }, Date.now())
+      return raid5Event(tree, name, { event: 'started', epoch, damaged }, Date.now())
     })
     if (!done.ok) return done
     this.#replayed.set(name, { device, epoch: Math.max(journal.epoch, epoch) + 1 })

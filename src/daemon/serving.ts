@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { err, ok } from '../base/result.js'
 import type { DataPlane } from '../dataplane/types.js'
 import { decideOpen } from '../meta/decide.js'
+import { raid5Event } from '../meta/raid5state.js'
 import { isRaw } from '../meta/raid5tables.js'
 import { metadeviceOf, topLevel } from '../meta/tree.js'
 import type { Member, Metadevice, Raid5Unit, Tree, UnitName } from '../meta/types.js'
@@ -298,6 +299,11 @@ export class Serving {
         return this.#refuse(name, { ...cause, object: `${name}: ${gone.name}` })
       }
     }
+    if (this.#misses(unit)) {
+      metadevices.release(open)
+      const recorded = await state.change((now) => raid5Event(now, name, { event: 'copyMissed' }, Date.now()))
+      return recorded.ok ? this.#show(name) : this.#refuse(name, recorded.error)
+    }
     const served = asServed(unit, tree, (c) => this.isMissing(c))
     if (unit.kind === 'raid5' && this.#starts.isNeeded(unit)) return this.#start(unit, served, open)
     const picture = unit.kind === 'raid5' && this.#starts.isPictured(unit)
@@ -373,6 +379,11 @@ export class Serving {
     }
     if (!decideOpen(tree, unit.name, (c) => !this.isMissing(c), 0).ok) return 'impossible'
     return unit.kind === 'mirror' ? 'unrecorded' : 'waits'
+  }
+
+  /** What a column is copied to is away: it misses what is written from now on, also below its checkpoint. */
+  #misses(unit: Metadevice): boolean {
+    return unit.kind === 'raid5' && unit.copy !== null && unit.copy.done > 0 && this.isMissing(unit.copy.to)
   }
 
   /** Something that must be open and is not. */

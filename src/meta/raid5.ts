@@ -283,7 +283,13 @@ const decodeCheckpoint = (from: Reader | null): ColumnCheckpoint | null =>
 const decodeColumn = (c: Reader): Column => ({ ...decodeMember(c), state: c.word('state', STATES) })
 
 const decodeCopy = (from: Reader | null): ColumnCopy | null =>
-  from === null ? null : { of: from.integer('of', 0, MAX_COLUMNS - 1), to: decodeColumn(from.object('to')) }
+  from === null
+    ? null
+    : {
+        of: from.integer('of', 0, MAX_COLUMNS - 1),
+        to: decodeColumn(from.object('to')),
+        done: from.has('done') ? from.blocks('done') : blocks(0),
+      }
 
 const decode = (from: Reader, common: { readonly name: UnitName; readonly minor: number }): Raid5Unit => {
   const journal = from.object('journal')
@@ -328,6 +334,7 @@ const verify = (u: Raid5Unit): string | null => {
     if (copy.to.state !== 'resync' || u.columns[copy.of]?.state !== 'okay') return 'copy is of no column that works'
     if (u.serving < u.columns.length || u.columns.length >= MAX_COLUMNS) return 'copy has no place'
     if (usable(copy.to) < columnBlocks(u)) return 'copy: too small'
+    if (copy.done > columnData(u)) return 'copy: done is beyond the end'
   }
   if (checkpoint !== null && (checkpoint.column >= u.columns.length || checkpoint.done > columnData(u)))
     return 'checkpoint is beyond the columns'

@@ -58,8 +58,9 @@ export const wantedRaid5Jobs = (u: Raid5Unit): readonly Raid5Target[] => {
   ]
 }
 
-/** Only what is computed is recorded: copies, zeroes and parity are made from the start again, as driver.md 4.9 has it. */
+/** Of columns alone it is recorded: zeroes and parity are made from the start again, as driver.md 4.9 has it. */
 const startOf = (u: Raid5Unit, t: Raid5Target): Blocks => {
+  if (t.kind === 'copy') return u.copy?.done ?? blocks(0)
   const { checkpoint: c } = u
   const goesOn = t.kind === 'regenerate' && c?.column === t.column && c.identity === u.columns[t.column]?.identity
   return goesOn ? c.done : blocks(0)

@@ -7,12 +7,12 @@
  *   place, because something can only be read from it;
  * - a column is readable only after a job that made all of it durable said so;
  * - what a column is copied to is written and not read; its failure costs the copy alone, and when the column fails it
- *   takes its place at once, to be made from the others;
+ *   takes its place at once, to be made from the others; what it has missed makes the copy begin anew;
  * - columns behind the serving ones are `init` or `initErred`; serving ones are either only that (the first
  *   initialisation) or never.
  */
 import { err, ok, type Result } from '../base/result.js'
-import type { Blocks } from '../base/units.js'
+import { type Blocks, blocks } from '../base/units.js'
 import { type MetaResult, metaError } from '../msg/errors.js'
 import { notice, type NoticeText } from '../msg/notices.js'
 import { outcome, type Outcome } from './operations.js'
@@ -38,8 +38,9 @@ export type Raid5Event =
   /** Parity is to be made again. */
   | { readonly event: 'regen' }
   /** The journal was replayed up to `epoch`, and that is durable: its entries are never replayed again. */
-  | { readonly event: 'started'; readonly epoch: number }
-  /** Everything below `done`, in blocks of the column's data, is in step and durable. */
+  /** @property damaged not everything that the journal had could be carried out, so parts of a column may be torn. */
+  | { readonly event: 'started'; readonly epoch: number; readonly damaged?: boolean }
+  /** Everything below `done`, in blocks of the column's data, is in step and durable: of one that is copied, the copy. */
   | { readonly event: 'checkpoint'; readonly column: number; readonly done: Blocks }
   /** @property failed the column whose error ended it; null: none, or it is not known. */
   | {
@@ -62,6 +63,8 @@ export type Raid5Event =
       readonly result: JobResult
       readonly failed: number | null
     }
+  /** What a column is copied to is away, and the device is to be served without it. */
+  | { readonly event: 'copyMissed' }
   | { readonly event: 'regenEnd'; readonly result: JobResult }
 
 export interface Raid5Advanced {
@@ -133,7 +136,7 @@ const copyGivenUp = (u: Raid5Unit): Answer =>
     ? illegal('error', u.columns.length, 'no such column')
     : ok({
         unit: withoutCopy(u),
-        notices: [notice('copyGivenUp', u.name, u.copy.to.name, u.columns[u.copy.of]?.name ?? '')],
+        notices: [notice('replaceWriteError', u.name, u.copy.to.name)],
       })
 
 /** What it was to be copied to is made from the others; a spare that failed so is Broken (hotspare.ts). */
@@ -152,7 +155,10 @@ const errorAt = (u: Raid5Unit, column: number, now: number): Answer => {
   const state = u.columns[column]?.state
   const last = state === 'lastErred' || (state === 'okay' && !othersInStep(u, column))
   if (u.copy?.of !== column) return failed(u, column, last ? 'lastError' : 'error', now)
-  return last ? failed(withoutCopy(u), column, 'lastError', now) : copiedFailed(u, u.copy, now)
+  if (!last) return copiedFailed(u, u.copy, now)
+  const erred = failed(withoutCopy(u), column, 'lastError', now)
+  if (!erred.ok) return erred
+  return ok({ ...erred.value, notices: [...erred.value.notices, notice('replaceTerminated', u.name)] })
 }
 
 /** It works, and something else is to take its place: its data is there to be copied. */
@@ -174,7 +180,7 @@ const copyBegun = (u: Raid5Unit, column: number, by: Slice, now: number): Step =
   const free = withoutCopy(u)
   const errors = free.errors + 1
   const to: Column = { ...by, state: 'resync', erredOrder: errors, spare: null, changed: now }
-  return ok({ ...free, errors, copy: { of: column, to } })
+  return ok({ ...free, errors, copy: { of: column, to, done: blocks(0) } })
 }
 
 const spared = (u: Raid5Unit, column: number, by: Slice, pool: UnitName, now: number): Answer => {
@@ -225,7 +231,15 @@ const regenerated = (u: Raid5Unit, column: number, now: number): Step => {
     : moved(whole, only, 'covered', now)
 }
 
+/** A job that goes on from what was recorded before is another one from here on. */
+const copyAnew = (u: Raid5Unit): Raid5Unit => {
+  if (u.copy === null || u.copy.done === 0) return u
+  const errors = u.errors + 1
+  return { ...u, errors, copy: { ...u.copy, to: { ...u.copy.to, erredOrder: errors }, done: blocks(0) } }
+}
+
 const checkpointed = (u: Raid5Unit, column: number, done: Blocks): Raid5Unit => {
+  if (u.copy?.of === column) return { ...u, copy: { ...u.copy, done } }
   const c = u.columns[column]
   return c?.state === 'resync' ? { ...u, checkpoint: { column, identity: c.identity, done } } : u
 }
@@ -282,8 +296,12 @@ export const advanceRaid5 = (u: Raid5Unit, e: Raid5Event, now: number): Answer =
       const other = membersOf(u).find((c) => c.state !== 'okay')
       return other === undefined ? quiet(ok({ ...u, regen: true })) : illegal(e.event, null, other.state)
     }
-    case 'started':
-      return quiet(ok({ ...u, journal: { ...u.journal, epoch: Math.max(u.journal.epoch, e.epoch) + 1 } }))
+    case 'started': {
+      const sound = e.damaged === true ? copyAnew(u) : u
+      return quiet(ok({ ...sound, journal: { ...u.journal, epoch: Math.max(u.journal.epoch, e.epoch) + 1 } }))
+    }
+    case 'copyMissed':
+      return quiet(ok(copyAnew(u)))
     case 'checkpoint':
       return quiet(ok(checkpointed(u, e.column, e.done)))
     case 'initEnd':

@@ -180,6 +180,8 @@ export interface ColumnCopy {
   readonly of: number
   /** In resync. */
   readonly to: Column
+  /** Everything below this block of the column's data is the same on both, and durable. */
+  readonly done: Blocks
 }
 
 /** Where the blocks are: raid5geometry.ts and docs/raid5.md. */

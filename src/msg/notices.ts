@@ -26,8 +26,10 @@ export const NOTICES = {
   hotSpareHeld: ['notice', 'md: %s: hotspare %s is still busy, and passed over until it is not'],
   /** Of RAID5: it goes back to its pool as Broken. args: metadevice, spare. */
   spareReleased: ['warning', 'md: %s: %s hotspare errored and released'],
-  /** Ours: a column was being copied there, and stays what it is. args: RAID5 metadevice, target, column. */
-  copyGivenUp: ['warning', 'md: %s: %s failed as replacement, %s stays in use'],
+  /** A column was being copied there, and stays what it is. args: RAID5 metadevice, target. */
+  replaceWriteError: ['warning', 'md: %s: %s write error, replace terminated'],
+  /** Said after lastErred: the column fails while it is copied, and nothing else has its data. args: RAID5 metadevice. */
+  replaceTerminated: ['warning', 'md: %s: needs maintenance, replace terminated'],
   /** args: mirror. */
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],
   /** Ours. args: RAID5 metadevice, how many. metasync --verify tells whether parity is wrong. */

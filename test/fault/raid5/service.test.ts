@@ -171,6 +171,25 @@ t.test('a resync goes on where it was, after SIGKILL', { skip }, async (t) => {
   disks.tell('a ok')
 })
 
+t.test('a copy goes on where it was, after SIGKILL, with what was written meanwhile', { skip }, async (t) => {
+  const r = await rig(t, `${CONF}resync_bytes_per_second = 4194304\n`)
+  const { metad, disks } = r
+  const nbd = await r.client()
+  await writeAll(t, nbd)
+  const replaced = metad.must('metareplace', ['d5', disks.path('b'), disks.path('t')])
+  t.match(replaced, /^d5: device \S*b is replaced with \S*t\n$/)
+  await r.until('under way', (s) => Number(/Resync in progress: +([\d.]+)%/.exec(s)?.[1] ?? 0) > 30)
+  await writeAll(t, nbd, 60)
+  t.equal(await answered(nbd.flush()), 0)
+  await writeAll(t, nbd, 70)
+  await r.again()
+  await r.until('in step', isOkay)
+  const begun = [...metad.log().matchAll(/"target":\{"kind":"copy","column":1\},"from":(\d+),"msg":"job begins"/g)]
+  t.ok(Number(begun.at(-1)?.[1]) > 0, `it went on from ${begun.at(-1)?.[1]}`)
+  parityIsRight(t, r, 'parity with the new disk')
+  t.match(r.stat(), disks.path('t'))
+})
+
 t.test('a hot spare takes over, and gives back', { skip }, async (t) => {
   const r = await rig(t)
   const { metad, disks } = r

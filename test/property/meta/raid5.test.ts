@@ -46,6 +46,8 @@ interface Model {
   readonly dead: Set<string>
   job: { readonly target: Raid5Target; readonly identity: string; at: number } | null
   tried: Raid5Target[]
+  /** The device is served without what a column is copied to. */
+  away: boolean
 }
 const counts = {
   covered: 0,
@@ -78,7 +80,10 @@ const commit = (w: Model, done: Outcome): void => {
   // The engine ends a job whose target is not the same any more.
   if (w.job !== null && raid5TargetIdentity(after, w.job.target) !== w.job.identity) w.job = null
   const { copy } = after
-  if (copy !== null && copy.to.identity !== before.copy?.to.identity) content(w, copy.to).fill(STALE)
+  if (copy !== null && copy.to.identity !== before.copy?.to.identity) {
+    content(w, copy.to).fill(STALE)
+    w.away = false
+  }
   if (before.copy !== null && copy === null) {
     const now = after.columns[before.copy.of]
     if (now?.identity !== before.copy.to.identity) counts.notCopied++
@@ -115,14 +120,14 @@ const write = (w: Model, part: number): void => {
     if (c.state === 'okay' || (c.state === 'resync' && parts[part] === version)) parts[part] = version + 1
   }
   const { copy } = unit(w)
-  if (copy === null || serving[copy.of]?.state !== 'okay') return
+  if (copy === null || w.away || serving[copy.of]?.state !== 'okay') return
   const parts = content(w, copy.to)
   if (parts[part] === version) parts[part] = version + 1
 }
 
 const begin = (w: Model): void => {
   if (w.job !== null) return
-  const plan = nextRaid5Job(unit(w), w.tried)
+  const plan = nextRaid5Job(unit(w), w.tried, (c) => w.away && c === unit(w).copy?.to)
   if (plan === null) return
   if (plan.from > 0) counts.resumed++
   const at = Math.floor(plan.from / partBlocks(unit(w)))
@@ -166,7 +171,7 @@ const advance = (w: Model, how: number): void => {
     const from = target.kind === 'copy' ? u.columns[target.column] : undefined
     if (u.copy !== null && from !== undefined) content(w, u.copy.to)[job.at] = content(w, from)[job.at] ?? STALE
     job.at++
-    if (target.kind === 'regenerate' && how % 2 === 0)
+    if ((target.kind === 'regenerate' || target.kind === 'copy') && how % 2 === 0)
       happens(w, {
         event: 'checkpoint',
         column: target.column,
@@ -203,6 +208,12 @@ const check = (w: Model): void => {
     equal(target.state, 'resync')
     const below = Math.floor(c.done / partBlocks(u))
     for (let part = 0; part < below; part++) equal(content(w, target)[part], w.current[part], 'below the checkpoint')
+  }
+  if (u.copy !== null) {
+    const below = Math.floor(u.copy.done / partBlocks(u))
+    const [to, of] = [content(w, u.copy.to), u.columns[u.copy.of]]
+    for (let part = 0; part < below && of !== undefined; part++)
+      equal(to[part], content(w, of)[part], 'below the checkpoint of the copy')
   }
   // What a spare stood in for may be what the spare is copied to.
   const back = u.copy?.to.identity
@@ -245,6 +256,8 @@ const apply = (w: Model, [what, a, b, flag]: Step): void => {
       w.job = null
       w.tried = []
       if (flag) w.dead.clear()
+      w.away = u.copy !== null && b % 3 === 0
+      if (w.away) happens(w, { event: 'copyMissed' })
       const lasts = u.columns.filter((x) => x.state === 'lastErred').length
       const opened = decideOpen(w.tree, UNIT, (x) => !w.dead.has(x.identity), w.now)
       if (opened.ok) commit(w, opened.value.outcome)
@@ -316,6 +329,7 @@ t.test('columns through any sequence of events', async (t) => {
         dead: new Set(),
         job: null,
         tried: [],
+        away: false,
       }
       while (unit(w).columns.some((c) => c.state === 'init')) advance(w, 0)
       for (const s of steps) {

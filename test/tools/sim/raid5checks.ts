@@ -135,12 +135,28 @@ export class Raid5Checks {
     }
   }
 
+  /** What is recorded as copied is the same on both. */
+  #checkCopy(u: Raid5Unit): void {
+    const { copy } = u
+    if (copy === null) return
+    const { cellBlocks } = this.#world.setup
+    const disk = this.#world.disk(copy.to.path)
+    if (identityOf(disk) !== copy.to.identity) return
+    for (let line = 0; line * cellBlocks < copy.done; line++) {
+      const held = disk.peek((copy.to.start + u.prewrite) / cellBlocks + line)
+      const wanted = this.#held(u, copy.of, line)
+      if (!this.#isAtRest(u, line) || wanted === null || held === wanted) continue
+      this.#world.broken(`${u.name} line ${line} is below the checkpoint, and ${copy.to.name} has other data there`)
+    }
+  }
+
   #checkUnit(u: Raid5Unit): void {
     if (isRaw(u)) return
     const out = u.columns.slice(0, u.serving).filter((c) => !isTrusted(c))
     if (out.length > 1) this.#world.broken(`${u.name}: ${out.map((c) => c.name).join(' and ')} are out`)
     for (let line = 0; line < u.lines; line++) this.#holds(u, line)
     this.#checkCheckpoint(u)
+    this.#checkCopy(u)
   }
 
   #checkChange(before: Raid5Unit, u: Raid5Unit): void {

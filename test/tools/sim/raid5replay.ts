@@ -72,6 +72,9 @@ export class SimReplay {
       for (const { line, value } of entries) {
         const cell = core.place(column, line)
         if (!core.disk(column).write(cell, value, dice)) return this.#failed(column, 'write', cell)
+        const copy = core.copyOf(column)
+        const there = copy === null ? 0 : core.place(copy, line)
+        if (copy !== null && !core.disk(copy).write(there, value, dice)) return this.#failed(copy, 'write', there)
       }
     const touched = group.flatMap((p) => p.entries.map((e) => e.line))
     core.host.schedule.later(() => this.#carryOut(replay, at + 1, new Set([...lines, ...touched])))
@@ -99,7 +102,9 @@ export class SimReplay {
   }
 
   #sync(replay: Replay, lines: number): void {
-    for (const column of this.#core.writable) if (!this.#core.sync(column)) return this.#failed(column, 'flush', 0)
+    const core = this.#core
+    const copies = [...core.writable].flatMap((c) => core.copyOf(c) ?? [])
+    for (const column of [...core.writable, ...copies]) if (!core.sync(column)) return this.#failed(column, 'flush', 0)
     this.#end(0, replay.groups.length, lines, replay.damaged)
   }
 }

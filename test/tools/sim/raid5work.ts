@@ -235,7 +235,7 @@ export class SimRaid5Work {
   }
 
   #checkpoint(run: Run): Fault | null {
-    const fault = this.#synced(run.job.columns)
+    const fault = this.#synced(this.#targets(run.job))
     if (fault !== null) return fault
     const { device, host } = this.#core
     const done = blocks(run.at * host.cellBlocks)

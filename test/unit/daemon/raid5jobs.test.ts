@@ -177,6 +177,25 @@ t.test('what failed claims nothing above the last checkpoint', async (t) => {
   t.equal(statesOf(state.tree), 'okay resync okay', "the source's error is decided by itself")
 })
 
+t.test('a copy has checkpoints, and its end claims nothing above the last one', async (t) => {
+  const [by] = raid5In(MADE).columns
+  if (by === undefined) throw new Error('no column')
+  const to = { ...by, name: '/disks/n', path: '/disks/n', identity: 'n', state: 'resync' as const }
+  const tree = withUnits(MADE, [
+    { ...raid5In(withStates('okay', 'okay', 'okay')), copy: { of: 1, to, done: blocks(0) } },
+  ])
+  const { gate, state, hosting, jobs } = rig(t, tree)
+  const job = await wanted(hosting)
+  hosting.start(D5, { kind: 'copy', job }, 1, job.from)
+  t.match(jobs, [{ kind: 'copy', columns: [1], from: 0, checkpointMillis: 2000 }])
+  hosting.checkpoint(D5, job, blocks(640))
+  await gate.let(true)
+  t.equal(raid5In(state.tree).copy?.done, 640)
+  await hosting.ended(D5, job, end('cancelled', 4096), 'cancelled')
+  t.equal(raid5In(state.tree).copy?.done, 640)
+  t.equal((await wanted(hosting)).from, 640)
+})
+
 t.test('a target that failed, or is other storage by now, is not called in step', async (t) => {
   const { gate, state, hosting } = rig(t, withStates('okay', 'resync', 'okay'))
   const job = await wanted(hosting)

@@ -42,6 +42,22 @@ t.test('what failed is not tried again, and a resync goes on where it was', asyn
   t.equal(nextRaid5Job({ ...u, checkpoint: { ...other, column: 2, identity: 'file:1:/disks/b' } })?.from, 0)
 })
 
+t.test('a copy goes on where it was, unless it has missed something', async (t) => {
+  const after = (...events: Parameters<typeof afterRaid5>[1][]) => {
+    const x = afterRaid5(raid5('okay okay okay'), { event: 'copy', column: 1, by: slice('/new') }, ...events)
+    if (typeof x === 'string') throw new Error(x)
+    return x.unit
+  }
+  const checkpoint = { event: 'checkpoint', column: 1, done: blocks(4096) } as const
+  const target = { kind: 'copy', column: 1 } as const
+  t.same(nextRaid5Job(after()), { target, from: 0 })
+  t.same(nextRaid5Job(after(checkpoint)), { target, from: 4096 })
+  t.same(nextRaid5Job(after(checkpoint, { event: 'copyMissed' })), { target, from: 0 })
+  const identity = raid5TargetIdentity(after(), target)
+  t.equal(raid5TargetIdentity(after(checkpoint), target), identity)
+  t.not(raid5TargetIdentity(after(checkpoint, { event: 'copyMissed' }), target), identity)
+})
+
 t.test('a target is another one when its storage is, or when it failed in between', async (t) => {
   const u = raid5('okay resync okay')
   const target = { kind: 'regenerate', column: 1 } as const

@@ -186,7 +186,7 @@ t.test('a column that works is copied', async (t) => {
   for (const e of [error(3), copyEnd(1, 'failed', 3)]) {
     const lost = done(x.unit, e)
     t.match(lost.unit, { copy: null, columns: [{}, { name: '/disks/b', state: 'okay' }, {}] })
-    t.same(lost.notices, ['md: d5: /new failed as replacement, /disks/b stays in use'])
+    t.same(lost.notices, ['md: d5: /new write error, replace terminated'])
     t.ok(lost.unit.errors > whole.unit.errors, 'a header that says otherwise is an old one')
   }
   for (const e of [error(1), openError(1)]) {
@@ -201,6 +201,11 @@ t.test('a column that works is copied', async (t) => {
   const last = done(besides.unit, error(1))
   t.equal(last.states, 'erred lastErred okay')
   t.equal(last.unit.copy, null, 'nothing could make it')
+  t.same(last.notices, [
+    'md: d5: /disks/b needs maintenance',
+    'md: d5: /disks/b last erred',
+    'md: d5: needs maintenance, replace terminated',
+  ])
   t.match(afterRaid5(x.unit, copy(0)), /^illegal/, 'one at a time')
   t.match(done(x.unit, copy(1, '/other')).unit.copy, { to: { name: '/other' } })
   for (const e of [attach('/more'), { event: 'regen' } as const, copyEnd(0, 'done')])
@@ -213,6 +218,26 @@ t.test('a column that works is copied', async (t) => {
   const broken = done(spared.unit, error(1))
   t.match(broken.unit.columns[1], { name: '/disks/b', spare: null, state: 'resync' })
   t.same(broken.notices, ['md: d5: /spare needs maintenance', 'md: d5: /spare hotspare errored and released'])
+})
+
+t.test('how far a copy came', async (t) => {
+  const by = slice('/new')
+  const checkpoint = (done: number): Raid5Event => ({ event: 'checkpoint', column: 1, done: blocks(done) })
+  const x = done('okay okay okay', { event: 'copy', column: 1, by }, checkpoint(64))
+  t.match(x.unit, { copy: { of: 1, done: 64 }, checkpoint: null })
+  const cancelled: Raid5Event = { event: 'copyEnd', column: 1, result: 'cancelled', failed: null }
+  for (const e of [cancelled, error(0), { event: 'started', epoch: 1 } as const])
+    t.equal(done(x.unit, e).unit.copy?.done, 64, e.event)
+  for (const e of [{ event: 'copyMissed' }, { event: 'started', epoch: 1, damaged: true }] as const) {
+    const anew = done(x.unit, e).unit
+    t.equal(anew.copy?.done, 0, `${e.event}: it may differ below`)
+    t.ok((anew.copy?.to.erredOrder ?? 0) > (x.unit.copy?.to.erredOrder ?? 0), 'what is under way goes on from nowhere')
+    t.equal(done(anew, e).unit.errors, anew.errors, 'once')
+  }
+  t.equal(done(x.unit, { event: 'copy', column: 1, by: slice('/other') }).unit.copy?.done, 0, 'another disk')
+  const own = raid5('okay okay okay')
+  t.equal(done(own, { event: 'copyMissed' }).unit, own)
+  t.equal(done(x.unit, error(1)).unit.checkpoint, null, 'what it becomes is made anew')
 })
 
 t.test('hot spares', async (t) => {

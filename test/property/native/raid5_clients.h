@@ -65,6 +65,7 @@ class Clients5 {
     std::vector<std::byte> buffer;
     std::uint64_t begun = 0;  // the model's tick
     std::uint64_t turn = 0;
+    std::set<std::uint64_t> dirty;  // what was read, when it began
     bool answered = false;
     bool twice = false;
 
@@ -115,6 +116,10 @@ class Clients5 {
     call.begun = world_.versions.tick();
     call.done = onDone;
     if (op == Op::read || op == Op::write) call.buffer.resize(length);
+    if (op == Op::read)
+      eachSector(call, [&](std::uint64_t s, std::size_t, std::size_t, std::uint64_t) {
+        if (world_.isDirty(s)) call.dirty.insert(s);
+      });
     if (op == Op::write) {
       for (std::byte& b : call.buffer) b = static_cast<std::byte>(world_.random());
       if (world_.random() % 10 == 0 && length >= kBlock) std::memcpy(call.buffer.data(), &journal::kMagic, 4);
@@ -213,7 +218,7 @@ class Clients5 {
     }
   }
   bool mayFail(const Call5& call) {
-    if (call.op == Op::read) return world_.mayFailRead(call.offset, call.length, call.turn);
+    if (call.op == Op::read) return world_.mayFailRead(call.offset, call.length, call.turn, call.dirty);
     if (call.op == Op::flush) return world_.mayFailFlush(call.turn);
     if (call.fua && world_.mayFailFlush(call.turn)) return true;
     return call.changes() && world_.mayFailWrite(call.offset, call.length, call.turn);

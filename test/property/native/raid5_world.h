@@ -175,9 +175,17 @@ class World5 final : public VolumeHost {
 
   // ---- when a client may be told EIO: `since` is the turn its request began
 
-  // Where a sector's own column could not be read there, nor another one.
-  bool mayFailRead(std::uint64_t offset, std::uint64_t length, std::uint64_t since) const {
+  // Acknowledged, and in memory alone.
+  bool isDirty(std::uint64_t sector) const {
+    const Raid5Place place = shape().placeOf(sector * kBlock);
+    const Raid5Row* const row = state.raid5->cache->find(shape().rowOf(place));
+    return row != nullptr && (row->cells[place.column].dirty >> (place.within % Raid5Shape::kPage / kBlock) & 1U) != 0;
+  }
+  // Where a sector's own column could not be read there, nor another one. `dirty`: sectors that were so when it began.
+  bool mayFailRead(std::uint64_t offset, std::uint64_t length, std::uint64_t since,
+                   const std::set<std::uint64_t>& dirty) const {
     for (std::uint64_t at = offset / kBlock * kBlock; at < offset + length; at += kBlock) {
+      if (dirty.contains(at / kBlock) && isDirty(at / kBlock)) continue;
       const Raid5Place place = shape().placeOf(at);
       const std::uint64_t within = place.line * node_.segment + place.within;
       const ColumnSet bad = unreadableIn(within, within + kBlock, since);

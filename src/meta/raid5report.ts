@@ -37,11 +37,14 @@ const STATE_TEXTS: Readonly<Record<Raid5State, string>> = {
   regen: 'Regen',
 }
 
+/** The blank at the end is where SVM names a set. */
+const PROBE = 'metastat -i '
+
 /** The column that failed first. */
 const firstWith = (u: Raid5Unit, ...states: readonly ColumnState[]): Column | undefined =>
   u.columns.filter((c) => states.includes(c.state)).sort((a, b) => a.erredOrder - b.erredOrder)[0]
 
-const invoke = (u: Raid5Unit, state: Raid5State): string | null => {
+const invoke = (u: Raid5Unit, state: Raid5State, live: LiveStatus): string | null => {
   const replace = (c: Column | undefined, force: string): string | null =>
     c === undefined ? null : `metareplace ${force}${u.name} ${configured(c).name} <new device>`
   switch (state) {
@@ -52,7 +55,8 @@ const invoke = (u: Raid5Unit, state: Raid5State): string | null => {
     case 'lastErred':
       return replace(firstWith(u, 'erred', 'resync', 'initErred'), '-f ') ?? replace(firstWith(u, 'lastErred'), '-f  ')
     case 'waiting':
-      return `metasync ${u.name}`
+      // What it is copied to is away: the copy begins when that is found again.
+      return u.copy !== null && isMissing(u.copy.to, live) ? PROBE : `metasync ${u.name}`
     case 'resyncing':
     case 'initializing':
     case 'okay':
@@ -105,8 +109,7 @@ export const reportRaid5 = (u: Raid5Unit, tree: Tree, live: LiveStatus, tab: str
     size: u.blocks,
     state: unavailable ? 'Unavailable' : STATE_TEXTS[state],
     changed: Math.max(...membersOf(u).map((c) => c.changed)),
-    // The blank at the end is where SVM names a set.
-    invoke: unavailable ? 'metastat -i ' : invoke(u, state),
+    invoke: unavailable ? PROBE : invoke(u, state, live),
     work: workOf(u, state, running),
     hotSparePool: u.hotSparePool,
     interlace: u.interlace,

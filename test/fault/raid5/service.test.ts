@@ -178,7 +178,28 @@ t.test('a copy goes on where it was, after SIGKILL, with what was written meanwh
   await writeAll(t, nbd)
   const replaced = metad.must('metareplace', ['d5', disks.path('b'), disks.path('t')])
   t.match(replaced, /^d5: device \S*b is replaced with \S*t\n$/)
-  await r.until('under way', (s) => Number(/Resync in progress: +([\d.]+)%/.exec(s)?.[1] ?? 0) > 30)
+  const shown = await r.until('under way', (s) => Number(/Resync in progress: +([\d.]+)%/.exec(s)?.[1] ?? 0) > 30)
+  t.match(
+    shown,
+    /^d5: RAID\n {4}State: Resyncing {4}\n {4}Resync in progress: [3-9]\d\.\d% done\n {4}Interlace: 32 blocks\n/,
+  )
+  t.match(shown, /\/a .* Okay .*\n.*\/t .* Resyncing .*\n.*\/c .* Okay/, 'the new disk in place of the old one')
+  t.notMatch(shown, /\/b +\d+ .* Okay/)
+  const { units } = JSON.parse(metad.must('metastat', ['--json', 'd5'])) as {
+    readonly units: readonly {
+      readonly work: { readonly doneBlocks: number; readonly totalBlocks: number }
+      readonly original: { readonly columns: readonly unknown[] }
+    }[]
+  }
+  t.match(units, [{ state: 'Resyncing', invoke: null, work: { work: 'resync', running: true } }])
+  t.match(units[0]?.original.columns, [
+    { state: 'Okay' },
+    { device: disks.path('t'), state: 'Resyncing' },
+    { state: 'Okay' },
+  ])
+  const { doneBlocks, totalBlocks } = units[0]?.work ?? { doneBlocks: 0, totalBlocks: 0 }
+  t.ok(doneBlocks > 0.3 * totalBlocks && doneBlocks <= totalBlocks, `${doneBlocks} of ${totalBlocks}`)
+  t.match(metad.run('metasync', ['d5']), { status: 255, stderr: /d5: resync in progress/ })
   await writeAll(t, nbd, 60)
   t.equal(await answered(nbd.flush()), 0)
   await writeAll(t, nbd, 70)

@@ -99,6 +99,16 @@ const putHeader = async (
   }
 }
 
+const syncColumn = async ({ fd }: OpenComponent, name: string, files: HostFiles): Promise<MetaResult<void>> => {
+  try {
+    await files.sync(fd)
+    return ok(undefined)
+  } catch (e) {
+    if (errnoOf(e) === undefined) throw e
+    return err(sysError(e, name))
+  }
+}
+
 /** Columns that a header may say to be part of the device. */
 export const inStep = (u: Raid5Unit): readonly number[] => u.columns.flatMap((c, i) => (c.state === 'okay' ? [i] : []))
 
@@ -117,7 +127,8 @@ export interface HeaderOptions {
 
 /**
  * The headers of `columns` of `u` are on stable storage, or the error says of which one they are not. Those that are
- * there already are not written.
+ * there already are not written. With `inPlace` none is before all of `columns` are synced: a header that ends the
+ * journal ends it for all of them.
  */
 export const writeHeaders = async (
   u: Raid5Unit,
@@ -125,16 +136,21 @@ export const writeHeaders = async (
   opener: Opener,
   { limitSeconds, inService, inPlace = false, files }: HeaderOptions,
 ): Promise<MetaResult<void>> => {
-  const written = await Promise.all(
-    columns.map(async (index) => {
-      const c = u.columns[index]
-      if (c === undefined) return err(metaError('sys', u.name, strerror('EINVAL')))
-      return limited(opener, c, limitSeconds, (open) =>
-        inService && open.align > BLOCK_BYTES
-          ? Promise.resolve(ok(undefined))
-          : putHeader(u, index, open, files, inPlace),
-      )
-    }),
+  const each = async (work: (open: OpenComponent, index: number) => Promise<MetaResult<void>>) => {
+    const done = await Promise.all(
+      columns.map(async (index) => {
+        const c = u.columns[index]
+        if (c === undefined) return err(metaError('sys', u.name, strerror('EINVAL')))
+        return limited(opener, c, limitSeconds, (open) => work(open, index))
+      }),
+    )
+    return done.find((d) => !d.ok) ?? ok(undefined)
+  }
+  if (inPlace) {
+    const synced = await each((open, index) => syncColumn(open, u.columns[index]?.name ?? u.name, files))
+    if (!synced.ok) return synced
+  }
+  return each((open, index) =>
+    inService && open.align > BLOCK_BYTES ? Promise.resolve(ok(undefined)) : putHeader(u, index, open, files, inPlace),
   )
-  return written.find((w) => !w.ok) ?? ok(undefined)
 }

@@ -252,6 +252,8 @@ export class System {
   async #putHeaders(u: Unit | undefined, how: Pick<HeaderOptions, 'inService' | 'inPlace'>): Promise<void> {
     const { components, config, files, log } = this.parts
     if (u?.kind !== 'raid5' || this.readOnly) return
+    // What failed and is needed all the same may not have everything: the journal is to be replayed.
+    if (how.inPlace === true && u.columns.some((c) => c.state === 'lastErred')) return
     const options = { ...how, limitSeconds: config.componentTimeoutSeconds, files }
     const written = await writeHeaders(u, inStep(u), components, options)
     if (!written.ok) log.warn({ metadevice: u.name }, `header not written: ${errorText(written.error)}`)

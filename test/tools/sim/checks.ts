@@ -355,7 +355,11 @@ export class Checks {
     for (const [unit, index, c] of before === null ? [] : all(before)) {
       const next = at(unit, index)
       const isWhole = c.state === 'okay' || c.state === 'resync'
-      if (c.spare !== null && isWhole && next?.spare === null && next.state === 'resync')
+      // One that failed while it was copied is Broken, and had nothing more to give.
+      const gaveWay = [...tree.values()].some(
+        (u) => u.kind === 'pool' && u.spares.some((s) => s.name === c.name && s.broken),
+      )
+      if (c.spare !== null && isWhole && !gaveWay && next?.spare === null && next.state === 'resync')
         this.#relieved.set(c.name, { unit, index })
     }
     for (const [spare, { unit, index }] of this.#relieved) {

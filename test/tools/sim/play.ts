@@ -17,6 +17,8 @@ import { World, Wrong } from './world.js'
 /** Commands during which metad is killed, and within how many events of them. */
 const MORTAL_PERCENT = 10
 const MORTAL_EVENTS = 30
+/** Commands after which a job runs. */
+const BEGINS = ['init', 'attach', 'parity', 'replace', 'replace-f']
 
 class Died extends Error {}
 
@@ -88,6 +90,7 @@ export class Play {
     const { world } = this
     if (!(await world.boot())) throw new Error('the first start failed')
     await world.configure()
+    for (const { name } of world.setup.raid5s) this.#trouble.strike(name)
     for (const { name, sides } of world.setup.mirrors) await this.#say(['attach', name, sides[1] ?? ''])
     // Turns count too: a world in which nothing can happen must come to an end.
     for (let turns = 0; world.schedule.events < events; turns++) {
@@ -256,6 +259,7 @@ export class Play {
     world.tell(`${words.join(' ')}: ${done}`)
     this.tally[done === 'ok' ? 'done' : 'refused']++
     const raid5 = world.raid5Setup(words[1] as UnitName)
+    if (done === 'ok' && raid5 !== undefined && BEGINS.includes(words[0] ?? '')) this.#trouble.strike(raid5.name)
     if (done === 'ok' && words[0] === 'clear' && raid5 !== undefined) this.#clients.get(raid5.name)?.dropped(true)
     if (done !== 'ok' || words[0] !== 'init') return
     this.tally.remade++

@@ -33,6 +33,7 @@ export class Raid5Administrator {
       this.#kept.delete(u.name)
       return ['clear', u.name]
     }
+    if (this.#world.system.resyncs.isRunning(u.name) && dice.chance(15)) return ['cancel', u.name]
     const wants = dice.below(100)
     if (wants < 35) return this.#mend(u, dice)
     if (wants < 55) return [dice.pick(['sync', 'sync', 'parity', 'cancel', 'resync-all', 'probe', 'probe']), u.name]

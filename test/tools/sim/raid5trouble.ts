@@ -3,6 +3,7 @@
  * others are whole: then no error may reach a client.
  */
 import { configured } from '../../../src/meta/standing.js'
+import { isRaw } from '../../../src/meta/raid5tables.js'
 import type { Column, UnitName } from '../../../src/meta/types.js'
 import type { SimDisk } from './disks.js'
 import type { World } from './world.js'
@@ -61,7 +62,9 @@ export class Raid5Trouble {
     if (u === undefined) return []
     const index = this.#at.get(name) ?? dice.below(u.columns.length)
     const known = this.#at.has(name)
-    if (!this.#wild) {
+    // There is no data to lose.
+    if (!this.#wild && isRaw(u)) this.#at.set(name, index)
+    else if (!this.#wild) {
       if (known ? dice.chance(60) : this.bad(name).some((i) => i !== index)) return []
       this.#at.set(name, index)
     }

@@ -51,15 +51,20 @@ export class Stopping {
     const { system, db } = world.process
     for (let i = dice.below(MAX_REQUESTS); i > 0; i--) dice.pick([...this.#clients.values()]).request()
     await world.finish(system.stop(), check)
+    const sound = db.health === 'good' ? [...this.#clients].filter(([name]) => this.#isSound(name)) : []
+    for (const [name, clients] of sound) {
+      if (!clients.quiet) world.broken(`${name}: metad has ended, and requests are not answered`)
+      if (world.engineRaid5(name)?.groups.oldest(true) !== Infinity && world.raid5(name) !== undefined)
+        world.broken(`${name}: metad has ended, and something is in memory alone`)
+    }
+    // The engine ends what is in flight.
     while (world.schedule.step()) {
       await settled()
       check()
     }
-    if (db.health !== 'good') return
-    for (const [name, clients] of this.#clients) {
+    for (const [name, clients] of sound) {
       if (!this.#isSound(name)) continue
       this.judged++
-      if (!clients.quiet) world.broken(`${name}: metad has ended, and requests are not answered`)
       const m = world.mirror(name)
       // What was answered is there for good. A side that is alone has no regions that had to be clean.
       if (m?.submirrors.length !== 1) clients.oracle.flushed(clients.oracle.flushing())

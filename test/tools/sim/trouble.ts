@@ -13,6 +13,7 @@ import { Raid5Trouble } from './raid5trouble.js'
 import type { World } from './world.js'
 
 const WILD_PERCENT = 30
+const STRIKE_PERCENT = 25
 
 export class Trouble {
   readonly #world: World
@@ -104,6 +105,11 @@ export class Trouble {
     if (!this.wild) this.#at.set(name, side)
     this.faults++
     this.#hurtMember(dice.pick(this.#disksOf(side)))
+  }
+
+  /** Something has begun that is to fail now and then. */
+  strike(name: UnitName): void {
+    if (this.#world.schedule.dice.chance(STRIKE_PERCENT)) this.#hurtColumn(name)
   }
 
   #hurtColumn(name: UnitName): void {

@@ -123,6 +123,44 @@ t.test('a column that fails is named', async (t) => {
   t.equal(open.size, 0)
 })
 
+t.test('the journal ends for all columns, or for none', async (t) => {
+  const at = disks(t)
+  const journals = async () =>
+    (await gatherHeaders(at.devices, 0).then((found) => at.devices.map((d) => found(d)))).map((f) =>
+      f.ok ? f.value?.header.journal : null,
+    )
+  const how = { ...SLOW, inService: false }
+  t.equal(why(await writeHeaders(at.unit, ALL, opener(512), how)), 'done')
+  const before = await journals()
+  t.not(before[0], 0)
+  const away: Opener = {
+    ...opener(512),
+    acquire: (s) =>
+      s.path === at.devices[2]?.path ? Promise.resolve(err(metaError('replaced', s.name))) : opener(512).acquire(s),
+    release: () => undefined,
+  }
+  t.equal(
+    why(await writeHeaders(at.unit, ALL, away, { ...how, inPlace: true })),
+    'storage was replaced since it was configured',
+  )
+  t.same(await journals(), before, 'one could not be opened')
+  for (const fd of open) closeSync(fd)
+  open.clear()
+  let syncs = 0
+  const failing = {
+    ...HOST_FILES,
+    sync: (fd: number) =>
+      ++syncs === 3 ? Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' })) : HOST_FILES.sync(fd),
+  }
+  t.equal(
+    why(await writeHeaders(at.unit, ALL, opener(512), { ...how, inPlace: true, files: failing })),
+    'Input/output error',
+  )
+  t.same(await journals(), before, 'one could not be synced')
+  t.equal(why(await writeHeaders(at.unit, ALL, opener(512), { ...how, inPlace: true })), 'done')
+  t.same(await journals(), [0, 0, 0])
+})
+
 t.test('a journal of Solaris with writes in it', async (t) => {
   const at = disks(t)
   // The form of a 32-bit unit on SPARC (driver.md 4.4): slots of 17 blocks, ten of them.

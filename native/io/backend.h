@@ -43,6 +43,9 @@ struct Io {
   // at most kIovecsMax, unchanged until complete().
   const iovec* iov = nullptr;
   std::uint32_t iovCount = 0;
+  // read, write, not fua: when not null, iov[i] lies at offsets[i] and not behind iov[i - 1], and `offset` says
+  // nothing. Only where Backend::scatters(); unchanged until complete(). An error does not say which pieces are done.
+  const std::uint64_t* offsets = nullptr;
   std::int32_t result = 0;  // 0 or -errno once complete
   // extents, once complete without an error: the first `run` bytes, whole blocks from `offset` on, are a hole, which
   // reads as zeroes, or data; what is not known is data.
@@ -63,6 +66,8 @@ class Backend {
   virtual void submit() noexcept = 0;
   // Completes what is ready; returns how many. Never sleeps.
   virtual unsigned poll() noexcept = 0;
+  // One Io for pieces all over this component is to be had, and costs less than one Io for each.
+  virtual bool scatters(const ComponentFile&) const noexcept { return false; }
   // What the kernel holds of the memory of Ios that were given up.
   HeldMemory& held() noexcept { return held_; }
 

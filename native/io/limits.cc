@@ -51,6 +51,11 @@ void Limits::begin(Outstanding& o, Io& caller) noexcept {
     std::copy_n(caller.iov, caller.iovCount, o.list.get());
     o.io.iov = o.list.get();
   }
+  if (caller.offsets != nullptr) {
+    if (o.offsets == nullptr) o.offsets = std::make_unique_for_overwrite<std::uint64_t[]>(kIovecsMax);
+    std::copy_n(caller.offsets, caller.iovCount, o.offsets.get());
+    o.io.offsets = o.offsets.get();
+  }
   o.caller = &caller;
   age(o);
 }

@@ -39,8 +39,9 @@ struct Outstanding {
   std::vector<HeldMemory::Hold> holds;  // empty unless it was given up
   bool holding = false;
 
-  // The copy of the caller's list; made once per operation.
+  // The copies of the caller's lists; made once per operation.
   std::unique_ptr<iovec[]> list;
+  std::unique_ptr<std::uint64_t[]> offsets;
 };
 
 // By age, oldest first.

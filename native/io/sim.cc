@@ -16,8 +16,9 @@ bool writes(IoOp op) noexcept { return op == IoOp::write || op == IoOp::discard 
 
 // Cut to whole sectors of the component: a sector is written or it is not.
 std::uint64_t wholeSectors(const Io& io, std::uint64_t length) noexcept {
-  const std::uint64_t end = (io.offset + length) / kSector * kSector;
   if (length == io.length) return length;
+  if (io.offsets != nullptr) return length / kSector * kSector;  // of which the pieces are made, as start() asks for
+  const std::uint64_t end = (io.offset + length) / kSector * kSector;
   return end > io.offset ? end - io.offset : 0;
 }
 
@@ -25,13 +26,33 @@ std::uint64_t wholeSectors(const Io& io, std::uint64_t length) noexcept {
 template <typename Visit>
 void eachPiece(const Io& io, std::uint64_t length, Visit visit) {
   std::uint64_t at = 0;
-  const auto piece = [&](std::byte* memory, std::uint64_t size) {
+  const auto piece = [&](std::byte* memory, std::uint64_t size, std::uint64_t offset) {
     const std::uint64_t part = std::min(size, length - at);
-    if (part > 0) visit(std::span(memory, part), io.offset + at);
+    if (part > 0) visit(std::span(memory, part), offset);
     at += part;
   };
-  if (io.iov == nullptr) return piece(io.data, io.length);
-  for (std::uint32_t i = 0; i < io.iovCount; i++) piece(static_cast<std::byte*>(io.iov[i].iov_base), io.iov[i].iov_len);
+  if (io.iov == nullptr) return piece(io.data, io.length, io.offset);
+  for (std::uint32_t i = 0; i < io.iovCount; i++) {
+    const std::uint64_t offset = io.offsets != nullptr ? io.offsets[i] : io.offset + at;
+    piece(static_cast<std::byte*>(io.iov[i].iov_base), io.iov[i].iov_len, offset);
+  }
+}
+
+// Whether visit(first, end) is true for a range of the component that the first `length` bytes of the Io lie in.
+template <typename Visit>
+bool anyRange(const Io& io, std::uint64_t length, Visit visit) {
+  if (io.offsets == nullptr) return visit(io.offset, io.offset + length);
+  std::uint64_t at = 0;
+  for (std::uint32_t i = 0; i < io.iovCount && at < length; at += io.iov[i++].iov_len) {
+    if (visit(io.offsets[i], io.offsets[i] + std::min(io.iov[i].iov_len, length - at))) return true;
+  }
+  return false;
+}
+
+bool overlap(const Io& a, const Io& b) {
+  return anyRange(a, a.length, [&](std::uint64_t first, std::uint64_t end) {
+    return anyRange(b, b.length, [&](std::uint64_t from, std::uint64_t to) { return from < end && first < to; });
+  });
 }
 
 }  // namespace
@@ -86,7 +107,9 @@ std::uint32_t SimBackend::indexOf(const Io& io) const {
 SimFault* SimBackend::strikes(const Io& io, bool hangs) {
   const std::uint32_t file = indexOf(io);
   for (SimFault& fault : faults_) {
-    const bool there = io.op == IoOp::sync || (io.offset < fault.end && fault.first < io.offset + io.length);
+    const bool there = io.op == IoOp::sync || anyRange(io, io.length, [&](std::uint64_t first, std::uint64_t end) {
+                         return first < fault.end && fault.first < end;
+                       });
     if (fault.hangs != hangs || fault.file != file || fault.op != io.op || !there || fault.times == 0) continue;
     if (fault.skip > 0) {
       fault.skip--;
@@ -107,8 +130,10 @@ void SimBackend::corrupt(std::uint32_t file, std::uint64_t first, std::uint64_t 
 }
 
 bool SimBackend::unreadable(const Disk& disk, const Io& io) {
-  const auto first = disk.bad.lower_bound(io.offset / kSector);
-  return io.op == IoOp::read && first != disk.bad.end() && first->first * kSector < io.offset + io.length;
+  return io.op == IoOp::read && anyRange(io, io.length, [&](std::uint64_t first, std::uint64_t end) {
+           const auto bad = disk.bad.lower_bound(first / kSector);
+           return bad != disk.bad.end() && bad->first * kSector < end;
+         });
 }
 
 void SimBackend::limit(std::uint64_t nanos) {
@@ -134,7 +159,11 @@ void SimBackend::start(Io& io) noexcept {
   }
   if (io.op != IoOp::sync) {
     // The volume layer promises both; a violation is a bug there, not a fault.
-    if (io.length == 0 || io.offset + io.length > disk.seen.size()) std::abort();
+    const auto wrong = [&](std::uint64_t first, std::uint64_t end) {
+      return end > disk.seen.size() || (io.offsets != nullptr && (first | end) % kSector != 0);
+    };
+    if (io.length == 0 || anyRange(io, io.length, wrong)) std::abort();
+    if (io.offsets != nullptr && (!options_.scatters || io.iov == nullptr || io.fua)) std::abort();
     std::uint64_t sum = 0;
     for (std::uint32_t i = 0; io.iov != nullptr && i < io.iovCount; i++) sum += io.iov[i].iov_len;
     if (io.iov != nullptr && (sum != io.length || io.iovCount > kIovecsMax)) std::abort();
@@ -142,8 +171,7 @@ void SimBackend::start(Io& io) noexcept {
   if (writes(io.op)) {
     for (const Operation& p : pending_) {
       const Io& other = p->outstanding.io;
-      const bool same = other.file == io.file && writes(other.op);
-      if (same && other.offset < io.offset + io.length && io.offset < other.offset + other.length) overlapping_++;
+      if (other.file == io.file && writes(other.op) && overlap(io, other)) overlapping_++;
     }
   }
   auto operation = std::make_unique<Pending>();
@@ -210,9 +238,17 @@ void SimBackend::change(Disk& disk, const Io& io, std::uint64_t length, bool dur
     std::fill_n(disk.seen.begin() + static_cast<std::ptrdiff_t>(io.offset), length, std::byte{0});
   }
   sequence_++;
-  for (std::uint64_t s = io.offset / kSector; s * kSector < io.offset + length; s++) {
+  anyRange(io, length, [&](std::uint64_t first, std::uint64_t end) {
+    changeSectors(disk, first, end, durable);
+    return false;
+  });
+}
+
+// Of what is seen between the two.
+void SimBackend::changeSectors(Disk& disk, std::uint64_t from, std::uint64_t end, bool durable) {
+  for (std::uint64_t s = from / kSector; s * kSector < end; s++) {
     const auto damaged = disk.bad.find(s);
-    const bool whole = s * kSector >= io.offset && (s + 1) * kSector <= io.offset + length;
+    const bool whole = s * kSector >= from && (s + 1) * kSector <= end;
     if (whole && damaged != disk.bad.end() && !damaged->second) disk.bad.erase(damaged);
     if (disk.lying.contains(s)) disk.seen[s * kSector] ^= std::byte{0x11};
     const auto first = disk.seen.begin() + static_cast<std::ptrdiff_t>(s * kSector);

@@ -39,6 +39,7 @@ struct SimOptions {
   unsigned latencyMax = 8;         // turns of poll() an Io may take
   unsigned inlinePercent = 0;      // of Ios complete inside start()
   std::uint64_t turnNanos = 1000;  // how far a poll() moves the clock
+  bool scatters = false;           // takes Io::offsets
 };
 
 class SimBackend final : public Backend {
@@ -48,6 +49,7 @@ class SimBackend final : public Backend {
   void start(Io& io) noexcept override;
   void submit() noexcept override {}
   unsigned poll() noexcept override;
+  bool scatters(const ComponentFile&) const noexcept override { return options_.scatters; }
 
   // Component files in the order of `sizes`; replaced by reopen().
   std::vector<ComponentFile*> files() const;
@@ -136,6 +138,7 @@ class SimBackend final : public Backend {
   void look() noexcept;
   static std::vector<std::byte> memoryOf(const Io& io);
   void change(Disk& disk, const Io& io, std::uint64_t length, bool durable);
+  void changeSectors(Disk& disk, std::uint64_t from, std::uint64_t end, bool durable);
   static void findExtent(const Disk& disk, Io& io);
   static void copyOut(const Disk& disk, const Io& io, std::uint64_t length);
   void settle(Disk& disk, std::uint64_t upTo);

@@ -88,6 +88,7 @@ UringBackend::RingOp* UringBackend::take(Io& io) noexcept {
   free_ = op->next;
   limits_.begin(op->outstanding, io);
   op->call.iov = nullptr;
+  op->call.offsets = nullptr;
   op->phase = Phase::transfer;
   op->done = 0;
   op->attempt = 0;
@@ -254,6 +255,7 @@ void UringBackend::start(Io& io) noexcept {
   ComponentFile& file = *io.file;
   if (Limits::refuses(file)) [[unlikely]]
     return answer(io, -ETIMEDOUT);
+  if (io.offsets != nullptr) return startScattered(io);
   const std::uint64_t size = file.size.load(std::memory_order_relaxed);
   if (io.op != IoOp::sync && (io.length > size || io.offset > size - io.length)) return answer(io, -EIO);
   switch (io.op) {
@@ -379,6 +381,7 @@ void UringBackend::transfer(RingOp& op) noexcept {
     takeTurn(op);
   }
   op.call.offset = io.offset + op.done;
+  op.call.offsets = io.offsets;
   if (io.iov != nullptr && op.done == 0) {
     op.call.iov = io.iov;
     op.call.iovCount = io.iovCount;

@@ -3,7 +3,8 @@
 // What is done inline: buffered reads that RWF_NOWAIT can answer, whole-page buffered writes to regular
 // files of known local file systems, everything on tmpfs; but for what is to be done aside. Through the ring: O_DIRECT,
 // buffered block devices, unknown file systems, cold reads, FUA writes, syncs, discards, advice. By helpers, threads of
-// the backend's own, where there is more than one processor: what would be done inline and is one of many (Io::bulk).
+// the backend's own, where there is more than one processor: what would be done inline and is one of many (Io::bulk)
+// or many in one (Io::offsets).
 // O_DIRECT requests that are not aligned go through a bounce buffer, a window at a time, under an exclusive claim on
 // their blocks. Where io_uring is not to be had, worker threads take the ring's place; they look for holes everywhere,
 // because the ring cannot. What syncs has a turn in the component's gate from before the first call to the answer. What
@@ -44,6 +45,7 @@ class UringBackend final : public Backend {
   void start(Io& io) noexcept override;
   void submit() noexcept override;
   unsigned poll() noexcept override;
+  bool scatters(const ComponentFile& file) const noexcept override { return !file.direct && file.memory(); }
 
   // Becomes readable when poll() has something to do, but only between sleepBegins() and sleepEnds();
   // -1 with workers, which wake the mailbox instead.
@@ -121,6 +123,7 @@ class UringBackend final : public Backend {
   void advise(Io& io, Phase phase, int advice, std::uint64_t from, std::uint64_t to) noexcept;
   void begin(RingOp& op) noexcept;
   bool help(Io& io) noexcept;
+  void startScattered(Io& io) noexcept;
   void handOver() noexcept;
   void transfer(RingOp& op) noexcept;
   void nextWindow(RingOp& op) noexcept;

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <system_error>
 #include <utility>
 
@@ -48,8 +49,42 @@ std::int32_t seekExtent(SysCall& call) noexcept {
   return 1;
 }
 
+ssize_t transfer(SysKind kind, int fd, std::span<const iovec> list, std::uint64_t offset) noexcept {
+  const auto at = static_cast<off_t>(offset);
+  const auto count = static_cast<int>(list.size());
+  if (count > 1)
+    return kind == SysKind::read ? ::preadv(fd, list.data(), count, at) : ::pwritev(fd, list.data(), count, at);
+  const iovec& one = list.front();
+  return kind == SysKind::read ? ::pread(fd, one.iov_base, one.iov_len, at)
+                               : ::pwrite(fd, one.iov_base, one.iov_len, at);
+}
+
+// Neighbours in one call.
+std::int32_t performScattered(const SysCall& call) noexcept {
+  std::int32_t total = 0;
+  for (unsigned i = 0; i < call.iovCount;) {
+    const unsigned first = i;
+    std::uint64_t length = 0;
+    do {
+      length += call.iov[i++].iov_len;
+    } while (i < call.iovCount && call.offsets[i] == call.offsets[first] + length);
+    ssize_t n = 0;
+    do {
+      n = transfer(call.kind, call.fd, {call.iov + first, i - first}, call.offsets[first]);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) return -errno;
+    // Whoever asked finds out what it was, piece by piece.
+    if (static_cast<std::uint64_t>(n) != length) return -EIO;
+    total += static_cast<std::int32_t>(length);
+  }
+  return total;
+}
+
+}  // namespace
+
 std::int32_t perform(SysCall& call) noexcept {
   if (call.kind == SysKind::extents) return seekExtent(call);
+  if (call.offsets != nullptr) return performScattered(call);
   const iovec one{call.data, call.length};
   const iovec* const iov = call.iov != nullptr ? call.iov : &one;
   const auto count = static_cast<int>(call.iov != nullptr ? call.iovCount : 1);
@@ -70,8 +105,6 @@ std::int32_t perform(SysCall& call) noexcept {
   } while (n < 0 && errno == EINTR);
   return n < 0 ? -errno : static_cast<std::int32_t>(n);
 }
-
-}  // namespace
 
 void Finished::add(SysCall& call) noexcept {
   call.next = head_.load(std::memory_order_relaxed);
@@ -171,13 +204,14 @@ void Workers::run() noexcept {
     call.waits = false;
     --waiting_;
     lock.unlock();
+    const unsigned pieces = call.offsets != nullptr ? call.iovCount : 1;
     call.result = perform(call);
     if (bundle_ == 1) {
       call.finished->push(call);
     } else {
       untold = call.finished;  // the call is the owner's as soon as it is there
       untold->add(call);
-      quiet++;
+      quiet += pieces;
     }
     lock.lock();
   }

@@ -24,6 +24,10 @@ namespace metadisk {
 enum class SysKind : std::uint8_t { read, write, sync, fallocate, advise, extents };
 
 class Finished;
+struct SysCall;
+
+// On this thread; the result as io_uring reports it, all or an error where the call has `offsets`.
+std::int32_t perform(SysCall& call) noexcept;
 
 // One system call on a component. Embedded in the backend's pooled operation.
 struct SysCall {
@@ -34,6 +38,7 @@ struct SysCall {
   std::uint64_t length = 0;
   const iovec* iov = nullptr;  // read, write: when not null, used instead of `data`
   unsigned iovCount = 0;
+  const std::uint64_t* offsets = nullptr;  // as in Io
   std::uint64_t offset = 0;
   // As io_uring reports it. extents: 1 is a hole, 0 data, and `length` has become how far it goes.
   std::int32_t result = 0;
@@ -66,7 +71,7 @@ class Finished {
 class Workers {
  public:
   // At most `threads`, one of them now. Throws when there is none to be had. With `bundle` above 1 the owner, of whom
-  // there is one that outlives this, is not woken for each call: after so many, or when no call waits any more.
+  // there is one that outlives this, is not woken for each call: after so many pieces, or when no call waits any more.
   explicit Workers(unsigned threads, unsigned bundle = 1);
   ~Workers();
   Workers(const Workers&) = delete;

@@ -190,7 +190,7 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
   if (row.alone) launch();
   eachRun(sectors, [&](std::uint32_t at, std::uint32_t length) {
     const std::uint64_t offset = node_.columns[column].start + shape_.rowStart(row.key) + at;
-    if (open != nullptr && (open->offset + open->length != offset || open->iovCount == kIovecsMax)) launch();
+    if (open != nullptr && !takesMore(*open, offset)) launch();
     if (open == nullptr) {
       open = newChild(Child::Kind::fill, IoOp::read, column);
       if (open == nullptr) {  // as if it could not be read
@@ -203,9 +203,9 @@ void Raid5Io::addRead(Batch& batch, Child*& open, Raid5Row& row, std::uint32_t c
       open->bulk = batch.op == nullptr && batch.rows.size() >= kBulkRows;
       open->offset = offset;
       open->iov = open->pieces.data();
+      if (!row.alone && scatters(column)) open->offsets = open->places.data();
     }
-    open->pieces[open->iovCount++] = {page + at, length};
-    open->length += length;
+    addPiece(*open, offset, page + at, length);
   });
   if (row.alone) launch();
 }

@@ -183,7 +183,7 @@ void Raid5Io::issueWrites(Raid5Group& group, std::uint32_t c) noexcept {
     start(*std::exchange(child, nullptr));
   };
   const auto add = [&](std::uint64_t offset, const std::byte* data, std::size_t length) {
-    if (child != nullptr && (child->offset + child->length != offset || child->iovCount == kIovecsMax)) launch();
+    if (child != nullptr && !takesMore(*child, offset)) launch();
     if (child == nullptr) {
       child = newChild(ring ? Child::Kind::write : Child::Kind::place, IoOp::write, c);
       if (child == nullptr) {  // tried again with the next step
@@ -194,9 +194,9 @@ void Raid5Io::issueWrites(Raid5Group& group, std::uint32_t c) noexcept {
       child->bulk = !ring && group.rows.size() >= kBulkRows;
       child->offset = offset;
       child->iov = child->pieces.data();
+      if (!ring && scatters(c)) child->offsets = child->places.data();
     }
-    child->pieces[child->iovCount++] = {const_cast<std::byte*>(data), length};
-    child->length += length;
+    addPiece(*child, offset, const_cast<std::byte*>(data), length);
   };
   std::uint64_t at = column.prewrite + (1 + group.position) * kBlock;
   const Raid5Group::Piece* piece = group.piecesOf(c);
@@ -232,6 +232,18 @@ bool Raid5Io::toCopy(Child& child) noexcept {
   child.file = file;
   backend_.start(child);
   return true;
+}
+
+// Pieces from all over the column failed together: each goes by itself, so that what fails is known.
+void Raid5Io::nextPiece(Child& child) noexcept {
+  child.rest--;
+  child.offsets = nullptr;
+  child.iov = &child.pieces[child.rest];
+  child.iovCount = 1;
+  child.offset = child.places[child.rest];
+  child.length = child.iov->iov_len;
+  child.held = false;
+  backend_.start(child);
 }
 
 void Raid5Io::groupIoDone(Child& child) noexcept {

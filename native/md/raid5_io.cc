@@ -68,6 +68,7 @@ Raid5Io::Raid5Io(const Plan& plan, std::span<ComponentFile* const> files, Backen
   cache_.use(backend.held());
   cache_.forgive();
   for (Batch& batch : staging_) batch.rows.reserve(kBatchRows);
+  sweep_.reserve(kSweepRows);
   for (Raid5Row* row = cache_.oldestDirty(); row != nullptr; row = row->after) row->urgent = false;
   forgive();
 }
@@ -371,6 +372,7 @@ Raid5Io::Child* Raid5Io::newChild(Child::Kind kind, IoOp op, std::uint32_t colum
   child->self = this;
   child->column = column;
   child->copy = false;
+  child->rest = 0;
   child->file = files_[column];
   child->complete = onChild;
   child->request = nullptr;
@@ -387,6 +389,10 @@ void Raid5Io::start(Child& child) noexcept {
 void Raid5Io::onChild(Io& io) noexcept {
   Child& child = static_cast<Child&>(io);
   Raid5Io& self = *child.self;
+  if (child.offsets != nullptr && child.result != 0) {
+    child.rest = child.iovCount;
+    return self.nextPiece(child);
+  }
   switch (child.kind) {
     case Child::Kind::single: return self.singleDone(child);
     case Child::Kind::read: {
@@ -402,7 +408,6 @@ void Raid5Io::onChild(Io& io) noexcept {
       return self.drop(op);
     }
     case Child::Kind::fill: {
-      self.flying_--;
       Batch& batch = *child.batch;
       if (child.result != 0) {
         self.report(child, true);
@@ -410,6 +415,8 @@ void Raid5Io::onChild(Io& io) noexcept {
                         -child.result);
         self.fillFailed(child);
       }
+      if (child.rest != 0) return self.nextPiece(child);
+      self.flying_--;
       self.children_.give(child);
       if (--batch.pending == 0) self.readsDone(batch);
       return;
@@ -418,6 +425,7 @@ void Raid5Io::onChild(Io& io) noexcept {
     case Child::Kind::sync:
     case Child::Kind::place:
       if (self.toCopy(child)) return;
+      if (child.rest != 0 && child.result == 0) return self.nextPiece(child);
       self.flying_--;
       return self.groupIoDone(child);
   }

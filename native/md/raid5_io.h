@@ -94,6 +94,8 @@ class Raid5Io {
   static constexpr std::uint32_t kMemoryRows = 128;
   // So many full rows are staged at once: few enough that they are still in the processor's cache.
   static constexpr std::uint32_t kStreamRows = 64;
+  // Dirty rows that are put in order at once.
+  static constexpr std::size_t kSweepRows = 4096;
   // Ios of so many rows are many: others than this thread may do them.
   static constexpr std::size_t kBulkRows = 32;
   // What a read past the cache takes at once.
@@ -114,7 +116,9 @@ class Raid5Io {
     Op* request = nullptr;
     Batch* batch = nullptr;
     Raid5Group* group = nullptr;
+    std::uint32_t rest = 0;  // pieces of a failed one that are still to go by themselves
     std::array<iovec, kIovecsMax> pieces;
+    std::array<std::uint64_t, kIovecsMax> places;  // of the pieces, where these are Io::offsets
     Child* poolNext = nullptr;
   };
   // A client's request on its way.
@@ -182,6 +186,10 @@ class Raid5Io {
     Io* head = nullptr;
     Io* tail = nullptr;
     std::array<Child*, 64> last{};  // by column
+  };
+  struct Swept {
+    std::uint64_t key = 0;
+    Raid5Row* row = nullptr;
   };
   struct Queue {
     Op* head = nullptr;
@@ -267,6 +275,8 @@ class Raid5Io {
   bool wantsStaging() const noexcept { return cache_.fullRows() >= kStreamRows || due(); }
   bool pick(Batch& batch) noexcept;
   bool pickAhead() noexcept;
+  void sweep(Batch& batch) noexcept;
+  void planSweep() noexcept;
   bool pickRow(Batch& batch, Raid5Row& row) noexcept;
   Batch* stagingIn(Batch::Stage stage) noexcept {
     for (Batch& batch : staging_) {
@@ -302,6 +312,7 @@ class Raid5Io {
   void placed(Raid5Group& group) noexcept;
   void stabilise() noexcept;
   bool toCopy(Child& child) noexcept;
+  void nextPiece(Child& child) noexcept;
   void groupIoDone(Child& child) noexcept;
   void columnFailed(std::uint32_t column, const Child& child) noexcept;
 
@@ -314,6 +325,18 @@ class Raid5Io {
   }
   Child* newChild(Child::Kind kind, IoOp op, std::uint32_t column) noexcept;
   void start(Child& child) noexcept;
+  bool scatters(std::uint32_t column) const noexcept {
+    // The same goes to a column's copy, somewhere else.
+    return column != node_.copied && backend_.scatters(*files_[column]);
+  }
+  bool takesMore(const Child& child, std::uint64_t offset) const noexcept {
+    return child.iovCount < kIovecsMax && (child.offsets != nullptr || child.offset + child.length == offset);
+  }
+  static void addPiece(Child& child, std::uint64_t offset, std::byte* data, std::size_t length) noexcept {
+    child.places[child.iovCount] = offset;
+    child.pieces[child.iovCount++] = {data, length};
+    child.length += length;
+  }
   static void onChild(Io& io) noexcept;
   void report(const Child& child, bool masked) noexcept;
 
@@ -351,6 +374,8 @@ class Raid5Io {
   Queue flushes_;
   std::array<Batch, 2> staging_;  // batches that are to be staged
   std::uint64_t aheadAt_ = 0;     // changes; see pickAhead()
+  std::vector<Swept> sweep_;      // rows that were dirty when it was planned; what has become of them is found out
+  std::size_t swept_ = 0;         // of them: done
   unsigned syncsFlying_ = 0;
   // Of the batch that is being picked: blocks and entries by column.
   std::array<std::uint32_t, 64> blocks_{};

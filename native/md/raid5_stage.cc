@@ -52,8 +52,32 @@ bool Raid5Io::measure(const Raid5Row& row) noexcept {
   return true;
 }
 
-// Begins the next batch: the oldest rows first, so that a stream has filled its rows before they are taken, and with
-// them their neighbours, which are read and written together; full rows alone while nobody waits for others.
+// Which rows are dirty, in the order of their places; the youngest, which a stream may be about to fill, stay out.
+void Raid5Io::planSweep() noexcept {
+  sweep_.clear();
+  swept_ = 0;
+  const std::size_t most = std::min(kSweepRows, cache_.dirtyPages() - cache_.dirtyPages() / 4);
+  for (Raid5Row* row = cache_.oldestDirty(); row != nullptr && sweep_.size() < most; row = row->after)
+    sweep_.push_back({row->key, row});
+  std::sort(sweep_.begin(), sweep_.end(), [](const Swept& a, const Swept& b) { return a.key < b.key; });
+}
+
+// Takes what lies behind the batch before: its rows share pages of the kernel's tables, and more often an Io.
+void Raid5Io::sweep(Batch& batch) noexcept {
+  bool room = true;
+  for (int rounds = 0; rounds < 2 && room; rounds++) {
+    if (swept_ == sweep_.size()) planSweep();
+    while (swept_ < sweep_.size() && room) {
+      const auto [key, row] = sweep_[swept_];
+      if (row->key == key && row->dirty && stageable(*row)) room = pickRow(batch, *row);
+      if (room) swept_++;
+    }
+  }
+}
+
+// Begins the next batch. Under pressure from memory alone rows go in the order of their places, again and again from
+// the lowest to the highest. Else the oldest go first, so that a stream has filled its rows before they are taken, and
+// with them their neighbours, which are read and written together; full rows alone while nobody waits for others.
 bool Raid5Io::pick(Batch& batch) noexcept {
   const bool streams = !due();
   const bool everything = starved_ || cache_.dirtyPages() >= cache_.pages() / 4;
@@ -62,7 +86,9 @@ bool Raid5Io::pick(Batch& batch) noexcept {
   batch.rows.clear();
   blocks_.fill(0);
   entries_.fill(0);
-  bool room = true;
+  const Raid5Row* const oldest = cache_.oldestDirty();
+  if (everything && urgent_ == 0 && (oldest == nullptr || oldest->stamp > flushTarget_)) sweep(batch);
+  bool room = batch.rows.empty();
   for (Raid5Row* row = streams ? cache_.oldestFull() : cache_.oldestDirty(); row != nullptr && room;
        row = streams ? row->fullAfter : row->after) {
     if (!stageable(*row)) continue;

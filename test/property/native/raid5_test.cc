@@ -14,7 +14,8 @@ namespace {
 SimOptions anySim(std::mt19937_64& random) {
   return {.latencyMax = static_cast<unsigned>(1 + random() % 12),
           .inlinePercent = static_cast<unsigned>(random() % 3 == 0 ? random() % 100 : 0),
-          .turnNanos = random() % 2 == 0 ? 1000U : 200'000U};
+          .turnNanos = random() % 2 == 0 ? 1000U : 200'000U,
+          .scatters = random() % 2 == 0};
 }
 
 Raid5Options anyOptions(std::mt19937_64& random, const SimOptions& sim) {

@@ -97,7 +97,8 @@ void ordeal(std::uint64_t seed, const Troubles& troubles, Totals& totals) {
   shape.spare = false;  // it has others
   const SimOptions sim{.latencyMax = static_cast<unsigned>(1 + random() % 12),
                        .inlinePercent = static_cast<unsigned>(random() % 3 == 0 ? random() % 100 : 0),
-                       .turnNanos = 50'000};
+                       .turnNanos = 50'000,
+                       .scatters = seed % 2 == 0};
   Raid5Options options;
   options.cacheBytes = (1 + random() % (random() % 2 == 0 ? 300 : 2000)) * 4096;
   options.ageNanos = 50'000 * (1 + random() % 200);

@@ -243,3 +243,67 @@ TEST_CASE("what is one of many is done by helpers, or at once, and its owner is 
     }
   }
 }
+
+TEST_CASE("pieces from all over a component go in one Io, by helpers or at once") {
+  constexpr std::uint64_t kPages = 60;
+  for (const unsigned helpers : {0U, 1U, 3U}) {
+    for (const bool bulk : {false, true}) {
+      CAPTURE(helpers);
+      CAPTURE(bulk);
+      TempFile file(kPages * 4096, "/dev/shm");
+      ComponentFile component;
+      ComponentSpec spec;
+      spec.fd = file.fd.get();
+      spec.size = kPages * 4096;
+      REQUIRE(openComponent(spec, component) == "");
+      Mailbox home;
+      UringBackend backend(home, UringOptions{64, false, helpers});
+      REQUIRE(backend.scatters(component));
+      const auto go = [&](IoOp op, Bytes& data, std::uint64_t beyond = 0) {
+        std::array<iovec, kPages> list;
+        std::array<std::uint64_t, kPages> offsets;
+        for (std::uint64_t i = 0; i < kPages; i++) {
+          // Some are neighbours, rising or falling; some of half a page.
+          const std::uint64_t page = i < 10 ? i : i < 20 ? 29 - i : 20 + (i - 20) * 7 % 40;
+          offsets[i] = page * 4096 + (page == 33 ? 2048 : 0);
+          list[i] = {data.data() + offsets[i], page == 33 ? 2048U : 4096U};
+        }
+        offsets[41] += beyond;
+        Flight flight;
+        flight.op = op;
+        flight.file = &component;
+        flight.bulk = bulk;
+        flight.offset = UINT64_MAX;
+        flight.iov = list.data();
+        flight.iovCount = kPages;
+        flight.offsets = offsets.data();
+        flight.length = kPages * 4096 - 2048;
+        backend.start(flight);
+        if (!bulk || helpers == 0 || beyond != 0) CHECK(flight.done);
+        backend.submit();
+        while (backend.inFlight() != 0) {
+          pollfd woken{home.fd(), POLLIN, 0};
+          REQUIRE(::poll(&woken, 1, 60'000) == 1);
+          home.run();
+          backend.poll();
+        }
+        CHECK(flight.done);
+        return flight.result;
+      };
+      const Bytes before = file.read(0, kPages * 4096);
+      Bytes out = pattern(kPages * 4096, 12);
+      CHECK(go(IoOp::write, out, kPages * 4096) == -EIO);
+      CHECK(file.read(0, before.size()) == before);
+      CHECK(go(IoOp::write, out) == 0);
+      std::copy_n(before.begin() + 33 * 4096, 2048, out.begin() + 33 * 4096);
+      CHECK(file.read(0, out.size()) == out);
+      Bytes in(out.size());
+      CHECK(go(IoOp::read, in) == 0);
+      std::copy_n(out.begin() + 33 * 4096, 2048, in.begin() + 33 * 4096);
+      CHECK(in == out);
+      // What is short is an error, wherever it is.
+      REQUIRE(::ftruncate(file.fd.get(), 59 * 4096) == 0);
+      CHECK(go(IoOp::read, in) == -EIO);
+    }
+  }
+}

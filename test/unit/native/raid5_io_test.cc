@@ -227,6 +227,73 @@ TEST_CASE("raid5 io: full rows go on without anybody asking, others wait") {
   CHECK(rig.wrongParity() == 0);
 }
 
+TEST_CASE("raid5 io: full rows that came after a flush do not go before what it waits for") {
+  Shape5 shape = kShape;
+  shape.lines = 160;
+  shape.prewrite = 4000;
+  Raid5Options options = patient();
+  options.cacheBytes = 4000 * 4096;
+  Small rig(shape, {.latencyMax = 3}, options);
+  CHECK(rig.run(Op::write, 150 * kLine, 4096, 7) == 0);
+  const Raid5Row& single = *rig.state->cache->oldestDirty();
+  Call flush(Op::flush, 0, 0);
+  rig.submit(flush);
+  CHECK(rig.run(Op::write, 0, 100 * kLine, 8) == 0);
+  for (unsigned turns = 0; single.dirty; turns++) {
+    REQUIRE(turns < 1000);
+    CHECK(rig.state->cache->fullRows() == 200);
+    rig.turn();
+  }
+  const auto& groups = rig.state->groups;
+  const auto first = std::min_element(groups.begin(), groups.end(), [](const Raid5Group& a, const Raid5Group& b) {
+    const bool idle = a.phase == Raid5Group::Phase::idle;
+    return idle == (b.phase == Raid5Group::Phase::idle) ? a.sequence < b.sequence : !idle;
+  });
+  REQUIRE(first->rows.size() == 1);
+  CHECK(first->rows.front() == &single);
+  while (flush.doneCount == 0) rig.turn();
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  CHECK(rig.wrongParity() == 0);
+}
+
+TEST_CASE("raid5 io: for want of pages rows go by their place, but not the youngest; for a flush the oldest first") {
+  Shape5 shape = kShape;
+  shape.lines = 160;
+  bool flushing = false;
+  SUBCASE("for want of pages alone") {}
+  SUBCASE("with a flush that waits") { flushing = true; }
+  Small rig(shape);
+  const Raid5Shape place(rig.node());
+  const auto offset = [&](std::uint64_t row) { return row / 2 * kLine + row % 2 * 4096; };
+  const auto dirty = [&](std::uint64_t row) {
+    const Raid5Row* const found = rig.state->cache->find(place.rowOf(place.placeOf(offset(row))));
+    return found != nullptr && found->dirty;
+  };
+  std::vector<Call> calls(rig.state->cache->pages() / 4, Call(Op::write, 0, 4096, 3));
+  const std::uint64_t top = 319;
+  const std::uint64_t bottom = top + 1 - calls.size();
+  Call flush(Op::flush, 0, 0);
+  for (std::uint64_t i = 0; i < calls.size(); i++) {
+    calls[i].offset = offset(top - i);
+    calls[i].data = calls[i].buffer.data();
+    rig.submit(calls[i]);
+    CHECK(calls[i].doneCount == 1);
+    // What is asked for first is on its way when it is one row alone: half of them are waited for.
+    if (flushing && i == calls.size() / 2) rig.submit(flush);
+  }
+  for (unsigned turns = 0; dirty(top) && dirty(bottom + calls.size() / 4); turns++) {
+    REQUIRE(turns < 1000);
+    rig.turn();
+  }
+  CHECK(dirty(top) == !flushing);
+  for (std::uint64_t row = bottom; row < bottom + calls.size() / 4; row++) CHECK(dirty(row));
+  CHECK(rig.run(Op::flush) == 0);
+  rig.rest();
+  CHECK(rig.wrongParity() == 0);
+  for (std::uint64_t row = bottom; row <= top; row++) CHECK(rig.holds(offset(row), 4096, 3));
+}
+
 TEST_CASE("raid5 io: dirty memory is bounded") {
   Raid5Options options = patient();
   options.cacheBytes = 1;
@@ -440,7 +507,10 @@ TEST_CASE("raid5 io: a row that could not be staged is tried again by a flush al
 }
 
 TEST_CASE("raid5 io: bad sectors of two columns, in neighbouring rows and in one") {
-  Small rig;
+  bool scatters = false;
+  SUBCASE("rows in their own Ios") {}
+  SUBCASE("rows from all over in one") { scatters = true; }
+  Small rig(kShape, {.latencyMax = 3, .scatters = scatters});
   CHECK(rig.run(Op::write, 0, kLine, 8) == 0);
   rig.run(Op::flush);
   rig.rest();

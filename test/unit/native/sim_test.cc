@@ -111,3 +111,43 @@ TEST_CASE("sim: faults strike by file, operation and range, after `skip` and for
   CHECK(read(1, 1536) == -ENXIO);
   CHECK(read(1, 1536) == 0);
 }
+
+TEST_CASE("sim: pieces from all over a component go to their places, and each of them may be what fails") {
+  SimBackend sim(1, kSizes, {.scatters = true});
+  const std::array<std::uint64_t, 3> offsets{9 * 512, 2 * 512, 3 * 512};
+  const auto scattered = [&](IoOp op, int fill) {
+    Shot shot(sim.files()[0], op, UINT64_MAX, 3 * 512, fill);
+    std::array<iovec, 3> list;
+    for (std::size_t i = 0; i < 3; i++) list[i] = {shot.buffer.data() + i * 512, 512};
+    for (std::size_t i = 0; i < 3; i++) shot.buffer[i * 512] = static_cast<std::byte>(fill + 1 + static_cast<int>(i));
+    shot.iov = list.data();
+    shot.iovCount = 3;
+    shot.offsets = offsets.data();
+    const int result = go(sim, shot);
+    return std::pair(result, shot.buffer);
+  };
+  const std::vector<std::byte> before(sim.content(0).begin(), sim.content(0).end());
+  CHECK(scattered(IoOp::write, 40).first == 0);
+  for (std::size_t s = 0; s < 64; s++) {
+    const auto at = std::find(offsets.begin(), offsets.end(), s * 512);
+    const auto expected = at == offsets.end() ? before[s * 512] : static_cast<std::byte>(41 + (at - offsets.begin()));
+    CHECK(sim.content(0)[s * 512] == expected);
+  }
+  const auto [result, buffer] = scattered(IoOp::read, 0);
+  CHECK(result == 0);
+  for (std::size_t i = 0; i < 3; i++) CHECK(buffer[i * 512] == static_cast<std::byte>(41 + i));
+  // Between the first and the last is not in it.
+  sim.damage(0, 5 * 512, 6 * 512);
+  CHECK(scattered(IoOp::read, 0).first == 0);
+  sim.damage(0, 3 * 512, 4 * 512);
+  CHECK(scattered(IoOp::read, 0).first == -ENODATA);
+  CHECK(scattered(IoOp::write, 60).first == 0);
+  CHECK(scattered(IoOp::read, 0).first == 0);
+  sim.crash();
+  sim.reopen();
+  for (std::size_t i = 0; i < 3; i++) {
+    const std::byte now = sim.content(0)[offsets[i]];
+    CHECK(
+        (now == before[offsets[i]] || now == static_cast<std::byte>(41 + i) || now == static_cast<std::byte>(61 + i)));
+  }
+}

@@ -38,20 +38,23 @@ constexpr unsigned kRuns = 120;
 struct Totals {
   unsigned crashes = 0, lost = 0, replays = 0, unserved = 0, damaged = 0, repaired = 0, erred = 0, lastErred = 0,
            rings = 0;
+  unsigned joined = 0, copied = 0, copiesDropped = 0, copiesUsed = 0;
   unsigned returned = 0, regenerated = 0, spared = 0, lates = 0, reads = 0, writes = 0, refused = 0, again = 0;
 
   void add(const World5& w, const Clients5& c) {
     crashes += w.crashes, lost += w.lost, replays += w.replays, unserved += w.unserved, damaged += w.damaged;
     rings += w.ringsBorne, repaired += w.repaired, erred += w.erred, lastErred += w.lastErred, returned += w.returned;
     regenerated += w.regenerated, spared += w.spared, lates += w.lates;
+    joined += w.joined, copied += w.copied, copiesDropped += w.copiesDropped, copiesUsed += w.copiesUsed;
     reads += c.reads, writes += c.writes, refused += c.refused, again += c.again;
   }
   void tell() const {
     MESSAGE("reads " << reads << ", writes " << writes << ", refused " << refused << ", again " << again << "; damaged "
                      << damaged << ", repaired " << repaired << ", erred " << erred << ", last erred " << lastErred
                      << ", returned " << returned << ", regenerated " << regenerated << ", spares " << spared
-                     << ", late " << lates << "; crashes " << crashes << ", lost with one " << lost << ", replays "
-                     << replays << ", not served " << unserved << ", rings borne " << rings);
+                     << ", late " << lates << "; joined " << joined << ", copied " << copied << ", copies dropped "
+                     << copiesDropped << ", used " << copiesUsed << "; crashes " << crashes << ", lost with one "
+                     << lost << ", replays " << replays << ", not served " << unserved << ", rings borne " << rings);
   }
 };
 
@@ -81,6 +84,7 @@ void heal(World5& world, Clients5& clients) {
     until([&] { return clients.idle() && world.decided(); });
   } while (!world.allOkay() || world.goodFlush < healed);
   until([&] { return world.rests(); });
+  REQUIRE(world.rightCopy());
   REQUIRE(world.allOkay());
   INFO("wrong line " << world.wrongLine().value_or(0));
   REQUIRE(!world.wrongLine());
@@ -93,7 +97,6 @@ void heal(World5& world, Clients5& clients) {
 void ordeal(std::uint64_t seed, const Troubles& troubles, Totals& totals) {
   std::mt19937_64 random(seed * 31 + 7);
   Shape5 shape = anyShape(random);
-  shape.columns -= std::exchange(shape.joining, 0);
   shape.spare = false;  // it has others
   const SimOptions sim{.latencyMax = static_cast<unsigned>(1 + random() % 12),
                        .inlinePercent = static_cast<unsigned>(random() % 3 == 0 ? random() % 100 : 0),

@@ -33,11 +33,13 @@ class World5 final : public VolumeHost {
   World5(const Shape5& shape, std::uint64_t seed, SimOptions sim, Raid5Options options, std::uint64_t limitNanos)
       : random(seed * 6007 + 3), node_(made(shape)), disk(seed, sizes_, sim), sick_(sizes_.size()) {
     columns_ = node_.serving;
-    for (std::uint32_t c = 0; c < columns_; c++) fileOf_.push_back(c);
+    for (std::uint32_t c = 0; c < node_.columns.size(); c++) fileOf_.push_back(c);
+    for (std::uint32_t f = columns_; f < sizes_.size(); f++) scribble(f);
     states_.assign(columns_, Is::okay);
     unreadableAt_.assign(columns_, 0);
     unreadable_.assign(columns_, false);
     readErrors_.assign(sizes_.size(), 0);
+    copies_ = random() % 2 == 0;
     readErrorLimit_ = random() % 3 == 0 ? static_cast<unsigned>(random() % 5) : UINT32_MAX;
     state.raid5Options = options;
     disk.limit(limitNanos);
@@ -58,7 +60,7 @@ class World5 final : public VolumeHost {
   // ---- the columns
 
   std::uint32_t columns() const { return columns_; }
-  std::uint64_t size() const { return node_.size; }
+  std::uint64_t size() const { return std::get<Raid5Node>(plan_->root()).size; }
   Raid5Shape shape() const { return Raid5Shape(node_); }
   std::uint64_t startOf(std::uint32_t c) const { return starts_[fileOf_[c]] + node_.prewrite; }
   std::span<std::byte> data(std::uint32_t c) { return disk.content(fileOf_[c]).subspan(startOf(c)); }
@@ -111,6 +113,12 @@ class World5 final : public VolumeHost {
     if (state.hold.closed()) return state.hold.park(r, false);
     volume->submit(r);
   }
+  // What a column that works was copied to is its equal.
+  bool rightCopy() {
+    if (!copyIsWhole_) return true;
+    const auto is = disk.content(copyFile_).subspan(starts_[copyFile_] + node_.prewrite, node_.lines * node_.segment);
+    return std::memcmp(is.data(), data(*copyOf_).data(), is.size()) == 0;
+  }
   // Nothing that was told of waits for a decision.
   bool decided() const { return deciding_ == 0 && !installing_ && seen_ == events_.size() && !state.hold.closed(); }
   // Nothing is on its way besides.
@@ -158,6 +166,7 @@ class World5 final : public VolumeHost {
   void admin(bool eager) {
     if (!decided()) return;
     if (ended_) return jobOver();
+    if (copyIsWhole_ && random() % 20 == 0) return takeCopy();
     if (!eager && random() % 40 != 0) return;
     const auto c = static_cast<std::uint32_t>(random() % columns_);
     if (!eager && random() % 3 == 0) {
@@ -168,8 +177,11 @@ class World5 final : public VolumeHost {
     if (states_[c] == Is::erred) return replace(c);
     if (states_[c] == Is::lastErred) return reopen(c);
     if (states_[c] == Is::resync) return start(Raid5Work::regenerate, c);
+    if (joins() && random() % 2 == 0) return joinFailed_ ? tryToJoin() : start(Raid5Work::initialise, c);
+    if (copyOf_ && !copyIsWhole_ && random() % 4 != 0) return start(Raid5Work::copy, *copyOf_);
     if (eager) return;
-    if (allOkay() && random() % 3 == 0) return start(Raid5Work::parity, c);
+    if (copies_ && !copyOf_ && !joins() && random() % 3 == 0) return copy(c);
+    if (allOkay() && !copyOf_ && random() % 3 == 0) return start(Raid5Work::parity, c);
     if (random() % 3 == 0) install();
   }
 
@@ -223,6 +235,7 @@ class World5 final : public VolumeHost {
     maybeLose();
     mendRings();
     crashed_ = true;
+    copyIsWhole_ = false;
     bool again = true;
     for (unsigned tries = 0; again; tries++) {
       REQUIRE(tries < 100);
@@ -238,7 +251,9 @@ class World5 final : public VolumeHost {
 
   void componentError(const ComponentFault& fault) noexcept override { events_.push_back(fault); }
   void resyncProgress(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
-  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override { checkpoint_ = done; }
+  void resyncCheckpoint(std::uint64_t, std::uint64_t done) noexcept override {
+    if (kind_ == Raid5Work::regenerate) checkpoint_ = done;
+  }
   void verifyMismatch(std::uint64_t, std::uint64_t, std::uint64_t) noexcept override {}
   void resyncEnded(const ResyncEnd& end) noexcept override { ended_ = end; }
   void replayed(const Raid5Replayed& found) noexcept override { replayed_ = found; }
@@ -270,6 +285,7 @@ class World5 final : public VolumeHost {
 
   // What has happened.
   unsigned crashes = 0, lost = 0, replays = 0, replayCrashes = 0, unserved = 0, ringsBorne = 0;
+  unsigned joined = 0, copied = 0, copiesDropped = 0, copiesUsed = 0;
   unsigned damaged = 0, repaired = 0, erred = 0, lastErred = 0, returned = 0, regenerated = 0, spared = 0, lates = 0;
 
  private:
@@ -317,8 +333,7 @@ class World5 final : public VolumeHost {
     sick_[f] = {};
   }
   void damage() {
-    const auto c = static_cast<std::uint32_t>(random() % columns_);
-    const std::uint32_t f = fileOf_[c];
+    const std::uint32_t f = anyFile();
     const std::uint64_t length = random() % 2 == 0 ? 512 : 4096;
     const std::uint64_t ring = starts_[f];
     const std::uint64_t begin = random() % 5 == 0 ? ring : ring + node_.prewrite;
@@ -340,9 +355,18 @@ class World5 final : public VolumeHost {
     sick_[f].worn = sick_[f].worn || worn;
     look();
   }
+  // Of a column, or of what one is copied to.
+  std::uint32_t anyFile() {
+    if (copyOf_ && random() % 2 == 0) return random() % 2 == 0 ? copyFile_ : fileOf_[*copyOf_];
+    return fileOf_[random() % fileOf_.size()];
+  }
+  void scribble(std::uint32_t f) {
+    for (std::byte& b : disk.content(f)) b = static_cast<std::byte>(random());
+    disk.makeDurable(f);
+  }
   void fail(bool second, bool hangs) {
-    const auto c = static_cast<std::uint32_t>(random() % columns_);
-    const std::uint32_t f = fileOf_[c];
+    const std::uint32_t f = anyFile();
+    const auto c = static_cast<std::uint32_t>(std::find(fileOf_.begin(), fileOf_.end(), f) - fileOf_.begin());
     for (std::uint32_t k = 0; k < columns_ && !second; k++) {
       if (k != c && (states_[k] != Is::okay || ill(fileOf_[k]))) return;
     }
@@ -431,7 +455,75 @@ class World5 final : public VolumeHost {
     (last ? lastErred : erred)++;
     trace(last ? "last erred " : "erred ", c);
     if (!last) reached_ = checkpoint_ = 0;
+    if (copyOf_ == c) last ? dropCopy() : useCopy();
     return true;
+  }
+  // ---- a column that works is copied to a spare
+
+  void dropCopy() {
+    trace("copy dropped");
+    copyOf_.reset();
+    copyIsWhole_ = false;
+    copiesDropped++;
+  }
+  // The column failed: what it was copied to is made from the others.
+  void useCopy() {
+    trace("copy used instead of ", *copyOf_);
+    fileOf_[*copyOf_] = copyFile_;
+    states_[*copyOf_] = Is::resync;
+    copyOf_.reset();
+    copyIsWhole_ = false;
+    copiesUsed++;
+  }
+  void copy(std::uint32_t c) {
+    const std::uint32_t f = spare();
+    if (states_[c] != Is::okay || f == kNoFile || ill(f)) return;
+    trace("copy ", c, " to ", f);
+    copyOf_ = c;
+    copyFile_ = f;
+    copyIsWhole_ = false;
+    install();
+  }
+  void takeCopy() {
+    trace("copy taken for ", *copyOf_);
+    fileOf_[*copyOf_] = copyFile_;
+    copyOf_.reset();
+    copyIsWhole_ = false;
+    copied++;
+    install();
+  }
+  std::uint32_t spare() const {
+    for (std::uint32_t f = 0; f < sizes_.size(); f++) {
+      if (std::find(fileOf_.begin(), fileOf_.end(), f) == fileOf_.end() && !(copyOf_ && copyFile_ == f)) return f;
+    }
+    return kNoFile;
+  }
+
+  // ---- columns join
+
+  bool joins() const { return columns_ != fileOf_.size(); }
+  void tryToJoin() {
+    for (std::uint32_t c = columns_; c < fileOf_.size(); c++) {
+      if (ill(fileOf_[c])) return;
+    }
+    joinFailed_ = false;
+    install();
+  }
+  // They are zeroed.
+  void join() {
+    trace("joined");
+    const std::uint32_t before = columns_;
+    columns_ = node_.serving = static_cast<std::uint32_t>(fileOf_.size());
+    node_.size += (columns_ - before) * node_.segment * node_.lines;
+    states_.resize(columns_, Is::okay);
+    unreadableAt_.resize(columns_, 0);
+    unreadable_.resize(columns_, false);
+    for (std::uint64_t s = versions.size(); s < node_.size / kBlock; s++) {
+      if (shape().placeOf(s * kBlock).column >= before) REQUIRE(onDisk(s) == Sector{});
+      versions.add(onDisk(s));
+    }
+    joined++;
+    install();
   }
   bool decide(bool starting) {
     bool changed = false;
@@ -440,8 +532,13 @@ class World5 final : public VolumeHost {
       const std::uint32_t f = fault.component - 100;
       const auto at = std::find(fileOf_.begin(), fileOf_.end(), f);
       const unsigned errors = fault.op == ComponentOp::read ? ++readErrors_[f] : 0;
+      if (copyOf_ && f == copyFile_) {
+        dropCopy();
+        changed = true;
+      }
       if (at == fileOf_.end()) continue;
       const auto c = static_cast<std::uint32_t>(at - fileOf_.begin());
+      if (c >= columns_) continue;  // how its zeroing ends says it
       const bool small =
           fault.op == ComponentOp::read && !fault.repairFailed && errors <= readErrorLimit_ && fault.error != ETIMEDOUT;
       const bool borne = states_[c] == Is::okay && !othersInStep(c);
@@ -498,6 +595,14 @@ class World5 final : public VolumeHost {
       const Service service{readable(s), s != Is::erred, s == Is::lastErred ? c + 1 : 0};
       node.columns[c] = {s == Is::erred ? kNoFile : f, starts_[f], starts_[f] + node_.prewrite, service};
     }
+    for (std::uint32_t c = columns_; c < fileOf_.size(); c++) {
+      const std::uint32_t f = fileOf_[c];
+      node.columns[c] = {joinFailed_ ? kNoFile : f, starts_[f], starts_[f] + node_.prewrite, {false, !joinFailed_, 0}};
+    }
+    if (copyOf_) {
+      node.copied = *copyOf_;
+      node.columns.push_back({copyFile_, starts_[copyFile_], starts_[copyFile_] + node_.prewrite, {false, true, 0}});
+    }
     plan->nodes.emplace_back(std::move(node));
     return plan;
   }
@@ -529,9 +634,7 @@ class World5 final : public VolumeHost {
     if (std::count(states_.begin(), states_.end(), Is::resync) != 0) return;
     std::uint32_t f = fileOf_[c];
     if (random() % 3 == 0) {
-      for (std::uint32_t spare = 0; spare < sizes_.size(); spare++) {
-        if (std::find(fileOf_.begin(), fileOf_.end(), spare) == fileOf_.end()) f = spare;
-      }
+      if (spare() != kNoFile) f = spare();
     }
     if (ill(f)) return;
     if (f != fileOf_[c]) spared++;
@@ -566,17 +669,37 @@ class World5 final : public VolumeHost {
       job.from = std::max(reached_, checkpoint_);
       target_ = c;
     }
+    if (kind == Raid5Work::copy) job.columns = ColumnSet{1} << c;
+    for (std::uint32_t k = columns_; kind == Raid5Work::initialise && k < fileOf_.size(); k++) {
+      job.columns |= ColumnSet{1} << k;
+    }
     kind_ = kind;
+    of_ = copyOf_;
     const int error = volume->startRaid5(job);
     trace("job ", static_cast<int>(kind), " of ", c, " from ", job.from, ": ", error);
     // Another column is Last Erred.
-    if (error != 0) REQUIRE((error == EIO && kind == Raid5Work::regenerate && !othersInStep(c)));
+    const bool waits = kind == Raid5Work::regenerate || kind == Raid5Work::copy;
+    if (error != 0) REQUIRE((error == EIO && waits && !othersInStep(c)));
   }
   void jobOver() {
     const ResyncEnd over = *std::exchange(ended_, std::nullopt);
     trace("job over ", static_cast<int>(over.outcome), " done ", over.done);
     CHECK(over.mismatches == 0);
-    if (kind_ == Raid5Work::parity || states_[target_] != Is::resync) return;
+    if (kind_ == Raid5Work::parity) return;
+    const bool done = over.outcome == ResyncOutcome::done;
+    if (kind_ == Raid5Work::initialise) {
+      if (done && !joinFailed_) return join();
+      if (over.outcome == ResyncOutcome::failed) joinFailed_ = true;
+      return install();
+    }
+    if (kind_ == Raid5Work::copy) {
+      if (!copyOf_ || of_ != copyOf_) return;
+      copyIsWhole_ = done;
+      if (over.outcome != ResyncOutcome::failed || over.component != 100 + copyFile_) return;
+      dropCopy();
+      return install();
+    }
+    if (states_[target_] != Is::resync) return;
     if (over.outcome != ResyncOutcome::done) {
       reached_ = std::max(reached_, over.done);
       return;
@@ -643,10 +766,10 @@ class World5 final : public VolumeHost {
     if (random() % 2 == 0 || !othersInStep(gone) || othersIll(gone)) return;
     const std::uint32_t f = fileOf_[gone];
     mend(f);
-    for (std::byte& b : disk.content(f)) b = static_cast<std::byte>(random());
-    disk.makeDurable(f);
+    scribble(f);
     states_[gone] = Is::erred;
     reached_ = checkpoint_ = 0;
+    if (copyOf_ == gone) useCopy();
     lost++;
   }
   // False: to be made again.
@@ -693,7 +816,13 @@ class World5 final : public VolumeHost {
     return false;
   }
 
-  std::uint32_t columns_ = 0;
+  std::uint32_t columns_ = 0;  // that serve
+  bool copies_ = false;        // columns that work are copied to spares now and then
+  std::optional<std::uint32_t> copyOf_;
+  std::optional<std::uint32_t> of_;  // what the job copies
+  std::uint32_t copyFile_ = kNoFile;
+  bool copyIsWhole_ = false;
+  bool joinFailed_ = false;
   std::vector<Sick> sick_;
   std::vector<std::uint32_t> fileOf_;
   std::vector<Is> states_;

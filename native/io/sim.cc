@@ -312,13 +312,15 @@ void SimBackend::perform(Operation operation) noexcept {
   caller->complete(*caller);
 }
 
-// Zeroes are holes here, by whole sectors.
+// Zeroes are holes here, by whole sectors; not those that a failed sync has lost, which are only seen.
 void SimBackend::findExtent(const Disk& disk, Io& io) {
   const auto zeroed = [&](std::uint64_t at) {
-    const std::uint64_t first = at / kSector * kSector;
-    const auto from = disk.seen.begin() + static_cast<std::ptrdiff_t>(first);
-    const auto to = disk.seen.begin() + static_cast<std::ptrdiff_t>(std::min(first + kSector, disk.seen.size()));
-    return std::all_of(from, to, [](std::byte b) { return b == std::byte{0}; });
+    const auto first = static_cast<std::ptrdiff_t>(at / kSector * kSector);
+    const auto end = std::min(first + static_cast<std::ptrdiff_t>(kSector), std::ssize(disk.seen));
+    const auto zero = [&](const std::vector<std::byte>& bytes) {
+      return std::all_of(bytes.begin() + first, bytes.begin() + end, [](std::byte b) { return b == std::byte{0}; });
+    };
+    return zero(disk.seen) && (disk.unsynced.contains(at / kSector) || zero(disk.durable));
   };
   const std::uint64_t end = io.offset + io.length;
   std::uint64_t at = io.offset;

@@ -98,6 +98,7 @@ void ordeal(std::uint64_t seed, const Troubles& troubles, Totals& totals) {
   std::mt19937_64 random(seed * 31 + 7);
   Shape5 shape = anyShape(random);
   shape.spare = false;  // it has others
+  if (shape.joining != 0) shape.less = 0;
   const SimOptions sim{.latencyMax = static_cast<unsigned>(1 + random() % 12),
                        .inlinePercent = static_cast<unsigned>(random() % 3 == 0 ? random() % 100 : 0),
                        .turnNanos = 50'000,

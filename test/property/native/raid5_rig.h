@@ -713,9 +713,10 @@ class Admin5 {
   unsigned resumed = 0;
   unsigned copied = 0;
   unsigned copiesResumed = 0;
+  bool tests = false;  // power should fail now: what was done last is to be seen on the disks
 
   void crashed() {
-    working_ = whole_ = false;
+    working_ = whole_ = tests = false;
     seen_ = rig_.ends.size();
     rig_.checkpoint = rig_.synced;
   }
@@ -802,6 +803,7 @@ class Admin5 {
       whole_ = false;
       copied++;
       rig_.swapIn();
+      tests = rig_.random() % 2 == 0;
     }
   }
   void over() {

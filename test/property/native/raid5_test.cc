@@ -28,6 +28,7 @@ Raid5Options anyOptions(std::mt19937_64& random, const SimOptions& sim) {
 void run(Rig5& rig, Load5& load, unsigned turns, unsigned depth, Admin5* admin = nullptr) {
   for (unsigned i = 0; i < turns; i++) {
     if (admin != nullptr) admin->step();
+    if (admin != nullptr && admin->tests && rig.random() % 4 == 0) return;
     if (load.underWay() < depth && rig.random() % 3 != 0) load.begin();
     rig.turn();
     load.reap();

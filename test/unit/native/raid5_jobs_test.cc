@@ -146,14 +146,53 @@ TEST_CASE("raid5 jobs: what a column is copied to fails by its own name, and the
     rig.disk.clearFaults();
     rig.disk.files()[4]->syncFailed = false;
   }
-  // A client's write meets it: nothing is lost but the copy.
-  rig.disk.fault({.file = 4, .op = IoOp::write});
-  rig.write(0, 100000, 3);
-  CHECK(rig.events.back().component == 104);
-  CHECK(rig.node().copied == Raid5Node::kNone);
-  CHECK(!rig.missing());
+  // A client's write, or the sync it waits for, meets it: nothing is lost but the copy.
+  for (const IoOp op : {IoOp::write, IoOp::sync}) {
+    rig.disk.fault({.file = 4, .op = op, .times = 1});
+    rig.write(0, 100000, 3);
+    CHECK(rig.events.back().component == 104);
+    CHECK(rig.node().copied == Raid5Node::kNone);
+    CHECK(!rig.missing());
+    rig.rest();
+    CHECK(rig.wrongParity() == 0);
+    rig.copying(1);
+  }
+  // What others found out about the column's syncs is not hidden by its copy.
+  rig.disk.files()[1]->syncFailed = true;
+  rig.write(0, 100000, 4);
+  CHECK(rig.events.back().component == 101);
+  CHECK(rig.events.back().op == ComponentOp::flush);
+  CHECK(rig.missing() == 1);
+}
+
+TEST_CASE("raid5 jobs: all that is written to a column that is copied, and every sync, is the copy's too") {
+  Shape5 shape = kShape;
+  shape.spare = true;
+  Bench5 rig(shape);
   rig.rest();
-  CHECK(rig.wrongParity() == 0);
+  rig.copying(2);
+  const auto both = [&](IoOp op) {
+    CHECK(rig.disk.startedOn(4, op) == rig.disk.startedOn(2, op));
+    CHECK(rig.disk.bytesOf(4, op) == rig.disk.bytesOf(2, op));
+    return rig.disk.startedOn(2, op);
+  };
+  for (unsigned i = 0; i < 100; i++) rig.write(i * 8111 % 200000, 9000, static_cast<std::uint8_t>(i));
+  rig.rest();
+  CHECK(both(IoOp::write) > 100);
+  const std::uint64_t before = both(IoOp::sync);
+  // Somebody wants the journal to forget them: they are synced where they are in place.
+  Raid5Claim claim;
+  claim.end = 1;
+  claim.tail = rig.io->lastGroup();
+  claim.granted = [](Raid5Claim&) noexcept {};
+  rig.io->claim(claim);
+  for (unsigned turns = 0; !claim.owned; turns++) {
+    REQUIRE(turns < 10'000);
+    rig.turn();
+  }
+  rig.io->unclaim(claim);
+  rig.rest();
+  CHECK(both(IoOp::sync) > before);
 }
 
 TEST_CASE("raid5 jobs: while another column is missing a copy needs the column alone") {

@@ -134,10 +134,15 @@ export const excerpt = (output: string): string => {
     .join('\n')
 }
 
+/** What doctest cases say of themselves (MESSAGE): how much of something they went through. */
+export const doctestSaid = (output: string): readonly string[] =>
+  [...output.matchAll(/^\S+\.cc:\d+: MESSAGE: (.*)$/gm)].map((m) => m[1] ?? '')
+
 const report = (o: Outcome): void => {
   const counts = `${o.passed} passed${o.failed > 0 ? `, ${o.failed} failed` : ''}`
   console.log(`${o.failed > 0 ? 'FAILED' : 'ok    '} ${o.job.name}  ${counts}  ${o.seconds.toFixed(1)} s`)
   for (const s of o.skipped) console.log(`       skipped: ${s}`)
+  for (const s of doctestSaid(o.output)) console.log(`       ${s}`)
   if (o.failed > 0) console.log(`${o.why === '' ? '' : `    ${o.why}\n`}${excerpt(o.output)}`)
 }
 

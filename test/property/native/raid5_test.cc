@@ -158,11 +158,12 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
     ringsTold += rig.ringsTold;
   });
   if (std::getenv("SEED") != nullptr) return;
-  MESSAGE("crash states: " << crashes + replayCrashes << " (" << replayCrashes << " in replays); groups replayed "
-                           << replays << ", torn " << torn << "; damaged rings made up for " << ringsBorne
-                           << ", told of " << ringsTold << "; regenerated " << regenerated << " (resumed " << resumed
-                           << "), compared " << compared << ", joined " << joined << ", lent " << lent << ", copied "
-                           << copied << " (resumed " << copiesResumed << ")");
+  MESSAGE("raid5: crash states: " << crashes + replayCrashes << " (" << replayCrashes
+                                  << " in replays); groups replayed " << replays << ", torn " << torn
+                                  << "; damaged rings made up for " << ringsBorne << ", told of " << ringsTold
+                                  << "; regenerated " << regenerated << " (resumed " << resumed << "), compared "
+                                  << compared << ", joined " << joined << ", lent " << lent << ", copied " << copied
+                                  << " (resumed " << copiesResumed << ")");
   CHECK(copied * 6 > kCrashSeeds);
   CHECK((crashes + replayCrashes) * 3 >= kCrashSeeds * 20);
   CHECK(resumed * 20 > kCrashSeeds);

@@ -49,12 +49,14 @@ struct Totals {
     reads += c.reads, writes += c.writes, refused += c.refused, again += c.again;
   }
   void tell() const {
-    MESSAGE("reads " << reads << ", writes " << writes << ", refused " << refused << ", again " << again << "; damaged "
-                     << damaged << ", repaired " << repaired << ", erred " << erred << ", last erred " << lastErred
-                     << ", returned " << returned << ", regenerated " << regenerated << ", spares " << spared
-                     << ", late " << lates << "; joined " << joined << ", copied " << copied << ", copies dropped "
-                     << copiesDropped << ", used " << copiesUsed << "; crashes " << crashes << ", lost with one "
-                     << lost << ", replays " << replays << ", not served " << unserved << ", rings borne " << rings);
+    MESSAGE("raid5 trouble: reads " << reads << ", writes " << writes << ", refused " << refused << ", again " << again
+                                    << "; damaged " << damaged << ", repaired " << repaired << ", erred " << erred
+                                    << ", last erred " << lastErred << ", returned " << returned << ", regenerated "
+                                    << regenerated << ", spares " << spared << ", late " << lates << "; joined "
+                                    << joined << ", copied " << copied << ", copies dropped " << copiesDropped
+                                    << ", used " << copiesUsed << "; crashes " << crashes << ", lost with one " << lost
+                                    << ", replays " << replays << ", not served " << unserved << ", rings borne "
+                                    << rings);
   }
 };
 

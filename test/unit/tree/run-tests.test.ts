@@ -1,6 +1,6 @@
 /** The runner's arithmetic: a run that says "0 failed" must be one in which everything ran. */
 import t from 'tap'
-import { countDoctest, countTap, excerpt, longFirst } from '../../tools/run-tests.js'
+import { countDoctest, countTap, doctestSaid, excerpt, longFirst } from '../../tools/run-tests.js'
 
 const TAP = `TAP version 14
 # Subtest: a
@@ -37,6 +37,9 @@ t.test('doctest summaries are added up, a crash is a failure', async (t) => {
     `[doctest] test cases: ${p + f} | ${p} passed | ${f} failed | 0 skipped\n`
   t.strictSame(countDoctest(line(12, 0) + line(3, 1), 1), { passed: 15, failed: 1, skipped: [] })
   t.equal(countDoctest(line(12, 0), 139).failed, 1)
+  const said =
+    '../a_test.cc:5:\nTEST CASE: x\n\n../a_test.cc:7: MESSAGE: crash states: 5\n\nb.cc:9: ERROR: CHECK( x )\n'
+  t.strictSame(doctestSaid(said), ['crash states: 5'])
   t.equal(countDoctest('', 1).failed, 1)
 })
 

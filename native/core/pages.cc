@@ -1,10 +1,9 @@
 #include "core/pages.h"
 
 #include <fcntl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cerrno>
 
 namespace metadisk {
@@ -14,30 +13,7 @@ namespace {
 constexpr std::uint64_t kPage = 4096;
 constexpr int kPipeBytes = 1024 * 1024;  // what everybody may have (fs.pipe-max-size)
 
-// cachestat(2); neither its number nor its structures are in the headers of older systems.
-constexpr long kCachestat = 451;
-struct CachestatRange {
-  std::uint64_t offset;
-  std::uint64_t length;
-};
-struct Cachestat {
-  std::uint64_t cached, dirty, writeback, evicted, recentlyEvicted;
-};
-
-std::atomic<bool> cachestatWorks{true};
-
 }  // namespace
-
-bool cached(const FileRange& range) noexcept {
-  if (!cachestatWorks.load(std::memory_order_relaxed)) return false;
-  CachestatRange asked{range.offset, range.length};
-  Cachestat found{};
-  if (::syscall(kCachestat, range.fd, &asked, &found, 0U) != 0) {
-    if (errno == ENOSYS || errno == EPERM) cachestatWorks.store(false, std::memory_order_relaxed);
-    return false;
-  }
-  return found.cached == (range.offset + range.length - 1) / kPage - range.offset / kPage + 1;
-}
 
 bool PagePipe::open() noexcept {
   int ends[2];
@@ -49,26 +25,51 @@ bool PagePipe::open() noexcept {
   return true;
 }
 
-bool PagePipe::load(std::span<const FileRange> ranges) noexcept {
+bool PagePipe::load(std::span<const FileRange> ranges, FileSum& sums) noexcept {
   if (!in_ && !open()) return false;
   std::uint64_t pages = 0;
-  for (const FileRange& range : ranges) {
-    pages += (range.offset + range.length - 1) / kPage - range.offset / kPage + 1;
-    if (pages * kPage > capacity_ || !cached(range)) return false;
+  for (auto rest = ranges; !rest.empty();) {
+    const auto piece = nextPiece(rest);
+    if (piece.empty()) return false;
+    const std::uint64_t first = piece.size() == 1 ? piece[0].offset % kPage : 0;
+    pages += (first + piece[0].length + kPage - 1) / kPage;
+    if (pages * kPage > capacity_ || !std::all_of(piece.begin(), piece.end(), cached)) return false;
   }
-  for (const FileRange& range : ranges) {
-    auto at = static_cast<loff_t>(range.offset);
-    std::size_t left = range.length;
-    while (left > 0) {
-      const ssize_t n = ::splice(range.fd, &at, in_.get(), nullptr, left, SPLICE_F_NONBLOCK);
+  for (auto rest = ranges; !rest.empty();) {
+    const auto piece = nextPiece(rest);
+    if (piece.size() == 1 ? splice(piece[0]) : compute(piece, sums)) continue;
+    drop();
+    return false;
+  }
+  return true;
+}
+
+bool PagePipe::splice(const FileRange& range) noexcept {
+  auto at = static_cast<loff_t>(range.offset);
+  for (std::size_t left = range.length; left > 0;) {
+    const ssize_t n = ::splice(range.fd, &at, in_.get(), nullptr, left, SPLICE_F_NONBLOCK);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    left -= static_cast<std::size_t>(n);
+    bytes_ += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+// In blocks of whole pages but for the last one, so that no more pages are taken than were counted.
+bool PagePipe::compute(std::span<const FileRange> piece, FileSum& sums) noexcept {
+  for (std::uint64_t done = 0; done < piece[0].length;) {
+    const auto length = static_cast<std::size_t>(std::min<std::uint64_t>(FileSum::kBlock, piece[0].length - done));
+    const std::byte* const data = sums.sum(piece, done, length);
+    if (data == nullptr) return false;
+    for (std::size_t written = 0; written < length;) {
+      const ssize_t n = ::write(in_.get(), data + written, length - written);
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {
-        drop();
-        return false;
-      }
-      left -= static_cast<std::size_t>(n);
+      if (n <= 0) return false;
+      written += static_cast<std::size_t>(n);
       bytes_ += static_cast<std::size_t>(n);
     }
+    done += length;
   }
   return true;
 }

@@ -1,5 +1,5 @@
 // Pages of files on their way into a socket without being copied: spliced from the page cache into a pipe, and
-// out of it.
+// out of it. What is the sum of several files is computed into pages of the pipe's own, between them.
 //
 // Invariants: used by one thread. load() is all or nothing, so an error of the file is met while the request can
 // still be answered otherwise. The bytes stay the file's until the socket's reader has taken them: a write
@@ -15,23 +15,15 @@
 #include <span>
 
 #include "core/fd.h"
+#include "core/filerange.h"
+#include "core/filesum.h"
 
 namespace metadisk {
 
-// Bytes of an open file.
-struct FileRange {
-  int fd = -1;
-  std::uint64_t offset = 0;
-  std::uint64_t length = 0;
-};
-
-// Whether the page cache holds all of it. False also where the kernel cannot tell (before Linux 6.5).
-bool cached(const FileRange& range) noexcept;
-
 class PagePipe {
  public:
-  // Of an empty pipe. False, and nothing held, unless all of it is cached and fits.
-  bool load(std::span<const FileRange> ranges) noexcept;
+  // Of an empty pipe. False, and nothing held, unless all of it, and of what is summed, is cached and fits.
+  bool load(std::span<const FileRange> ranges, FileSum& sums) noexcept;
   // As send() on a socket that does not block: bytes moved, or -1 with errno.
   ssize_t send(int socket) noexcept;
   std::size_t bytes() const noexcept { return bytes_; }
@@ -39,6 +31,8 @@ class PagePipe {
 
  private:
   bool open() noexcept;
+  bool splice(const FileRange& range) noexcept;
+  bool compute(std::span<const FileRange> piece, FileSum& sums) noexcept;
 
   Fd in_;
   Fd out_;
@@ -55,11 +49,14 @@ class PagePipes {
   PagePipe* take() noexcept;
   void give(PagePipe& pipe) noexcept;
   std::size_t lent() const noexcept { return kPipes - count_; }
+  // For load().
+  FileSum& sums() noexcept { return sums_; }
 
  private:
   std::array<PagePipe, kPipes> pipes_;
   std::array<PagePipe*, kPipes> free_{};
   std::size_t count_ = kPipes;
+  FileSum sums_;
 };
 
 }  // namespace metadisk

@@ -98,7 +98,7 @@ class MemoryExport final : public nbd::Export {
   }
 
   // A file of its own holds what was read, so that a lent page is as the stream's order wants it; in up to
-  // three parts, anywhere in it.
+  // three parts, anywhere in it, each as it is or as the sum of two.
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept override {
     require(!held_, "nothing is lent while the gate is closed");
     require(offset <= memory_.size() && length <= memory_.size() - offset, "lent bytes lie inside the export");
@@ -107,15 +107,28 @@ class MemoryExport final : public nbd::Export {
     require(bool(file), "memfd_create");
     std::size_t count = 0;
     std::uint64_t at = 0;
-    for (std::uint64_t done = 0; done < length; ++count) {
-      const std::uint64_t n = count == 2 ? length - done : 1 + below(random_, length - done);
+    const auto put = [&](std::span<const std::byte> data, std::uint32_t summed) {
       at += below(random_, 5000);
       require(
-          ::pwrite(file.get(), memory_.data() + offset + done, n, static_cast<off_t>(at)) == static_cast<ssize_t>(n),
+          ::pwrite(file.get(), data.data(), data.size(), static_cast<off_t>(at)) == static_cast<ssize_t>(data.size()),
           "pwrite");
-      out[count] = {file.get(), at, n};
-      at += n;
+      out[count++] = {file.get(), at, data.size(), summed};
+      at += data.size();
+    };
+    unsigned parts = 0;
+    for (std::uint64_t done = 0; done < length; ++parts) {
+      const std::uint64_t n = parts == 2 ? length - done : 1 + below(random_, length - done);
+      const std::span<const std::byte> data(memory_.data() + offset + done, n);
       done += n;
+      if (below(random_, 3) != 0) {
+        put(data, 1);
+        continue;
+      }
+      const auto mask = static_cast<std::byte>(1 + below(random_, 255));
+      std::vector<std::byte> other(data.begin(), data.end());
+      for (std::byte& b : other) b ^= mask;
+      put(other, 2);
+      put(std::vector<std::byte>(n, mask), 1);
     }
     file_ = std::move(file);
     return count;

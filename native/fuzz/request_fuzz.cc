@@ -1,6 +1,6 @@
 // libFuzzer target of the transmission phase: any bytes, cut anywhere, end in answers or in a closed connection.
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Inative native/fuzz/request_fuzz.cc
-//     native/nbd/*.cc -o build/request_fuzz
+//     native/nbd/*.cc native/core/*.cc -lisal -o build/request_fuzz
 // The first bytes choose what the handshake agreed on; scripts/sanitize fuzz runs this. The property test in
 // test/property/native does the same with streams whose answers are known.
 #include "fuzz/connection_rig.h"

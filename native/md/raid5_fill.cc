@@ -9,8 +9,8 @@
 #include <bit>
 #include <cerrno>
 
+#include "core/xorsum.h"
 #include "md/raid5_io.h"
-#include "md/xorsum.h"
 
 namespace metadisk {
 

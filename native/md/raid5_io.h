@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/pages.h"
+#include "core/filerange.h"
 #include "io/backend.h"
 #include "io/file.h"
 #include "md/hold.h"
@@ -51,7 +51,8 @@ class Raid5Io {
   Raid5Io& operator=(const Raid5Io&) = delete;
 
   void submit(Request& r) noexcept;
-  // As Volume::ranges(): only where the columns themselves hold what the device does, and may be read.
+  // As Volume::ranges(): only where the columns themselves hold what the device does, and may be read; of the one that
+  // may not, if it is the only one, what all others sum up to.
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept;
   unsigned requests() const noexcept { return requests_; }
   unsigned inFlight() const noexcept { return requests_ + flying_; }
@@ -209,6 +210,8 @@ class Raid5Io {
                        [](const Raid5Group& group) { return group.phase == Raid5Group::Phase::idle; });
   }
   bool inPlace(std::uint64_t offset, std::uint64_t length) noexcept;
+  std::size_t rangesOf(std::uint32_t column, std::uint64_t offset, std::uint64_t length,
+                       std::span<FileRange> out) const noexcept;
   bool readSingle(Request& r) noexcept;
   void singleDone(Child& child) noexcept;
   void goRead(Op& op) noexcept;

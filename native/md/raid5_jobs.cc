@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "md/xorsum.h"
+#include "core/xorsum.h"
 
 namespace metadisk {
 

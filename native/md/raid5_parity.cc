@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "core/xorsum.h"
 #include "md/raid5_jobs.h"
-#include "md/xorsum.h"
 
 namespace metadisk {
 

@@ -1,5 +1,6 @@
 // Reads: from the cache, straight from the columns, and by way of rows where a column is missing or failed.
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -28,17 +29,36 @@ bool Raid5Io::inPlace(std::uint64_t offset, std::uint64_t length) noexcept {
 std::size_t Raid5Io::ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept {
   if (length > node_.size || offset > node_.size - length) return 0;
   std::size_t count = 0;
-  for (std::uint64_t at = 0; at < length; ++count) {
+  for (std::uint64_t at = 0; at < length;) {
     const Raid5Place place = shape_.placeOf(offset + at);
-    if (count == out.size() || (readable_ >> place.column & 1U) == 0) return 0;
-    const ComponentFile& file = *files_[place.column];
     const std::uint64_t run = std::min(shape_.segment() - place.within, length - at);
-    const std::uint64_t from = node_.columns[place.column].start + place.line * shape_.segment() + place.within;
-    if (!file.lendsPages() || from + run > file.size.load(std::memory_order_relaxed)) return 0;
-    out[count] = {file.fd.get(), from, run};
+    const std::uint64_t from = place.line * shape_.segment() + place.within;
+    const std::size_t more = rangesOf(place.column, from, run, out.subspan(count));
+    if (more == 0) return 0;
+    count += more;
     at += run;
   }
   return inPlace(offset, length) ? count : 0;
+}
+
+// Of a part of a column's data: the column itself, or all others of a single one that may not be read. Where a row is
+// in place its parity is, too.
+std::size_t Raid5Io::rangesOf(std::uint32_t column, std::uint64_t offset, std::uint64_t length,
+                              std::span<FileRange> out) const noexcept {
+  const bool itself = (readable_ >> column & 1U) != 0;
+  const std::uint32_t columns = shape_.columns();
+  if (!itself && static_cast<std::uint32_t>(std::popcount(readable_)) + 1 != columns) return 0;
+  const std::uint32_t summed = itself ? 1 : columns - 1;
+  if (summed > out.size()) return 0;
+  std::size_t count = 0;
+  for (std::uint32_t c = 0; c < columns; c++) {
+    if ((c == column) != itself) continue;
+    const ComponentFile& file = *files_[c];
+    const std::uint64_t from = node_.columns[c].start + offset;
+    if (!file.lendsPages() || from + length > file.size.load(std::memory_order_relaxed)) return 0;
+    out[count++] = {file.fd.get(), from, length, summed};
+  }
+  return count;
 }
 
 // A read of one place is one Io, or a copy from the cache. False: it is neither.

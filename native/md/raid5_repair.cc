@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "md/xorsum.h"
+#include "core/xorsum.h"
 
 namespace metadisk {
 

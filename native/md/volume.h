@@ -13,7 +13,7 @@
 #include <memory>
 #include <span>
 
-#include "core/pages.h"
+#include "core/filerange.h"
 #include "core/resync.h"
 #include "io/backend.h"
 #include "md/request.h"
@@ -80,9 +80,10 @@ class Volume {
   // mirror has no source, else the component's.
   void submit(Request& request) noexcept;
 
-  // The files' bytes that are [offset, offset + length) of the volume now, in order; 0 when there are more than `out`
-  // holds or a read may not be answered from the files behind the volume's back: O_DIRECT, and whatever is not simply
-  // what one source in step holds (docs/native-boundary.md, "Lent pages"). A read that follows takes the same source.
+  // The files' bytes that are [offset, offset + length) of the volume now, in order, or whose sum is, if they are read
+  // at once; 0 when there are more than `out` holds or a read may not be answered from the files behind the volume's
+  // back: O_DIRECT, and whatever is not simply what one source in step, or the columns of RAID5, hold
+  // (docs/native-boundary.md, "Lent pages"). A read that follows takes the same source.
   std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept;
 
   // Whether the plan needs an owner thread: RAID5, and a mirror unless it is one side with nothing wrong.

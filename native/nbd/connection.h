@@ -24,8 +24,8 @@ namespace metadisk::nbd {
 
 class Connection;
 
-// Of one read that is answered with pages: a stripe of 4 KiB interlaces has them.
-inline constexpr std::size_t kRangesMax = 64;
+// Of one read that is answered with pages, with those that are summed.
+inline constexpr std::size_t kRangesMax = 192;
 
 // The device behind the connection, on this thread.
 class Export {
@@ -35,8 +35,8 @@ class Export {
   // True while a new plan waits for the old one: nothing may be submitted.
   virtual bool held() const noexcept = 0;
   virtual void submit(Request& request) noexcept = 0;
-  // Where the bytes of a read lie, in order, when its answer may be taken from the files themselves; 0 when not,
-  // or when they are more than `out` holds.
+  // Where the bytes of a read lie, in order, when its answer may be taken from the files themselves, or is the sum of
+  // what they hold now; 0 when not, or when they are more than `out` holds.
   virtual std::size_t ranges(std::uint64_t offset, std::uint64_t length, std::span<FileRange> out) noexcept = 0;
   // Of the context metadisk:state: bit 0, redundancy is reduced.
   virtual std::uint32_t stateFlags() const noexcept = 0;

@@ -30,7 +30,7 @@ bool Connection::lendPages(Slot& slot, const Header& header) noexcept {
   if (count == 0) return false;
   PagePipe* const pipe = pipes_.take();
   if (pipe == nullptr) return false;
-  if (!pipe->load(std::span(ranges).first(count))) {
+  if (!pipe->load(std::span(ranges).first(count), pipes_.sums())) {
     pipes_.give(*pipe);
     return false;
   }

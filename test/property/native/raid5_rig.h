@@ -579,31 +579,47 @@ class Load5 {
     reap();
   }
 
-  // No write of it is under way: pages that a socket would get have to be what a read answers.
+  // No write of it is under way: pages that a socket would get, and sums of them, have to be what a read answers.
   void checkLent(const Job& job) {
-    std::array<FileRange, 256> ranges;
+    std::array<FileRange, 512> ranges;
     const std::size_t count = rig_.io->ranges(job.offset, job.length, ranges);
     lent += count != 0 ? 1 : 0;
     const Raid5Shape shape(rig_.node());
     std::uint64_t at = job.offset;
-    for (std::size_t i = 0; i < count; i++) {
+    bool summed = false;
+    for (auto rest = std::span<const FileRange>(ranges).first(count); !rest.empty();) {
+      const auto piece = nextPiece(rest);
+      REQUIRE(!piece.empty());
       const Raid5Place place = shape.placeOf(at);
-      const std::uint64_t start = rig_.node().columns[place.column].start;
-      REQUIRE(rig_.node().columns[place.column].service.readable);
-      REQUIRE(ranges[i].offset == start + place.line * shape.segment() + place.within);
-      REQUIRE(ranges[i].length <= shape.segment() - place.within);
-      const std::byte* const seen = rig_.data(place.column).data() + (ranges[i].offset - start);
-      for (std::uint64_t done = 0; done < ranges[i].length;) {
+      const std::uint64_t length = piece[0].length;
+      REQUIRE(length <= shape.segment() - place.within);
+      std::vector<std::byte> seen(length);
+      std::size_t used = 0;
+      const bool itself = rig_.node().columns[place.column].service.readable;
+      for (std::uint32_t c = 0; c < rig_.serving(); c++) {
+        if ((c == place.column) != itself) continue;
+        REQUIRE(rig_.node().columns[c].service.readable);
+        REQUIRE(used < piece.size());
+        const FileRange& range = piece[used++];
+        REQUIRE(range.length == length);
+        REQUIRE(range.offset == rig_.node().columns[c].start + place.line * shape.segment() + place.within);
+        const std::byte* const from = rig_.data(c).data() + (range.offset - rig_.node().columns[c].start);
+        for (std::size_t i = 0; i < length; i++) seen[i] ^= from[i];
+      }
+      REQUIRE(used == piece.size());
+      summed = summed || !itself;
+      for (std::uint64_t done = 0; done < length;) {
         const std::uint64_t from = (at + done) % kBlock;
-        const std::uint64_t n = std::min(kBlock - from, ranges[i].length - done);
+        const std::uint64_t n = std::min(kBlock - from, length - done);
         const auto& now = rig_.model[(at + done) / kBlock].back().data;
-        INFO("byte " << at + done << " of column " << place.column);
-        REQUIRE(std::memcmp(now.data() + from, seen + done, n) == 0);
+        INFO("byte " << at + done << " of column " << place.column << (itself ? "" : ", summed"));
+        REQUIRE(std::memcmp(now.data() + from, seen.data() + done, n) == 0);
         done += n;
       }
-      at += ranges[i].length;
+      at += length;
     }
     if (count != 0) REQUIRE(at == job.offset + job.length);
+    sums += summed ? 1 : 0;
   }
 
   // Looks at what has been answered. `errors`: how many may fail, because too much is missing.
@@ -633,6 +649,7 @@ class Load5 {
   void forget() { jobs_.clear(); }
   std::size_t underWay() const { return jobs_.size(); }
   unsigned lent = 0;  // reads whose pages could have been
+  unsigned sums = 0;  // of these, those with sums among them
 
   // Reads everything; each sector must be one of its versions, and is that from now on.
   void settle() {

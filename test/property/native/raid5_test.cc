@@ -103,6 +103,7 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   unsigned joined = 0;
   unsigned resumed = 0;
   unsigned lent = 0;
+  unsigned sums = 0;
   unsigned copied = 0;
   unsigned copiesResumed = 0;
   unsigned ringsBorne = 0;
@@ -152,6 +153,7 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
     joined += admin.joined;
     resumed += admin.resumed;
     lent += load.lent;
+    sums += load.sums;
     copied += admin.copied;
     copiesResumed += admin.copiesResumed;
     ringsBorne += rig.ringsBorne;
@@ -172,4 +174,5 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   CHECK(replays * 3 > kCrashSeeds * 10);
   CHECK(torn * 3 > kCrashSeeds);
   CHECK(lent * 3 > kCrashSeeds * 20);
+  CHECK(sums > kCrashSeeds);
 }

@@ -70,6 +70,8 @@ struct PlanBytes {
   // RAID5 over all children, with segments of 64 blocks and a prewrite area of 400.
   bool raid5 = false;
   bool replay = false;
+  std::uint32_t missing = 0;  // children that are neither read nor written, one bit each
+  std::uint32_t behind = 0;   // and that are written alone
   std::uint64_t epoch = 1;
 
   Bytes encode() const {
@@ -89,7 +91,9 @@ struct PlanBytes {
     std::uint64_t at = l::kHeaderBytes;
     for (unsigned i = 0; i < children; ++i, at += l::kNodeBytes) {
       put(at + l::kNodeKind, static_cast<std::uint8_t>(l::kKindComponent));
-      put(at + l::kNodeFlags, static_cast<std::uint8_t>(l::kComponentFlags));
+      const std::uint64_t flags = (((missing | behind) >> i & 1U) == 0 ? l::kComponentReadable : 0) |
+                                  ((missing >> i & 1U) == 0 ? l::kComponentWritable : 0);
+      put(at + l::kNodeFlags, static_cast<std::uint8_t>(flags));
       put(at + l::kNodeComponent, std::uint32_t{i});
       put(at + l::kNodeBlocks, blocks);
     }

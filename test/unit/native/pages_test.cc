@@ -54,20 +54,21 @@ TEST_CASE("a pipe takes all of the ranges or nothing") {
     const Fd in(pair[0]);
     const Fd out(pair[1]);
     PagePipe pipe;
+    FileSum sums;
     const FileRange hole{fd, 3 * kMiB, 4096};
     CHECK(cached({fd, 2 * kMiB - 1, 1}));
     CHECK_FALSE(cached(hole));
     CHECK_FALSE(cached({fd, 2 * kMiB - 1, 2}));
     const FileRange holed[] = {{fd, 0, 4096}, hole};
-    CHECK_FALSE(pipe.load(holed));
+    CHECK_FALSE(pipe.load(holed, sums));
     const FileRange large[] = {{fd, 0, kMiB + 1}};
-    CHECK_FALSE(pipe.load(large));
+    CHECK_FALSE(pipe.load(large, sums));
     const FileRange closed[] = {{-1, 0, 4096}};
-    CHECK_FALSE(pipe.load(closed));
+    CHECK_FALSE(pipe.load(closed, sums));
     CHECK(pipe.bytes() == 0);
 
     const FileRange odd[] = {{fd, 4096 + 17, 100'000}, {fd, kMiB, 1}, {fd, 0, 200'000}};
-    REQUIRE(pipe.load(odd));
+    REQUIRE(pipe.load(odd, sums));
     CHECK(pipe.bytes() == 300'001);
     Bytes got;
     while (pipe.bytes() > 0) {
@@ -81,11 +82,11 @@ TEST_CASE("a pipe takes all of the ranges or nothing") {
     };
     CHECK(got == part(4096 + 17, 100'000) + part(kMiB, 1) + part(0, 200'000));
 
-    REQUIRE(pipe.load(odd));
+    REQUIRE(pipe.load(odd, sums));
     pipe.drop();
     CHECK(pipe.bytes() == 0);
     const FileRange whole[] = {{fd, 0, kMiB}};
-    REQUIRE(pipe.load(whole));
+    REQUIRE(pipe.load(whole, sums));
     CHECK(pipe.bytes() == kMiB);
   }
 }

@@ -61,6 +61,7 @@ int Raid5Jobs::check(const Raid5Job& job) const noexcept {
       return io_.forgets() ? 0 : EIO;
     case Raid5Work::parity:
       if (job.repair && plan_.readOnly) return EROFS;
+      if (job.repair && node_.copied != Raid5Node::kNone) return EINVAL;  // what a column is copied to would miss it
       return job.columns != 0 || (serving & ~readable) != 0 ? EINVAL : 0;
   }
   return EINVAL;

@@ -114,9 +114,11 @@ const problemOf = (m: Resynced, v: Verified): MetaError | null => {
   return v.ending === 'failed' ? metaError('sys', m.name, strerrorOf(v.errno)) : null
 }
 
-/** Why there is nothing to compare. */
-const incomparable = (system: System, m: Resynced): MetaError | null => {
+/** Why there is nothing to compare, or nothing may be repaired. */
+const incomparable = (system: System, m: Resynced, repair: boolean): MetaError | null => {
   if (m.kind === 'raid5') {
+    // What a column is copied to would miss the parity that the column gets.
+    if (repair && m.copy !== null) return metaError('resyncInProgress', m.name)
     const whole = m.columns.slice(0, m.serving).every((c) => c.state === 'okay')
     return whole && system.serving.isStarted(m.name) ? null : metaError('columnsNotOkay', m.name)
   }
@@ -130,10 +132,10 @@ const incomparable = (system: System, m: Resynced): MetaError | null => {
 const compare = (system: System, send: Send, r: SyncRequest) => async (m: Resynced) => {
   const { name, kind } = m
   if (system.resyncs.isRunning(name)) return err(metaError('resyncInProgress', name))
-  const nothing = incomparable(system, m)
+  const repaired = r.verify === 'repair'
+  const nothing = incomparable(system, m, repaired)
   if (nothing !== null) return err(nothing)
   system.hosting.setBuffer(name, r.bufferBlocks)
-  const repaired = r.verify === 'repair'
   const verifying = system.resyncs.verify(name, repaired)
   if (verifying === null) return err(metaError(kind === 'mirror' ? 'verifyInProgress' : 'parityVerifyInProgress', name))
   const ticker = setInterval(() => {

@@ -3,7 +3,7 @@
  * runs one job at a time and asks again.
  */
 import { type Blocks, blocks } from '../base/units.js'
-import { isGrowing, isInitialising, othersReadable } from './raid5tables.js'
+import { isGrowing, isInitialising, membersOf, othersReadable } from './raid5tables.js'
 import type { Column, Raid5Unit } from './types.js'
 
 export type Raid5Target =
@@ -54,7 +54,8 @@ export const wantedRaid5Jobs = (u: Raid5Unit): readonly Raid5Target[] => {
       ? [{ kind: 'copy', column: u.copy.of } as const]
       : []),
     ...(isInitialising(u) || isGrowing(u) ? [{ kind: 'initialise', columns: initial } as const] : []),
-    ...(u.regen && u.columns.every((c) => c.state === 'okay') ? [{ kind: 'parity' } as const] : []),
+    // What a column is copied to would miss the parity that the column gets.
+    ...(u.regen && membersOf(u).every((c) => c.state === 'okay') ? [{ kind: 'parity' } as const] : []),
   ]
 }
 

@@ -88,6 +88,7 @@ export class SimRaid5Work {
       case 'copy':
         return job.columns[0] === this.#core.node.copied && job.columns.every((i) => columns[i]?.readable)
       case 'parity':
+        if (job.repair && this.#core.node.copied !== null) return false
         return targets.length === 0 && columns.every((c) => c.readable)
     }
   }

@@ -56,6 +56,7 @@ t.test('a copy goes on where it was, unless it has missed something', async (t) 
   const identity = raid5TargetIdentity(after(), target)
   t.equal(raid5TargetIdentity(after(checkpoint), target), identity)
   t.not(raid5TargetIdentity(after(checkpoint, { event: 'copyMissed' }), target), identity)
+  t.same(wantedRaid5Jobs({ ...after(checkpoint), regen: true }), [target], 'parity made now would be missing in it')
 })
 
 t.test('a target is another one when its storage is, or when it failed in between', async (t) => {

@@ -138,6 +138,7 @@ TEST_CASE("raid5 jobs: what a column is copied to fails by its own name, and the
   rig.copying(1);
   CHECK(rig.jobs->start({.kind = Raid5Work::copy, .columns = 4}) == EINVAL);
   CHECK(rig.jobs->start({.kind = Raid5Work::initialise, .columns = 16}) == EINVAL);
+  CHECK(rig.jobs->start({.kind = Raid5Work::parity, .repair = true}) == EINVAL);
   for (const IoOp op : {IoOp::write, IoOp::sync}) {
     rig.disk.fault({.file = 4, .op = op});
     const ResyncEnd end = rig.job(job);

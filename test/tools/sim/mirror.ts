@@ -94,6 +94,10 @@ export class SimMirror implements SimDevice {
   get idle(): boolean {
     return this.#busy === 0 && this.#hold === null && this.#parked.length === 0 && this.#gated.length === 0
   }
+  /** Sides may differ where a write failed, until the next start makes them equal. */
+  get unequal(): boolean {
+    return this.#unequal
+  }
   get resyncing(): boolean {
     return this.#copy.running || this.#verify.running
   }

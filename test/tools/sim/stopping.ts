@@ -79,8 +79,10 @@ export class Stopping {
   #isSound(name: UnitName): boolean {
     const world = this.#world
     const m = world.mirror(name)
-    if (m !== undefined)
-      return this.#trouble.isSound(name) && this.#trouble.wholeSides(name).length === m.submirrors.length
+    if (m !== undefined) {
+      const whole = this.#trouble.wholeSides(name).length === m.submirrors.length
+      return whole && this.#trouble.isSound(name) && world.engineMirror(name)?.unequal === false
+    }
     const u = world.raid5(name)
     const whole = u?.columns.every((c) => c.state === 'okay') === true && u.copy === null && !u.regen
     return whole && this.#trouble.raid5.isSound(name)

@@ -30,6 +30,7 @@ export class ToldChecks {
     for (const u of tree.values()) {
       const was = before.get(u.name)
       if (was === undefined || was === u || was.kind !== u.kind) continue
+      this.#spares(was, u, tree)
       if (u.kind === 'stripe') this.#failures(was, u, () => true)
       // One that is gone and made again has another journal.
       if (u.kind !== 'raid5' || was.kind !== 'raid5' || was.journal.unit !== u.journal.unit) continue
@@ -52,6 +53,20 @@ export class ToldChecks {
       if (was.state !== 'okay' || c === undefined || !isOut(c) || c.identity !== was.identity) continue
       if (!this.#evidence.mayFail(was, alone(i)))
         this.#world.broken(`${u.name}: ${c.name} is ${c.state}, and nothing that was told is a reason`)
+    }
+  }
+
+  /** A spare that failed is known as Broken from then on. */
+  #spares(before: Unit, u: Unit, tree: Tree): void {
+    if (u.kind === 'pool' || before.kind === 'pool') return
+    const all = ownComponents(u)
+    for (const [i, was] of ownComponents(before).entries()) {
+      const c = all[i]
+      if (was.spare === null || c === undefined || (c.spare !== null && c.name === was.name)) continue
+      if (was.state !== 'lastErred' && c.state !== 'erred') continue
+      for (const p of tree.values())
+        if (p.kind === 'pool' && p.spares.some((s) => s.name === was.name && !s.broken))
+          this.#world.broken(`${was.name} failed in ${u.name} and is not Broken in ${p.name}`)
     }
   }
 

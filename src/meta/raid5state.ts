@@ -251,7 +251,8 @@ const resyncEnded = (u: Raid5Unit, e: Extract<Raid5Event, { readonly event: 'res
   if (result === 'done') return quiet(regenerated(u, column, now))
   // Its own failure. That of another one is decided with that one's error, and this one waits for it.
   if (result === 'failed' && e.failed === column) return failed(u, column, 'error', now)
-  return quiet(ok(checkpointed(u, column, done)))
+  const notices = result === 'failed' ? [notice('replaceTerminated', u.name)] : []
+  return ok({ unit: checkpointed(u, column, done), notices })
 }
 
 const copyEnded = (u: Raid5Unit, e: Extract<Raid5Event, { readonly event: 'copyEnd' }>, now: number): Answer => {

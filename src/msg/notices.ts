@@ -28,7 +28,10 @@ export const NOTICES = {
   spareReleased: ['warning', 'md: %s: %s hotspare errored and released'],
   /** A column was being copied there, and stays what it is. args: RAID5 metadevice, target. */
   replaceWriteError: ['warning', 'md: %s: %s write error, replace terminated'],
-  /** Said after lastErred: the column fails while it is copied, and nothing else has its data. args: RAID5 metadevice. */
+  /**
+   * A column cannot be made, because another one cannot be read; or, after lastErred, it fails while it is copied and nothing
+   * else has its data. args: RAID5 metadevice.
+   */
   replaceTerminated: ['warning', 'md: %s: needs maintenance, replace terminated'],
   /** args: mirror. */
   resyncCancelled: ['warning', 'md: %s: Resync cancelled'],

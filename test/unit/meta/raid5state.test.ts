@@ -96,6 +96,7 @@ t.test('resync', async (t) => {
   t.equal(done('lastErred resync lastErred', resyncEnd(1, 'done')).states, 'lastErred okay lastErred', 'of two, none')
   t.equal(done('okay resync okay', resyncEnd(1, 'failed', 1)).states, 'okay erred okay')
   const source = done('lastErred resync okay', resyncEnd(1, 'failed', 0))
+  t.same(source.notices, ['md: d5: needs maintenance, replace terminated'])
   t.equal(source.states, 'lastErred resync okay', 'another one failed: it waits')
   t.match(source.unit.checkpoint, { column: 1, identity: 'file:1:/disks/b', done: 4096 })
   t.match(done('okay resync okay', resyncEnd(1, 'cancelled')).unit.checkpoint, { done: 4096 })

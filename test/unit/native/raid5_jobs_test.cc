@@ -196,6 +196,20 @@ TEST_CASE("raid5 jobs: all that is written to a column that is copied, and every
   CHECK(both(IoOp::sync) > before);
 }
 
+TEST_CASE("raid5 jobs: nothing is copied before the journal has forgotten what the copy's ring does not have") {
+  Shape5 shape = kShape;
+  shape.spare = true;
+  Bench5 rig(shape);
+  rig.write(0, 100000, 3);
+  rig.rest();
+  rig.copying(2);
+  const std::uint64_t before = rig.io->lastGroup();
+  REQUIRE(rig.state->journal.durableTail() <= before);
+  REQUIRE(rig.jobs->start({.kind = Raid5Work::copy, .columns = 4, .bufferBlocks = 16}) == 0);
+  while (rig.disk.startedOn(4, IoOp::write) == 0) rig.turn();
+  CHECK(rig.state->journal.durableTail() > before);
+}
+
 TEST_CASE("raid5 jobs: while another column is missing a copy needs the column alone") {
   Shape5 shape = kShape;
   shape.spare = true;

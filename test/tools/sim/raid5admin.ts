@@ -1,6 +1,7 @@
 /** Which command comes next for a RAID5 device: anything that metad may be asked, most often what mends. */
 import { configured } from '../../../src/meta/standing.js'
 import { isInitFailed, isRaw } from '../../../src/meta/raid5tables.js'
+import { poolsOf } from '../../../src/meta/tree.js'
 import type { Raid5Unit, UnitName } from '../../../src/meta/types.js'
 import type { Command } from './administrator.js'
 import type { Dice } from './schedule.js'
@@ -33,7 +34,6 @@ export class Raid5Administrator {
       this.#kept.delete(u.name)
       return ['clear', u.name]
     }
-    if (this.#world.system.resyncs.isRunning(u.name) && dice.chance(15)) return ['cancel', u.name]
     const wants = dice.below(100)
     if (wants < 35) return this.#mend(u, dice)
     if (wants < 55) return [dice.pick(['sync', 'sync', 'parity', 'cancel', 'resync-all', 'probe', 'probe']), u.name]
@@ -76,6 +76,11 @@ export class Raid5Administrator {
   #remake({ name, columns, pool }: Raid5Setup, dice: Dice): Command {
     const kept = this.#kept.get(name)
     if (kept !== undefined && dice.chance(80)) return kept
+    // Somebody took them for spares meanwhile, and then it could never be made again.
+    const spare = poolsOf(this.#world.tree)
+      .flatMap((p) => p.spares)
+      .find((s) => columns.includes(s.name))
+    if (spare !== undefined) return ['delete', 'all', spare.name]
     return ['init', name, '-r', ...columns, '-i', '128b', '-h', pool]
   }
 }

@@ -16,7 +16,7 @@ namespace metadisk {
 
 class FileSum {
  public:
-  static constexpr std::size_t kBlock = 32 * 1024;
+  static constexpr std::size_t kBlock = 64 * 1024;
 
   // Bytes `at` to `at + length` of the ranges' sum, `length` at most kBlock; there until the next call. Null: not all
   // of them could be read.

@@ -123,6 +123,8 @@ export const decide = (
           // Last Erred would stop all writes for one block.
           bears: (state, column) => state.columns[column]?.state === 'okay' && !othersInStep(state, column),
           fail: (state, column) => {
+            // What took the place of the one that failed has done nothing.
+            if (membersOf(state)[column]?.name !== membersOf(u)[column]?.name) return err(column)
             const next = advanceRaid5(state, { event: 'error', column }, context.now)
             return next.ok ? ok({ state: next.value.unit, notices: next.value.notices }) : next
           },

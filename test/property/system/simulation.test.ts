@@ -30,6 +30,8 @@ const KEPT: readonly (readonly [seed: number, events: number])[] = [
   [40258919, 3000],
   // A disk that joins a RAID5 device is away when the job that zeroes it could begin.
   [91532308, 3000],
+  // A spare that is copied fails twice in one decision, and what it is copied to fails for it.
+  [960002, 3000],
   // What could not be read for a row's parity is well again, and nobody has flushed since.
   [23457114, 3000],
 ]

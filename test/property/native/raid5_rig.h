@@ -777,7 +777,8 @@ class Admin5 {
       for (std::uint32_t c = rig_.serving(); c < rig_.columns(); c++) job.columns |= ColumnSet{1} << c;
     } else {
       job.kind = Raid5Work::parity;
-      job.repair = random() % 2 == 0;
+      // What a column is copied to would miss it.
+      job.repair = random() % 2 == 0 && rig_.node().copied == Raid5Node::kNone;
     }
     begin(job);
   }

@@ -516,6 +516,7 @@ class World5 final : public VolumeHost {
     columns_ = node_.serving = static_cast<std::uint32_t>(fileOf_.size());
     node_.size += (columns_ - before) * node_.segment * node_.lines;
     states_.resize(columns_, Is::okay);
+    mounted_.resize(columns_, Is::okay);  // until the plan that has them
     unreadableAt_.resize(columns_, 0);
     unreadable_.resize(columns_, false);
     for (std::uint64_t s = versions.size(); s < node_.size / kBlock; s++) {

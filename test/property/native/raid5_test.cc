@@ -169,7 +169,7 @@ TEST_CASE("raid5: crashes, and columns lost with them") {
   CHECK(copied * 6 > kCrashSeeds);
   CHECK((crashes + replayCrashes) * 3 >= kCrashSeeds * 20);
   CHECK(resumed * 20 > kCrashSeeds);
-  CHECK(copiesResumed * 20 > kCrashSeeds);
+  CHECK(copiesResumed * 40 > kCrashSeeds);
   CHECK(replayCrashes * 3 > kCrashSeeds * 2);
   CHECK(replays * 3 > kCrashSeeds * 10);
   CHECK(torn * 3 > kCrashSeeds);

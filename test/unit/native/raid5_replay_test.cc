@@ -61,6 +61,23 @@ struct Broken : Asked5 {
     changed.epoch++;
     open();
   }
+  // The last one has parts of different lengths.
+  void threeGroups() {
+    CHECK(run(Op::write, 0, 5 * kBlock, 1, true) == 0);
+    CHECK(run(Op::write, 2 * kBlock, 20 * kBlock, 2, true) == 0);
+    CHECK(run(Op::write, 3 * kLine + 512, 512, 3, true) == 0);
+  }
+  void bringsThemBack() {
+    const Raid5Replayed done = replay();
+    CHECK(done.error == 0);
+    CHECK(done.damaged == 0);
+    CHECK(!toldUnmasked());
+    CHECK(wrongParity() == 0);
+    serve();
+    CHECK(holds(0, 2 * kBlock, 1));
+    CHECK(holds(2 * kBlock, 20 * kBlock, 2));
+    CHECK(holds(3 * kLine + 512, 512, 3));
+  }
   bool toldUnmasked() const {
     return std::any_of(events.begin(), events.end(), [](const ComponentFault& f) { return !f.masked; });
   }
@@ -75,22 +92,11 @@ TEST_CASE("raid5 replay: a whole device gets everything, whichever block of one 
   for (std::uint32_t column = 0; column < 3; column++) {
     for (std::uint32_t block = 0; block < 40; block++) {
       Broken rig(column * 100 + block);
-      // Three groups, the last one with parts of different lengths.
-      CHECK(rig.run(Op::write, 0, 5 * kBlock, 1, true) == 0);
-      CHECK(rig.run(Op::write, 2 * kBlock, 20 * kBlock, 2, true) == 0);
-      CHECK(rig.run(Op::write, 3 * kLine + 512, 512, 3, true) == 0);
+      rig.threeGroups();
       rig.powerFails();
       rig.spoil(column, block);
-      const Raid5Replayed done = rig.replay();
       INFO("column " << column << ", block " << block);
-      CHECK(done.error == 0);
-      CHECK(done.damaged == 0);
-      CHECK(!rig.toldUnmasked());
-      CHECK(rig.wrongParity() == 0);
-      rig.serve();
-      CHECK(rig.holds(0, 2 * kBlock, 1));
-      CHECK(rig.holds(2 * kBlock, 20 * kBlock, 2));
-      CHECK(rig.holds(3 * kLine + 512, 512, 3));
+      rig.bringsThemBack();
       CHECK(rig.run(Op::write, 0, 4 * kLine, 4, true) == 0);  // over the bad block, too
     }
   }
@@ -101,22 +107,12 @@ TEST_CASE("raid5 replay: a whole device gets everything, whatever a block of one
     std::uint32_t last = 1;
     for (std::uint32_t block = 0; block < last; block++) {
       Broken rig(column * 100 + block);
-      CHECK(rig.run(Op::write, 0, 5 * kBlock, 1, true) == 0);
-      CHECK(rig.run(Op::write, 2 * kBlock, 20 * kBlock, 2, true) == 0);
-      CHECK(rig.run(Op::write, 3 * kLine + 512, 512, 3, true) == 0);
+      rig.threeGroups();
       for (const Raid5Group& group : rig.state->groups) last = std::max(last, group.position);
       rig.powerFails();
       rig.disk.content(column)[rig.node().columns[column].prewrite + (1 + block) * kBlock + block] ^= std::byte{1};
-      const Raid5Replayed done = rig.replay();
       INFO("column " << column << ", block " << block);
-      CHECK(done.error == 0);
-      CHECK(done.damaged == 0);
-      CHECK(!rig.toldUnmasked());
-      CHECK(rig.wrongParity() == 0);
-      rig.serve();
-      CHECK(rig.holds(0, 2 * kBlock, 1));
-      CHECK(rig.holds(2 * kBlock, 20 * kBlock, 2));
-      CHECK(rig.holds(3 * kLine + 512, 512, 3));
+      rig.bringsThemBack();
     }
     CHECK(last > 6);
   }

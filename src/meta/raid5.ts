@@ -141,6 +141,8 @@ interface Kept extends ColumnLayout {
   readonly behind: number | null
   /** The number of the journal that is to be replayed; 0: of none. */
   readonly journal: number
+  /** What it has of older epochs is in place. */
+  readonly epoch: number
 }
 
 /**
@@ -152,6 +154,7 @@ const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
   let first: (ColumnLayout & { readonly unit: number }) | null = null
   const generations: number[] = []
   const journals: number[] = []
+  const epochs: number[] = []
   for (const [i, device] of w.devices.entries()) {
     const found = headers(device)
     if (!found.ok) return found
@@ -173,6 +176,7 @@ const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
     if (live) return err(metaError('solarisJournal', `${w.name}: ${device.name}`))
     generations.push(h.generation)
     journals.push(h.journal)
+    epochs.push(h.epoch)
   }
   if (first === null) return refused
   const generation = Math.max(...generations)
@@ -182,14 +186,15 @@ const kept = (w: Wanted, { headers }: BuildContext): MetaResult<Kept> => {
   // Columns that are in step have one journal, unless it ended while their headers were written.
   const [journal = 0, ...others] = journals.filter((_, i) => i !== behind[0])
   const one = others.every((j) => j === journal)
-  return ok({ lines, prewrite, slots, generation, behind: behind[0] ?? null, journal: one ? journal : 0 })
+  const replayed = one && journal !== 0 ? { journal, epoch: Math.max(1, ...epochs) } : { journal: 0, epoch: 1 }
+  return ok({ lines, prewrite, slots, generation, behind: behind[0] ?? null, ...replayed })
 }
 
 const fresh = ({ columns, interlace, slots }: Wanted): MetaResult<Kept> => {
   const smallest = columns.reduce((a, b) => (usable(b) < usable(a) ? b : a))
   const layout = columnLayout(usable(smallest), interlace, slots ?? DEFAULT_SLOTS)
   if (layout === null) return err(metaError('sys', smallest.name, 'No space left on device'))
-  return ok({ ...layout, generation: 0, behind: null, journal: 0 })
+  return ok({ ...layout, generation: 0, behind: null, journal: 0, epoch: 1 })
 }
 
 const behindWarning = (unit: UnitName, column: string): Warning => [
@@ -211,7 +216,7 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
   const wanted: Wanted = { name: d.name, devices: devices.value, columns, originals, interlace, slots: d.slots }
   const found = d.keep ? kept(wanted, context) : fresh(wanted)
   if (!found.ok) return found
-  const { generation, behind, journal, ...layout } = found.value
+  const { generation, behind, journal, epoch, ...layout } = found.value
   const errors = behind === null ? generation : generation + 1
   const geometry = { heads: first.geometry.heads, sectors: first.geometry.sectors }
   const shape = { originals, serving: columns.length, interlace, ...layout }
@@ -230,8 +235,9 @@ const build = (d: Raid5Definition, context: BuildContext): MetaResult<Built<Raid
       ...size.value,
       errors,
       // A number of its own: entries of another device on these columns are never replayed here. With -k that of the
-      // columns, so that what was lost with the record is: the newest epoch there is.
-      journal: { unit: journal === 0 ? context.random : journal, epoch: 1 },
+      // columns, so that what was lost with the record is: the newest epoch there is. None that is older than their
+      // headers: since then a column may have become another disk, without those groups.
+      journal: { unit: journal === 0 ? context.random : journal, epoch },
       checkpoint: null,
       regen: false,
       copy: null,

@@ -31,6 +31,8 @@ export interface ColumnHeader {
   readonly generation: number
   /** Of the journal, whose groups may have to be carried out again; 0: none of it has to be. */
   readonly journal: number
+  /** Of the journal when this was written; what it has of older epochs is in place. 0: of Solaris, or not known. */
+  readonly epoch: number
 }
 
 /** What was found on a device that is to be a column. */
@@ -93,6 +95,7 @@ const MARK = 0x314a444d
 const MARK_AT = 92
 const GENERATION_AT = 96
 const JOURNAL_AT = 104
+const EPOCH_AT = 112
 
 const SLOT_MAGIC_AT = 0
 
@@ -123,6 +126,7 @@ const decodeAs = (block: Uint8Array, f: Form): DecodedHeader | null => {
     prewriteStart: long(f.prewriteStart),
     generation: ours ? Number(view.getBigUint64(GENERATION_AT, true)) : 0,
     journal: ours ? Number(view.getBigUint64(JOURNAL_AT, true)) : 0,
+    epoch: ours ? Number(view.getBigUint64(EPOCH_AT, true)) : 0,
   }
   if (!Object.values(numbers).every((n) => Number.isSafeInteger(n))) return null
   const { interlace, prewrite, dataStart, prewriteStart, ...rest } = numbers
@@ -180,6 +184,7 @@ export const headerOf = (u: Raid5Unit, index: number, inPlace = false): ColumnHe
     prewriteStart: c.start,
     generation: u.errors,
     journal: inPlace ? 0 : u.journal.unit,
+    epoch: inPlace ? 0 : u.journal.epoch,
   }
 }
 
@@ -204,5 +209,6 @@ export const encodeHeader = (h: ColumnHeader): Uint8Array => {
   put(MARK_AT, MARK)
   putLong(GENERATION_AT, h.generation)
   putLong(JOURNAL_AT, h.journal)
+  putLong(EPOCH_AT, h.epoch)
   return block
 }

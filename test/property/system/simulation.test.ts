@@ -34,6 +34,8 @@ const KEPT: readonly (readonly [seed: number, events: number])[] = [
   [960002, 3000],
   // What could not be read for a row's parity is well again, and nobody has flushed since.
   [23457114, 3000],
+  // -k takes up a journal whose last epoch wrote nothing.
+  [55588304, 3000],
 ]
 
 const seeds = givenSeed === null ? Array.from({ length: RUNS }, (_, i) => (seed % 1_000_000) * 100 + i) : [givenSeed]
@@ -50,7 +52,6 @@ const OFTEN: Partial<Readonly<Record<keyof Tally, number>>> = {
   spared: 5000,
   brokenSpares: 20_000,
   grown: 20_000,
-  doubled: 120_000,
   remade: 40_000,
   regenerated: 5000,
   initialised: 5000,

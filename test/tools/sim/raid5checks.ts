@@ -32,6 +32,8 @@ export class Raid5Checks {
   readonly #history = new Map<UnitName, Raid5Unit[]>()
   /** By number of the journal: the last epoch that was written in. */
   readonly #epochs = new Map<number, number>()
+  /** Journals that -k has taken up again: their epochs begin anew, after those that the rings have. */
+  readonly #takenUp = new Set<number>()
   #next = 0
 
   constructor(world: World, clients: ReadonlyMap<UnitName, Clients>) {
@@ -67,6 +69,8 @@ export class Raid5Checks {
     const all = this.#history.get(u.name) ?? []
     if (all.at(-1) !== u) all.push(u)
     this.#history.set(u.name, all)
+    const { unit, epoch } = u.journal
+    if (epoch === 1 && (this.#epochs.get(unit) ?? 0) > 1) this.#takenUp.add(unit)
   }
 
   #nameOf(device: number): UnitName | undefined {
@@ -263,10 +267,27 @@ export class Raid5Checks {
     // Nothing was written by clients.
     if (isRaw(u)) return
     const { unit, epoch } = raid5Of(plan)
-    if (anew && epoch <= (this.#epochs.get(unit) ?? 0))
-      this.#world.broken(`${u.name}: epoch ${epoch} was written in before`)
+    const usedBefore = this.#takenUp.has(unit)
+      ? this.#isInRings(u, plan, epoch)
+      : epoch <= (this.#epochs.get(unit) ?? 0)
+    if (anew && usedBefore) this.#world.broken(`${u.name}: epoch ${epoch} was written in before`)
+    this.#takenUp.delete(unit)
     this.#epochs.set(unit, epoch)
     if (anew) this.#checkStart(u, plan)
+  }
+
+  /** A part of this epoch, or of a later one, lies where a replay would find it. */
+  #isInRings(u: Raid5Unit, plan: Plan, epoch: number): boolean {
+    const { cellBlocks } = this.#world.setup
+    const { ledger } = this.#world
+    const { components } = this.#world.process
+    return columnsOf(plan).some((n, column) => {
+      const disk = n.readable ? components.disk(n.component) : undefined
+      return Array.from({ length: u.prewrite / cellBlocks }, (_, i) => n.start / cellBlocks + i).some((cell) => {
+        const part = disk === undefined ? undefined : ledger.partAt(disk.peek(cell))
+        return part?.unit === u.journal.unit && part.column === column && part.epoch >= epoch
+      })
+    })
   }
 
   /** The journal was replayed: nothing is in memory or on its way. */

@@ -12,9 +12,12 @@ export class SimReplay {
   readonly #core: Raid5Core
   readonly #over: () => void
   #running = true
+  /** Of what is replayed: the record's, or a later one that the rings have. */
+  #epoch: number
 
   constructor(core: Raid5Core, over: () => void) {
     this.#core = core
+    this.#epoch = core.node.epoch
     this.#over = over
     core.host.schedule.later(() => this.#scan())
   }
@@ -27,7 +30,7 @@ export class SimReplay {
     const { host, device, plan } = this.#core
     this.#running = false
     const { generation } = plan
-    const { epoch } = this.#core.node
+    const epoch = this.#epoch
     const told = { errno, groups, blocks: blocks(cells * host.cellBlocks), damaged, epoch }
     host.event({ kind: 'replayed', device, generation, ...told })
     this.#over()
@@ -50,9 +53,11 @@ export class SimReplay {
         const value = core.disk(column).read(cell)
         if (value === undefined) return this.#failed(column, 'read', cell)
         const part = core.host.ledger.partAt(value)
-        if (part?.unit === unit && part.epoch === epoch && part.column === column) found.push(part)
+        if (part?.unit === unit && part.epoch >= epoch && part.column === column) found.push(part)
       }
-    const replay = replayOf(found, core.readable)
+    this.#epoch = Math.max(epoch, ...found.map((p) => p.epoch))
+    const newest = found.filter((p) => p.epoch === this.#epoch)
+    const replay = replayOf(newest, core.readable)
     core.host.schedule.later(() => this.#settle(replay))
   }
 

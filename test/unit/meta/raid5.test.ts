@@ -180,6 +180,7 @@ t.test('-k: a volume of another controller keeps the layout it has', async (t) =
         prewriteStart: blocks(0),
         generation: 0,
         journal: 0,
+        epoch: 0,
       },
       live: false,
     })
@@ -196,20 +197,20 @@ t.test('-k: whose journal is replayed', async (t) => {
       metainit(line, {
         headers: headersOf(u, (h, i) => ({
           ...h,
-          header: { ...h.header, journal: journals[i] ?? 0, generation: generations[i] ?? 3 },
+          header: { ...h.header, journal: journals[i] ?? 0, generation: generations[i] ?? 3, epoch: 4 + (i % 2) },
         })),
       }).outcome.tree,
       'd5',
-    ).journal.unit
-  t.equal(made([77, 77, 77]), 77)
-  t.equal(made([77, 5, 77], [3, 2, 3]), 77, 'one that is behind is not asked')
+    ).journal
+  t.same(made([77, 77, 77]), { unit: 77, epoch: 5 }, 'nothing that is older than a header')
+  t.equal(made([77, 5, 77], [3, 2, 3]).unit, 77, 'one that is behind is not asked')
   for (const some of [
     [0, 0, 0],
     [77, 77, 0],
     [0, 77, 77],
     [77, 78, 77],
   ])
-    t.notOk([0, 77, 78].includes(made(some)), `${some.join(' ')}: of none`)
+    t.match({ own: ![0, 77, 78].includes(made(some).unit), ...made(some) }, { own: true, epoch: 1 }, some.join(' '))
 })
 
 t.test('-k: what is refused', async (t) => {

@@ -15,6 +15,7 @@ const HEADER: ColumnHeader = {
   prewriteStart: blocks(2048),
   generation: 0,
   journal: 0,
+  epoch: 0,
 }
 
 /** Offsets of driver.md 4.4: [column, unit, magic_ext, N, T, S, L, pwcnt, pwsize, devstart, pwstart]. */
@@ -70,7 +71,7 @@ t.test('ours: the 64-bit form of x86, empty for SVM, with our mark', async (t) =
     [92, 93, 94, 95],
     'only the mark is different',
   )
-  const later = { ...HEADER, generation: 300, journal: 2 ** 52 + 1 }
+  const later = { ...HEADER, generation: 300, journal: 2 ** 52 + 1, epoch: 2 ** 40 }
   t.same(decodeHeader(encodeHeader(later))?.header, later)
   t.equal(decodeHeader(onSolaris(FORMS[2], later, 0))?.header.generation, 0, 'Solaris does not count')
   const large = { ...HEADER, lines: 2 ** 40, dataStart: blocks(2 ** 41 + 330), prewriteStart: blocks(2 ** 41) }
